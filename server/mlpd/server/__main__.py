@@ -1,0 +1,103 @@
+"""``python -m mlpd.server``, which ``mlpd serve`` runs."""
+
+import asyncio
+import json
+import logging
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import structlog
+import typer
+from sqlalchemy.exc import DatabaseError
+
+from mlpd.server.artifacts import DataDirectoryInUse
+from mlpd.server.daemon import PortTaken, serve
+from mlpd.server.options import ServerOptions, default_data_directory
+
+_DEFAULTS = ServerOptions()
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+
+
+@app.command()
+def main(
+    data_dir: Annotated[
+        Path, typer.Option(envvar="MLPD_DATA_DIR", help="Everything the server keeps.", show_default="per user")
+    ] = default_data_directory(),
+    host: Annotated[str, typer.Option(envvar="MLPD_HOST", help="Address to listen on.")] = _DEFAULTS.host,
+    port: Annotated[
+        int, typer.Option(envvar="MLPD_PORT", min=0, max=65535, help="Port to listen on; 0 picks a free one.")
+    ] = _DEFAULTS.port,
+    running_jobs: Annotated[int, typer.Option(min=1, help="Jobs that run at the same time.")] = _DEFAULTS.running_jobs,
+    queued_jobs: Annotated[int, typer.Option(min=1, help="Jobs that may wait.")] = _DEFAULTS.queued_jobs,
+    threads: Annotated[
+        int, typer.Option(min=1, help="BLAS threads of a job.", show_default="one a core")
+    ] = _DEFAULTS.thread_count,
+    checkpoint_interval_seconds: Annotated[
+        float, typer.Option(min=0.0, help="Time between a job's checkpoints.")
+    ] = _DEFAULTS.checkpoint_interval_seconds,
+    max_message_bytes: Annotated[
+        int, typer.Option(min=65536, max=2**31 - 1, help="Largest request taken.")
+    ] = _DEFAULTS.max_message_bytes,
+    max_dataset_bytes: Annotated[
+        int, typer.Option(min=1, help="Largest data set stored.")
+    ] = _DEFAULTS.max_dataset_bytes,
+    announce: Annotated[bool, typer.Option(help="Print one line of JSON on stdout when ready.")] = False,
+    until_stdin_closes: Annotated[bool, typer.Option(help="Drain and exit when stdin closes.")] = False,
+) -> None:
+    """Serve training, progress, evaluation and prediction over gRPC.
+
+    SIGTERM or Ctrl-C drains: running jobs save a checkpoint and go on at the next start.
+    """
+    _configure_logs()
+    options = ServerOptions(
+        data_directory=data_dir,
+        host=host,
+        port=port,
+        running_jobs=running_jobs,
+        queued_jobs=queued_jobs,
+        thread_count=threads,
+        checkpoint_interval_seconds=checkpoint_interval_seconds,
+        max_message_bytes=max_message_bytes,
+        max_dataset_bytes=max_dataset_bytes,
+    )
+
+    def ready(address: str) -> None:
+        if announce:
+            line = {"address": address, "pid": os.getpid(), "data_dir": str(data_dir.resolve())}
+            print(json.dumps(line), flush=True)
+
+    try:
+        asyncio.run(serve(options, ready, until_stdin_closes))
+    except (DataDirectoryInUse, PortTaken) as error:
+        _fail(str(error))
+    except OSError as error:
+        _fail(f"the data directory {data_dir} can't be used: {error.strerror or error}")
+    except DatabaseError as error:
+        _fail(f"the database in {data_dir} can't be opened: {error.orig}; nothing was changed")
+
+
+def _configure_logs() -> None:
+    terminal = sys.stderr.isatty()
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.dev.ConsoleRenderer() if terminal else structlog.processors.dict_tracebacks,
+            *([] if terminal else [structlog.processors.JSONRenderer()]),
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+    )
+
+
+def _fail(sentence: str) -> None:
+    print(f"mlpd: {sentence}", file=sys.stderr)
+    raise SystemExit(1)
+
+
+if __name__ == "__main__":
+    app(prog_name="mlpd serve")

@@ -1,0 +1,107 @@
+"""The data directory: who owns it, where things are, and how a file becomes durable.
+
+Data sets and models are files named by the SHA-256 of their bytes. A file is written beside its place,
+synced, and renamed into it, so that it is there as a whole or not at all.
+"""
+
+import fcntl
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from mlpd.core.files import sync_directory
+from mlpd.server.errors import ResourceExhausted
+
+# Left free for the checkpoints of running jobs when uploads come in.
+_DISK_RESERVE_BYTES = 256 * 1024 * 1024
+
+
+class DataDirectoryInUse(Exception):
+    """Another server holds the data directory."""
+
+
+class DataDirectory:
+    """A locked data directory; the lock ends with the process or with `close`.
+
+    Raises `DataDirectoryInUse`, or `OSError` when the directory can't be made or written.
+    """
+
+    def __init__(self, root: Path) -> None:
+        root.mkdir(parents=True, exist_ok=True)
+        self.root = root.resolve()
+        self._lock = os.open(self.root / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(self._lock)
+            raise DataDirectoryInUse(f"another server uses the data directory {self.root}") from None
+        shutil.rmtree(self._temporary, ignore_errors=True)
+        for folder in (self._temporary, self.root / "datasets", self.root / "models", self.root / "jobs"):
+            folder.mkdir(exist_ok=True)
+
+    @property
+    def database(self) -> Path:
+        """The SQLite file."""
+        return self.root / "mlpd.sqlite3"
+
+    @property
+    def _temporary(self) -> Path:
+        return self.root / "temporary"
+
+    def dataset(self, sha256: str) -> Path:
+        """Where the data set with this content is."""
+        return self.root / "datasets" / f"{sha256}.safetensors"
+
+    def model(self, sha256: str) -> Path:
+        """Where the model file with this content is."""
+        return self.models / f"{sha256}.safetensors"
+
+    @property
+    def models(self) -> Path:
+        """Where workers put model files."""
+        return self.root / "models"
+
+    def job(self, job_id: str) -> Path:
+        """A job's own folder, for its checkpoints; made if missing."""
+        folder = self.root / "jobs" / job_id
+        folder.mkdir(exist_ok=True)
+        return folder
+
+    def remove_job(self, job_id: str) -> None:
+        """Remove a job's folder; no error if there is none."""
+        shutil.rmtree(self.root / "jobs" / job_id, ignore_errors=True)
+
+    @contextmanager
+    def scratch(self) -> Iterator[Path]:
+        """Give the path of a file that does not exist yet and is gone afterwards, unless it was moved away."""
+        descriptor, name = tempfile.mkstemp(dir=self._temporary)
+        os.close(descriptor)
+        try:
+            yield Path(name)
+        finally:
+            with suppress(FileNotFoundError):
+                os.unlink(name)
+
+    def adopt(self, scratch: Path, place: Path) -> None:
+        """Make ``scratch`` durable as ``place``."""
+        with scratch.open("rb") as file:
+            os.fsync(file.fileno())
+        scratch.chmod(0o644)
+        scratch.replace(place)
+        sync_directory(place.parent)
+
+    def require_space(self, size_bytes: int) -> None:
+        """Raise `ResourceExhausted` unless ``size_bytes`` fit with a reserve for running jobs."""
+        free = shutil.disk_usage(self.root).free
+        if free < size_bytes + _DISK_RESERVE_BYTES:
+            raise ResourceExhausted(
+                "DISK_FULL",
+                f"size_bytes {size_bytes} and a reserve of {_DISK_RESERVE_BYTES} do not fit in {free} free bytes",
+            )
+
+    def close(self) -> None:
+        """Give up the lock."""
+        os.close(self._lock)

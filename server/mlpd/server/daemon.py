@@ -1,0 +1,184 @@
+"""Puts the rooms of the server together, opens the port, and drains."""
+
+import asyncio
+import signal
+import sys
+from collections.abc import Callable
+from contextlib import AsyncExitStack, suppress
+from importlib.metadata import version
+
+import grpc.aio
+import structlog
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from mlpd.server import schema
+from mlpd.server.artifacts import DataDirectory
+from mlpd.server.database import Database
+from mlpd.server.datasets import PREFERRED_CHUNK_BYTES, Datasets
+from mlpd.server.devices import Devices
+from mlpd.server.events import EventLog
+from mlpd.server.executors.process import ProcessExecutor
+from mlpd.server.guard import Guard
+from mlpd.server.jobs import JobLimits, Jobs
+from mlpd.server.options import ServerOptions
+from mlpd.server.services.datasets import DatasetService
+from mlpd.server.services.models import ModelService
+from mlpd.server.services.trainer import TrainerService
+from mlpd.server.serving import Serving
+from mlpd.server.store import Store
+from mlpd.v1 import dataset_service_pb2, model_service_pb2, trainer_service_pb2
+from mlpd.v1.dataset_service_pb2_grpc import add_DatasetServiceServicer_to_server
+from mlpd.v1.model_service_pb2_grpc import add_ModelServiceServicer_to_server
+from mlpd.v1.trainer_service_pb2_grpc import add_TrainerServiceServicer_to_server
+
+_logger = structlog.get_logger()
+_STREAM_END_SECONDS = 2.0
+
+SERVICE_NAMES = tuple(
+    module.DESCRIPTOR.services_by_name[name].full_name
+    for module, name in (
+        (trainer_service_pb2, "TrainerService"),
+        (dataset_service_pb2, "DatasetService"),
+        (model_service_pb2, "ModelService"),
+    )
+)
+
+
+class PortTaken(Exception):
+    """The address can't be listened on."""
+
+
+class Daemon:
+    """One server: `run` serves until it is told to stop, and then drains."""
+
+    def __init__(self, options: ServerOptions) -> None:
+        self._options = options
+        self._stopping = asyncio.Event()
+
+    def stop(self) -> None:
+        """Drain and end `run`; asking twice is the same as once."""
+        self._stopping.set()
+
+    async def run(self, ready: Callable[[str], None]) -> None:
+        """Serve; ``ready(address)`` is called once requests are answered.
+
+        Raises `DataDirectoryInUse`, `PortTaken`, `OSError`, or SQLAlchemy's ``DatabaseError`` when it can't start.
+        """
+        options = self._options
+        async with AsyncExitStack() as stack:
+            directory = DataDirectory(options.data_directory)
+            stack.callback(directory.close)
+            database = Database(directory.database, schema.metadata)
+            stack.callback(database.close)
+            log = EventLog()
+            store = Store(database, log.publish)
+            devices = Devices()
+            stack.callback(devices.close)
+            serving = Serving(directory)
+            stack.callback(serving.close)
+            datasets = Datasets(directory, store, options.max_dataset_bytes)
+            limits = JobLimits(
+                running_jobs=options.running_jobs,
+                queued_jobs=options.queued_jobs,
+                thread_count=options.thread_count,
+                checkpoint_interval_seconds=options.checkpoint_interval_seconds,
+                stop_seconds=options.stop_seconds,
+            )
+            jobs = Jobs(store, directory, ProcessExecutor(), limits)
+
+            server = _grpc_server(options)
+            info = trainer_service_pb2.GetServerInfoResponse(
+                server_version=version("mlpd"),
+                max_message_bytes=options.max_message_bytes,
+                preferred_chunk_bytes=PREFERRED_CHUNK_BYTES,
+                max_dataset_bytes=options.max_dataset_bytes,
+            )
+            trainer = TrainerService(store, directory, jobs, log, serving, devices, info)
+            add_TrainerServiceServicer_to_server(trainer, server)
+            add_DatasetServiceServicer_to_server(DatasetService(store, datasets), server)
+            add_ModelServiceServicer_to_server(ModelService(store), server)
+            health_service = health.aio.HealthServicer()
+            health_pb2_grpc.add_HealthServicer_to_server(health_service, server)
+            names = (*SERVICE_NAMES, health.SERVICE_NAME, reflection.SERVICE_NAME)
+            reflection.enable_server_reflection(names, server)
+            address = _listen(server, options)
+
+            await datasets.add_mnist()
+            await jobs.recover()
+            await server.start()
+            queue = asyncio.create_task(jobs.run())
+            for name in ("", *SERVICE_NAMES):
+                await health_service.set(name, health_pb2.HealthCheckResponse.SERVING)
+            _logger.info("serving", address=address, data_directory=str(directory.root))
+            ready(address)
+
+            stopped = asyncio.create_task(self._stopping.wait())
+            await asyncio.wait({stopped, queue}, return_when=asyncio.FIRST_COMPLETED)
+            _logger.info("draining")
+            await health_service.enter_graceful_shutdown()
+            with suppress(TimeoutError):
+                await asyncio.wait_for(jobs.drain(), options.drain_seconds)
+            log.close()
+            await server.stop(_STREAM_END_SECONDS)
+            if queue.done():
+                queue.result()  # the queue ends only by an error, which is the server's
+            queue.cancel()
+            _logger.info("drained")
+
+
+def _grpc_server(options: ServerOptions) -> grpc.aio.Server:
+    return grpc.aio.server(
+        interceptors=(Guard(options.body_seconds),),
+        options=(
+            ("grpc.max_receive_message_length", options.max_message_bytes),
+            ("grpc.max_send_message_length", -1),
+            ("grpc.so_reuseport", 0),
+            ("grpc.max_concurrent_streams", 1000),
+            ("grpc.max_metadata_size", 8192),
+            ("grpc.absolute_max_metadata_size", 16384),
+            ("grpc.keepalive_time_ms", 30_000),
+            ("grpc.keepalive_timeout_ms", 10_000),
+            ("grpc.keepalive_permit_without_calls", 1),
+            ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
+            ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
+        ),
+    )
+
+
+def _listen(server: grpc.aio.Server, options: ServerOptions) -> str:
+    host = f"[{options.host}]" if ":" in options.host else options.host
+    try:
+        port = server.add_insecure_port(f"{host}:{options.port}")
+    except RuntimeError:
+        port = 0
+    if port == 0:
+        raise PortTaken(f"port {options.port} of {options.host} can't be listened on; is another server using it?")
+    return f"{host}:{port}"
+
+
+async def serve(options: ServerOptions, ready: Callable[[str], None], until_stdin_closes: bool) -> None:
+    """Run a `Daemon` until SIGTERM or SIGINT, or until stdin closes if so told. A second signal ends it at once."""
+    daemon = Daemon(options)
+    loop = asyncio.get_running_loop()
+
+    def stop() -> None:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.remove_signal_handler(number)
+        daemon.stop()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop)
+    if until_stdin_closes:
+        reader = asyncio.StreamReader()
+        await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
+
+        async def watch() -> None:
+            while await reader.read(1024):
+                pass
+            daemon.stop()
+
+        watching = asyncio.create_task(watch())
+    await daemon.run(ready)
+    if until_stdin_closes:
+        watching.cancel()

@@ -1,0 +1,133 @@
+"""Data sets: taken in verified, whole and once, found by name or content."""
+
+import asyncio
+import hashlib
+import re
+import time
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from pathlib import Path
+
+from mlpd.core import mnist
+from mlpd.core.data import DataError, DatasetInfo, inspect_dataset, write_dataset
+from mlpd.server.artifacts import DataDirectory
+from mlpd.server.asynchronous import to_the_end
+from mlpd.server.errors import DataLoss, FieldViolation, InvalidRequest, NotFound, ResourceExhausted
+from mlpd.server.names import check_id, shown
+from mlpd.server.records import DatasetRecord
+from mlpd.server.store import Store
+
+PREFERRED_CHUNK_BYTES = 1024 * 1024
+_SHA256 = re.compile(r"[0-9a-f]{64}\Z")
+_SMALLEST_FILE_BYTES = 8
+
+
+class Datasets:
+    """The data sets of one server."""
+
+    def __init__(self, directory: DataDirectory, store: Store, max_dataset_bytes: int) -> None:
+        self._directory = directory
+        self._store = store
+        self.max_dataset_bytes = max_dataset_bytes
+
+    async def add_mnist(self) -> None:
+        """Make sure that ``mnist-train`` and ``mnist-test`` are there."""
+        for split in ("train", "test"):
+            try:
+                record = await self._store.dataset(f"mnist-{split}")
+                if self._directory.dataset(record.sha256).exists():
+                    continue
+            except NotFound:
+                pass
+            with self._directory.scratch() as scratch:
+                await asyncio.to_thread(lambda path=scratch, name=split: write_dataset(path, *mnist.load(name)))
+                info = await asyncio.to_thread(inspect_dataset, scratch)
+                await self._adopt(scratch, f"mnist-{split}", info)
+
+    async def upload(
+        self, dataset_id: str, sha256: str, size_bytes: int, chunks: AsyncIterator[bytes]
+    ) -> tuple[DatasetRecord, bool]:
+        """Store what ``chunks`` bring under ``dataset_id`` ("" = by content); return it and whether it was here already.
+
+        Known content is answered without reading a chunk. Raises `InvalidRequest`, `AlreadyExists`,
+        `ResourceExhausted`, and `DataLoss` when size or digest differ from what was announced; then nothing is kept.
+        """
+        self._check_header(dataset_id, sha256, size_bytes)
+        dataset_id = dataset_id or f"sha256-{sha256}"
+        try:
+            known = await self._store.dataset(f"sha256-{sha256}")
+        except NotFound:
+            pass
+        else:
+            named = replace(known, id=dataset_id, create_time=time.time_ns())
+            return await self._store.create_dataset(named), True
+        self._directory.require_space(size_bytes)
+        with self._directory.scratch() as scratch:
+            await _receive(scratch, chunks, sha256, size_bytes)
+            try:
+                info = await asyncio.to_thread(inspect_dataset, scratch)
+            except DataError as error:
+                raise InvalidRequest.field("chunk", str(error), "DATASET_INVALID") from error
+            return await to_the_end(self._adopt(scratch, dataset_id, info)), False
+
+    def path(self, record: DatasetRecord) -> Path:
+        """Where the data set's file is."""
+        return self._directory.dataset(record.sha256)
+
+    async def _adopt(self, scratch: Path, dataset_id: str, info: DatasetInfo) -> DatasetRecord:
+        await asyncio.to_thread(self._directory.adopt, scratch, self._directory.dataset(info.sha256))
+        return await self._store.create_dataset(
+            DatasetRecord(
+                id=dataset_id,
+                sha256=info.sha256,
+                size_bytes=info.size_bytes,
+                row_count=info.row_count,
+                input_size=info.input_size,
+                dtype=info.dtype,
+                class_row_counts=info.class_row_counts,
+                create_time=time.time_ns(),
+            )
+        )
+
+    def _check_header(self, dataset_id: str, sha256: str, size_bytes: int) -> None:
+        violations = []
+        if not _SHA256.match(sha256):
+            text = f"header.sha256 must be 64 lower-case hexadecimal digits, got {shown(sha256)}"
+            violations.append(FieldViolation("header.sha256", text))
+        if size_bytes < _SMALLEST_FILE_BYTES:
+            text = f"header.size_bytes must be at least {_SMALLEST_FILE_BYTES}, got {size_bytes}"
+            violations.append(FieldViolation("header.size_bytes", text))
+        if dataset_id:
+            try:
+                check_id("header.dataset_id", dataset_id)
+            except InvalidRequest as error:
+                violations.extend(error.violations)
+        if violations:
+            raise InvalidRequest(violations)
+        if size_bytes > self.max_dataset_bytes:
+            raise ResourceExhausted(
+                "DATASET_TOO_LARGE", f"header.size_bytes must be at most {self.max_dataset_bytes}, got {size_bytes}"
+            )
+
+
+async def _receive(path: Path, chunks: AsyncIterator[bytes], sha256: str, size_bytes: int) -> None:
+    digest, received = hashlib.sha256(), 0
+    with path.open("wb") as file:
+
+        def take(chunk: bytes) -> None:
+            digest.update(chunk)
+            file.write(chunk)
+
+        async for chunk in chunks:
+            if not chunk:
+                raise InvalidRequest.field("chunk", "chunk must not be empty")
+            received += len(chunk)
+            if received > size_bytes:
+                raise DataLoss(
+                    "SIZE_MISMATCH", f"header.size_bytes must be the size of the content, {size_bytes}; more came"
+                )
+            await asyncio.to_thread(take, chunk)
+    if received != size_bytes:
+        raise DataLoss("SIZE_MISMATCH", f"header.size_bytes must be the size of the content, {size_bytes}; {received} came")
+    if digest.hexdigest() != sha256:
+        raise DataLoss("CHECKSUM_MISMATCH", f"header.sha256 must be that of the content, {digest.hexdigest()}, got {sha256}")

@@ -1,0 +1,74 @@
+"""What can go wrong, in the server's own words; only ``status`` knows which status code each becomes.
+
+ServerError
+├── InvalidRequest       a field breaks a rule
+├── NotFound             no such job, model or data set
+├── AlreadyExists        a name or request id is taken by something else
+├── PreconditionFailed   the request is well-formed, the state does not allow it
+├── CursorOutOfRange     a cursor points outside what is stored
+├── ResourceExhausted    a limit or a full disk; trying again later may work
+├── DataLoss             stored or sent bytes are not what they should be
+└── Unavailable          the server is on its way down or up
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class FieldViolation:
+    """One field of a request and the rule it breaks."""
+
+    field: str
+    description: str
+
+
+class ServerError(Exception):
+    """A failure that a caller may see: an UPPER_SNAKE ``reason``, one sentence, and public metadata."""
+
+    def __init__(self, reason: str, message: str, **metadata: object) -> None:
+        super().__init__(message)
+        self.reason = reason
+        self.message = message
+        self.metadata: Mapping[str, str] = {key: str(value) for key, value in metadata.items()}
+
+
+class InvalidRequest(ServerError):
+    """One or more fields break a rule; all of them are named at once."""
+
+    def __init__(self, violations: Sequence[FieldViolation], reason: str = "FIELD_INVALID") -> None:
+        super().__init__(reason, "; ".join(violation.description for violation in violations))
+        self.violations = tuple(violations)
+
+    @classmethod
+    def field(cls, field: str, description: str, reason: str = "FIELD_INVALID") -> "InvalidRequest":
+        """Return the error for a single field."""
+        return cls([FieldViolation(field, description)], reason)
+
+
+class NotFound(ServerError):
+    """No such job, model or data set."""
+
+
+class AlreadyExists(ServerError):
+    """A name or request id is taken by something else."""
+
+
+class PreconditionFailed(ServerError):
+    """The request is well-formed, the state does not allow it."""
+
+
+class CursorOutOfRange(ServerError):
+    """A cursor points outside what is stored."""
+
+
+class ResourceExhausted(ServerError):
+    """A limit or a full disk; trying again later may work."""
+
+
+class DataLoss(ServerError):
+    """Stored or sent bytes are not what they should be."""
+
+
+class Unavailable(ServerError):
+    """The server is on its way down or up; try again."""

@@ -1,0 +1,1 @@
+"""Where a job runs; what a job is they do not know."""

@@ -1,0 +1,70 @@
+"""Runs each attempt in a worker process of its own on this machine."""
+
+import asyncio
+import signal
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+
+from mlpd.server.records import Frame, decode_frame
+from mlpd.server.tasks import Order, Task
+
+_READ_BYTES = 65536
+
+
+class WorkerProcess:
+    """A running worker; for the event loop that started it."""
+
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        self._process = process
+
+    async def reports(self) -> AsyncIterator[list[Frame]]:
+        """Yield what the worker has reported since the last look, in order, until it closes its pipe."""
+        assert self._process.stdout is not None
+        rest = b""
+        while received := await self._process.stdout.read(_READ_BYTES):
+            *lines, rest = (rest + received).split(b"\n")
+            if lines:
+                yield [decode_frame(line) for line in lines]
+
+    def order(self, order: Order) -> None:
+        """Tell the worker; one that has already ended does not mind."""
+        assert self._process.stdin is not None
+        with suppress(ConnectionError, RuntimeError):
+            self._process.stdin.write(f"{order}\n".encode())
+
+    def kill(self) -> None:
+        """End the worker at once."""
+        with suppress(ProcessLookupError):
+            self._process.kill()
+
+    async def ending(self) -> str:
+        """Wait for the end of the process and say how it came: "exited with status 1", "was killed by SIGKILL"."""
+        status = await self._process.wait()
+        if status < 0:
+            return f"was killed by {signal.Signals(-status).name}"
+        return f"exited with status {status}"
+
+
+class ProcessExecutor:
+    """Starts a worker process for each task."""
+
+    @asynccontextmanager
+    async def start(self, task: Task) -> AsyncIterator[WorkerProcess]:
+        """Run ``task``; the worker does not outlive the block. Raises `OSError` if it can't be started."""
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-m",
+            "mlpd.server.worker",
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            start_new_session=True,  # Ctrl-C in the server's terminal is for the server, which then drains
+        )
+        worker = WorkerProcess(process)
+        try:
+            assert process.stdin is not None
+            process.stdin.write(task.to_line())
+            yield worker
+        finally:
+            worker.kill()
+            await process.wait()

@@ -1,0 +1,191 @@
+"""The queue: takes jobs in, runs them in their order, ends them when asked."""
+
+import asyncio
+import secrets
+import time
+from dataclasses import dataclass
+from functools import partial
+
+import structlog
+
+from mlpd.core.spec import TrainingSpec
+from mlpd.server import lifecycle
+from mlpd.server.artifacts import DataDirectory
+from mlpd.server.asynchronous import to_the_end
+from mlpd.server.errors import ServerError, Unavailable
+from mlpd.server.executors.process import ProcessExecutor, WorkerProcess
+from mlpd.server.records import Failure, Job, JobState, Progress
+from mlpd.server.store import Store
+from mlpd.server.tasks import Order, Task
+
+_logger = structlog.get_logger()
+
+
+@dataclass(frozen=True)
+class JobLimits:
+    """How much work a server takes on."""
+
+    running_jobs: int
+    queued_jobs: int
+    thread_count: int
+    checkpoint_interval_seconds: float
+    stop_seconds: float
+
+
+@dataclass(frozen=True)
+class Submission:
+    """A checked request for a job; ``digest`` is the same for equal requests."""
+
+    request_id: str | None
+    digest: str
+    job_id: str
+    model_id: str
+    spec: TrainingSpec
+    row_count: int
+
+
+class Jobs:
+    """The jobs of one server, for its event loop."""
+
+    def __init__(self, store: Store, directory: DataDirectory, executor: ProcessExecutor, limits: JobLimits) -> None:
+        self._store = store
+        self._directory = directory
+        self._executor = executor
+        self._limits = limits
+        self._workers: dict[str, WorkerProcess] = {}
+        self._attempts: dict[str, asyncio.Task[None]] = {}
+        self._orders: dict[str, Order] = {}
+        self._work_waits = asyncio.Event()
+        self._draining = False
+
+    def job_from(self, submission: Submission) -> Job:
+        """Return the job that ``submission`` asks for, not stored yet."""
+        spec = submission.spec
+        job_id = submission.job_id or f"job-{secrets.token_hex(8)}"
+        return Job(
+            id=job_id,
+            request_id=submission.request_id,
+            request_digest=submission.digest,
+            model_id=submission.model_id or job_id,
+            log_id=secrets.token_hex(16),
+            spec=spec,
+            state=JobState.QUEUED,
+            progress=Progress(0, spec.step_count(submission.row_count), 0, spec.epoch_count),
+            create_time=time.time_ns(),
+        )
+
+    async def submit(self, submission: Submission) -> tuple[Job, bool]:
+        """Queue a job, durably, and return it and whether an equal request had made it before.
+
+        Raises `AlreadyExists`, `ResourceExhausted` or, while draining, `Unavailable`.
+        """
+        if self._draining:
+            raise Unavailable("DRAINING", "the server is shutting down; send the job again when it is back")
+
+        async def create() -> tuple[Job, bool]:
+            answer = await self._store.create_job(self.job_from(submission), self._limits.queued_jobs)
+            self._work_waits.set()
+            return answer
+
+        return await to_the_end(create())
+
+    async def cancel(self, job_id: str) -> Job:
+        """End a job; a running one first finishes its mini-batch and frees its device. Raises as `lifecycle.cancel`."""
+
+        async def mark_and_stop() -> Job:
+            job = await self._store.change_job(job_id, lifecycle.cancel)
+            if job.state is JobState.CANCELLING:
+                self._stop(job_id, Order.CANCEL)
+            return job
+
+        return await to_the_end(mark_and_stop())
+
+    async def recover(self) -> None:
+        """Requeue what an earlier process left running; call it once, before `run`."""
+        for job in await self._store.jobs_in(JobState.RUNNING, JobState.CANCELLING):
+            recovered = await self._store.change_job(job.id, lifecycle.recover)
+            _logger.info("job recovered", job=job.id, state=recovered.state, step=recovered.progress.step)
+
+    async def run(self) -> None:
+        """Start queued jobs, oldest first, for as long as the server lives."""
+        self._work_waits.set()
+        while True:
+            await self._work_waits.wait()
+            self._work_waits.clear()
+            free = self._limits.running_jobs - len(self._attempts)
+            if self._draining or free <= 0:
+                continue
+            queued = await self._store.jobs_in(JobState.QUEUED)
+            for job in [job for job in queued if job.id not in self._attempts][:free]:
+                task = asyncio.create_task(self._attempt(job.id))
+                self._attempts[job.id] = task
+                task.add_done_callback(lambda _task, job_id=job.id: self._ended(job_id))
+
+    async def drain(self) -> None:
+        """Start nothing more; let running jobs save a checkpoint and go back to the queue."""
+        self._draining = True
+        for job_id in self._attempts:
+            self._stop(job_id, Order.DRAIN)
+        await asyncio.gather(*self._attempts.values(), return_exceptions=True)
+
+    def _ended(self, job_id: str) -> None:
+        del self._attempts[job_id]
+        self._orders.pop(job_id, None)
+        self._work_waits.set()
+
+    def _stop(self, job_id: str, order: Order) -> None:
+        """Give an order that also reaches a worker which is still being started."""
+        self._orders[job_id] = order
+        if worker := self._workers.get(job_id):
+            worker.order(order)
+            asyncio.get_running_loop().call_later(self._limits.stop_seconds, worker.kill)
+
+    async def _attempt(self, job_id: str) -> None:
+        job = await self._store.change_job(job_id, lifecycle.start)
+        if job.state is not JobState.RUNNING:
+            return
+        attempt = job.attempt
+        log = _logger.bind(job=job_id, attempt=attempt)
+        log.info("attempt started", reason=job.queue_reason)
+        failure = None
+        try:
+            how = await self._run_worker(job)
+        except ServerError as error:
+            failure = Failure(type(error).__name__, error.reason, error.message)
+        except Exception:
+            log.exception("attempt broken off")
+            how = "could not be run"
+        if failure:
+            job = await self._store.change_job(job_id, lambda now: lifecycle.fail(now, attempt, failure))
+        else:
+            job = await self._store.change_job(job_id, lambda now: lifecycle.lose(now, attempt, how))
+        log.info("attempt ended", state=job.state, step=job.progress.step, failure=job.failure and job.failure.reason)
+        if job.state in (JobState.SUCCEEDED, JobState.CANCELLED):
+            await asyncio.to_thread(self._directory.remove_job, job_id)
+
+    async def _run_worker(self, job: Job) -> str:
+        async with self._executor.start(self._task(job)) as worker:
+            self._workers[job.id] = worker
+            try:
+                if order := self._orders.get(job.id):
+                    self._stop(job.id, order)
+                async for frames in worker.reports():
+                    await self._store.change_job(job.id, partial(lifecycle.report, attempt=job.attempt, frames=frames))
+                return await worker.ending()
+            finally:
+                del self._workers[job.id]
+
+    def _task(self, job: Job) -> Task:
+        validation = job.spec.validation_sha256
+        return Task(
+            job_id=job.id,
+            spec=job.spec,
+            reason=job.queue_reason,
+            train_path=self._directory.dataset(job.spec.train_sha256),
+            validation_path=self._directory.dataset(validation) if validation else None,
+            job_directory=self._directory.job(job.id),
+            models_directory=self._directory.models,
+            checkpoints=job.checkpoints,
+            checkpoint_interval_seconds=self._limits.checkpoint_interval_seconds,
+            thread_count=self._limits.thread_count,
+        )

@@ -1,0 +1,244 @@
+"""What is stored and what a worker reports: frozen values, and their JSON.
+
+A worker's frames and the payloads of a job's event log share their types, so a report is logged as
+it came. Nothing here knows SQL, protobuf or gRPC.
+"""
+
+import json
+from dataclasses import asdict, dataclass
+from enum import StrEnum
+from typing import Any
+
+from mlpd.core.spec import TrainingSpec
+
+
+class JobState(StrEnum):
+    """Life cycle of a job."""
+
+    QUEUED = "QUEUED"
+    RUNNING = "RUNNING"
+    CANCELLING = "CANCELLING"
+    SUCCEEDED = "SUCCEEDED"
+    FAILED = "FAILED"
+    CANCELLED = "CANCELLED"
+
+    @property
+    def terminal(self) -> bool:
+        """Whether the job has ended; such a state never changes."""
+        return self in _TERMINAL
+
+
+_TERMINAL = frozenset({JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED})
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why a job failed; ``kind`` is the name of the `ServerError` an RPC would have raised."""
+
+    kind: str
+    reason: str
+    message: str
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a run stood; the last two fields are measurements of this machine, not results."""
+
+    step: int
+    step_count: int
+    epoch: int
+    epoch_count: int
+    rows_per_second: float = 0.0
+    remaining_seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class StateChanged:
+    """A transition; ``from_state`` is None for a job's first event."""
+
+    from_state: JobState | None
+    to_state: JobState
+    failure: Failure | None = None
+    model_version: str = ""
+
+
+@dataclass(frozen=True)
+class MetricsRecorded:
+    """Mean loss (nats) and accuracy at a step; a (split, step) pair is logged once per job."""
+
+    split: str
+    progress: Progress
+    loss: float
+    accuracy: float
+    learning_rate: float
+
+    def repeats(self, other: "MetricsRecorded") -> bool:
+        """Whether both are the same result, as a bit-exact replay must find; timings do not count."""
+        return self.result == other.result
+
+    @property
+    def result(self) -> tuple[object, ...]:
+        """Everything but the timings."""
+        return self.split, self.progress.step, self.progress.epoch, self.loss, self.accuracy, self.learning_rate
+
+
+@dataclass(frozen=True)
+class CheckpointSaved:
+    """A checkpoint file is durable."""
+
+    step: int
+    sha256: str
+    size_bytes: int
+
+
+@dataclass(frozen=True)
+class AttemptStarted:
+    """A worker began at ``resume_step``, 0 = from scratch."""
+
+    resume_step: int
+    reason: str
+    device_description: str
+
+
+@dataclass(frozen=True)
+class MessageLogged:
+    """A line for the job's reader; ``severity`` is INFO, WARNING or ERROR."""
+
+    severity: str
+    message: str
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A worker's last frame: every epoch is done and the model file is durable."""
+
+    model_sha256: str
+    parameters_sha256: str
+
+
+@dataclass(frozen=True)
+class Failed:
+    """A worker's last frame: the run cannot go on, and trying again would not help."""
+
+    failure: Failure
+
+
+@dataclass(frozen=True)
+class Stopped:
+    """A worker's last frame: it stopped as told, after it had freed its device."""
+
+    step: int
+
+
+Payload = StateChanged | MetricsRecorded | CheckpointSaved | AttemptStarted | MessageLogged
+Frame = AttemptStarted | MetricsRecorded | CheckpointSaved | MessageLogged | Finished | Failed | Stopped
+
+
+@dataclass(frozen=True)
+class Event:
+    """One numbered entry of a job's log; ``time`` in nanoseconds since 1970."""
+
+    sequence: int
+    time: int
+    attempt: int
+    payload: Payload
+
+    @property
+    def terminal(self) -> bool:
+        """Whether this is the job's last event."""
+        return isinstance(self.payload, StateChanged) and self.payload.to_state.terminal
+
+
+@dataclass(frozen=True)
+class Job:
+    """A training job as stored; times in nanoseconds since 1970, 0 = not yet."""
+
+    id: str
+    request_id: str | None
+    request_digest: str
+    model_id: str
+    log_id: str
+    spec: TrainingSpec
+    state: JobState
+    progress: Progress
+    create_time: int
+    start_time: int = 0
+    end_time: int = 0
+    attempt: int = 0
+    crash_count: int = 0
+    queue_reason: str = "first"
+    checkpoints: tuple[CheckpointSaved, ...] = ()
+    failure: Failure | None = None
+    last_sequence: int = 0
+    device_description: str = ""
+    model_version: str = ""
+
+
+@dataclass(frozen=True)
+class DatasetRecord:
+    """A stored data set; its file is named by ``sha256``."""
+
+    id: str
+    sha256: str
+    size_bytes: int
+    row_count: int
+    input_size: int
+    dtype: str
+    class_row_counts: tuple[int, ...]
+    create_time: int
+
+
+@dataclass(frozen=True)
+class ModelRecord:
+    """A published model version; its file is named by ``file_sha256``."""
+
+    model_id: str
+    version: int
+    file_sha256: str
+    parameters_sha256: str
+    job_id: str
+    layer_sizes: tuple[int, ...]
+    input_scale: float
+    parameter_count: int
+    create_time: int
+
+
+_KINDS: dict[str, type[Any]] = {
+    kind.__name__: kind
+    for kind in (StateChanged, MetricsRecorded, CheckpointSaved, AttemptStarted, MessageLogged, Finished, Failed, Stopped)
+}
+
+
+def kind_of(value: Payload | Frame) -> str:
+    """Return the name under which ``value`` is stored or sent."""
+    return type(value).__name__
+
+
+def to_json(value: Payload | Frame) -> str:
+    """Return the fields of ``value`` as JSON; floats survive bit for bit."""
+    return json.dumps(asdict(value), separators=(",", ":"))
+
+
+def from_json(kind: str, text: str) -> Any:
+    """Return the value that `to_json` wrote under ``kind``."""
+    fields = json.loads(text)
+    if "progress" in fields:
+        fields["progress"] = Progress(**fields["progress"])
+    if fields.get("failure") is not None:
+        fields["failure"] = Failure(**fields["failure"])
+    if "to_state" in fields:
+        fields["from_state"] = fields["from_state"] and JobState(fields["from_state"])
+        fields["to_state"] = JobState(fields["to_state"])
+    return _KINDS[kind](**fields)
+
+
+def encode_frame(frame: Frame) -> bytes:
+    """Return ``frame`` as one line."""
+    return f"{kind_of(frame)} {to_json(frame)}\n".encode()
+
+
+def decode_frame(line: bytes) -> Frame:
+    """Return the frame that `encode_frame` wrote."""
+    kind, _, text = line.decode().partition(" ")
+    frame: Frame = from_json(kind, text)
+    return frame

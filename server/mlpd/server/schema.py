@@ -1,0 +1,74 @@
+"""The tables, portable between SQLite and PostgreSQL; times are nanoseconds since 1970."""
+
+import sqlalchemy as sa
+
+metadata = sa.MetaData()
+
+jobs = sa.Table(
+    "jobs",
+    metadata,
+    sa.Column("number", sa.Integer, primary_key=True, autoincrement=True),
+    sa.Column("id", sa.Text, nullable=False, unique=True),
+    sa.Column("request_id", sa.Text, unique=True),
+    sa.Column("request_digest", sa.Text, nullable=False),
+    sa.Column("model_id", sa.Text, nullable=False),
+    sa.Column("log_id", sa.Text, nullable=False),
+    sa.Column("spec", sa.Text, nullable=False),
+    sa.Column("state", sa.Text, nullable=False, index=True),
+    sa.Column("progress", sa.JSON, nullable=False),
+    sa.Column("create_time", sa.BigInteger, nullable=False),
+    sa.Column("start_time", sa.BigInteger, nullable=False),
+    sa.Column("end_time", sa.BigInteger, nullable=False),
+    sa.Column("attempt", sa.Integer, nullable=False),
+    sa.Column("crash_count", sa.Integer, nullable=False),
+    sa.Column("queue_reason", sa.Text, nullable=False),
+    sa.Column("checkpoints", sa.JSON, nullable=False),
+    sa.Column("failure", sa.JSON(none_as_null=True)),
+    sa.Column("last_sequence", sa.BigInteger, nullable=False),
+    sa.Column("device_description", sa.Text, nullable=False),
+    sa.Column("model_version", sa.Text, nullable=False),
+)
+
+# A metrics event also fills split and step, so that the table itself refuses a second one for the pair.
+events = sa.Table(
+    "events",
+    metadata,
+    sa.Column("job_id", sa.Text, sa.ForeignKey("jobs.id"), primary_key=True),
+    sa.Column("sequence", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("time", sa.BigInteger, nullable=False),
+    sa.Column("attempt", sa.Integer, nullable=False),
+    sa.Column("kind", sa.Text, nullable=False),
+    sa.Column("payload", sa.Text, nullable=False),
+    sa.Column("split", sa.Text),
+    sa.Column("step", sa.BigInteger),
+    sa.UniqueConstraint("job_id", "split", "step"),
+)
+
+datasets = sa.Table(
+    "datasets",
+    metadata,
+    sa.Column("id", sa.Text, primary_key=True),
+    sa.Column("sha256", sa.Text, nullable=False, index=True),
+    sa.Column("size_bytes", sa.BigInteger, nullable=False),
+    sa.Column("row_count", sa.BigInteger, nullable=False),
+    sa.Column("input_size", sa.BigInteger, nullable=False),
+    sa.Column("dtype", sa.Text, nullable=False),
+    sa.Column("class_row_counts", sa.JSON, nullable=False),
+    sa.Column("create_time", sa.BigInteger, nullable=False),
+)
+
+models = sa.Table(
+    "models",
+    metadata,
+    sa.Column("number", sa.Integer, primary_key=True, autoincrement=True),
+    sa.Column("model_id", sa.Text, nullable=False),
+    sa.Column("version", sa.BigInteger, nullable=False),
+    sa.Column("file_sha256", sa.Text, nullable=False),
+    sa.Column("parameters_sha256", sa.Text, nullable=False),
+    sa.Column("job_id", sa.Text, sa.ForeignKey("jobs.id"), nullable=False, unique=True),
+    sa.Column("layer_sizes", sa.JSON, nullable=False),
+    sa.Column("input_scale", sa.Float, nullable=False),
+    sa.Column("parameter_count", sa.BigInteger, nullable=False),
+    sa.Column("create_time", sa.BigInteger, nullable=False),
+    sa.UniqueConstraint("model_id", "version"),
+)

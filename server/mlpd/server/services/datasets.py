@@ -1,0 +1,53 @@
+"""mlpd.v1.DatasetService."""
+
+from collections.abc import AsyncIterator
+
+import mlpd.v1.dataset_service_pb2 as pb
+from mlpd.server.datasets import Datasets
+from mlpd.server.errors import InvalidRequest
+from mlpd.server.guard import Context
+from mlpd.server.messages import dataset_message
+from mlpd.server.names import parse_dataset
+from mlpd.server.paging import page_size, text_cursor, token_of
+from mlpd.server.store import Store
+from mlpd.v1.dataset_service_pb2_grpc import DatasetServiceServicer
+
+
+class DatasetService(DatasetServiceServicer):
+    """Labelled data sets, addressed by their content."""
+
+    def __init__(self, store: Store, datasets: Datasets) -> None:
+        self._store = store
+        self._datasets = datasets
+
+    async def UploadDataset(
+        self, requests: AsyncIterator[pb.UploadDatasetRequest], context: Context
+    ) -> pb.UploadDatasetResponse:
+        """Store a data set."""
+        first = await anext(requests, None)
+        if first is None or first.WhichOneof("item") != "header":
+            raise InvalidRequest.field("header", "header must be the first message")
+        header = first.header
+        record, known = await self._datasets.upload(
+            header.dataset_id, header.sha256, header.size_bytes, _chunks(requests)
+        )
+        return pb.UploadDatasetResponse(dataset=dataset_message(record), deduplicated=known)
+
+    async def GetDataset(self, request: pb.GetDatasetRequest, context: Context) -> pb.GetDatasetResponse:
+        """Read one data set's metadata."""
+        record = await self._store.dataset(parse_dataset("name", request.name))
+        return pb.GetDatasetResponse(dataset=dataset_message(record))
+
+    async def ListDatasets(self, request: pb.ListDatasetsRequest, context: Context) -> pb.ListDatasetsResponse:
+        """List data sets by name."""
+        after = text_cursor("datasets", request.page_token)
+        records, cursor = await self._store.page_of_datasets(after, page_size(request.page_size))
+        messages = [dataset_message(record) for record in records]
+        return pb.ListDatasetsResponse(datasets=messages, next_page_token=token_of("datasets", cursor))
+
+
+async def _chunks(requests: AsyncIterator[pb.UploadDatasetRequest]) -> AsyncIterator[bytes]:
+    async for request in requests:
+        if request.WhichOneof("item") != "chunk":
+            raise InvalidRequest.field("chunk", "chunk must be set in every message after the first")
+        yield request.chunk

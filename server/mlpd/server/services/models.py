@@ -1,0 +1,35 @@
+"""mlpd.v1.ModelService."""
+
+import mlpd.v1.model_service_pb2 as pb
+from mlpd.server.guard import Context
+from mlpd.server.messages import model_message
+from mlpd.server.names import parse_model
+from mlpd.server.paging import number_cursor, page_size, token_of
+from mlpd.server.store import Store
+from mlpd.v1.model_service_pb2_grpc import ModelServiceServicer
+
+_EVERY_MODEL = ("", "models/-")
+
+
+class ModelService(ModelServiceServicer):
+    """Immutable model versions."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    async def GetModelVersion(
+        self, request: pb.GetModelVersionRequest, context: Context
+    ) -> pb.GetModelVersionResponse:
+        """Read one version."""
+        record = await self._store.model(*parse_model("name", request.name))
+        return pb.GetModelVersionResponse(model_version=model_message(record))
+
+    async def ListModelVersions(
+        self, request: pb.ListModelVersionsRequest, context: Context
+    ) -> pb.ListModelVersionsResponse:
+        """List versions, newest first."""
+        model_id = None if request.parent in _EVERY_MODEL else parse_model("parent", request.parent)[0]
+        before = number_cursor("models", request.page_token)
+        records, cursor = await self._store.page_of_models(model_id, before, page_size(request.page_size))
+        messages = [model_message(record) for record in records]
+        return pb.ListModelVersionsResponse(model_versions=messages, next_page_token=token_of("models", cursor))

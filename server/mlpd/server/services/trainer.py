@@ -1,0 +1,221 @@
+"""mlpd.v1.TrainerService."""
+
+from collections.abc import AsyncIterator
+
+from google.protobuf.duration_pb2 import Duration
+
+import mlpd.v1.trainer_service_pb2 as pb
+from mlpd.core.data import Dataset, open_dataset
+from mlpd.server.artifacts import DataDirectory
+from mlpd.server.devices import Devices
+from mlpd.server.errors import CursorOutOfRange, InvalidRequest, PreconditionFailed
+from mlpd.server.events import EventLog
+from mlpd.server.guard import Context
+from mlpd.server.jobs import Jobs
+from mlpd.server.messages import duration, event_message, job_message
+from mlpd.server.names import check_id, check_request_id, job_name, parse_dataset, parse_job, parse_model, version_name
+from mlpd.server.paging import number_cursor, page_size, token_of
+from mlpd.server.records import Job, JobState, ModelRecord
+from mlpd.server.resolution import digest_of, resolve
+from mlpd.server.serving import Serving
+from mlpd.server.store import Store
+from mlpd.server.tensors import inputs_from, labels_from, tensor_from
+from mlpd.v1 import types_pb2 as types
+from mlpd.v1.trainer_service_pb2_grpc import TrainerServiceServicer
+
+_HEARTBEAT_SECONDS_DEFAULT = 10.0
+_HEARTBEAT_SECONDS = (0.1, 60.0)
+_CONFUSION_CLASSES_LIMIT = 1024
+
+
+class TrainerService(TrainerServiceServicer):
+    """Trains, follows, evaluates and serves models."""
+
+    def __init__(
+        self,
+        store: Store,
+        directory: DataDirectory,
+        jobs: Jobs,
+        log: EventLog,
+        serving: Serving,
+        devices: Devices,
+        info: pb.GetServerInfoResponse,
+    ) -> None:
+        self._store = store
+        self._directory = directory
+        self._jobs = jobs
+        self._log = log
+        self._serving = serving
+        self._devices = devices
+        self._info = info
+
+    async def Train(self, request: pb.TrainRequest, context: Context) -> pb.TrainResponse:
+        """Queue a job."""
+        if earlier := await self._earlier(request):
+            return pb.TrainResponse(training_job=await self._message(earlier), deduplicated=True)
+        submission = await resolve(request, self._store, self._devices)
+        if request.validate_only:
+            job = self._jobs.job_from(submission)
+            message = job_message(job)
+            for field in ("name", "state", "event_log_id", "create_time"):
+                message.ClearField(field)  # type: ignore[arg-type]
+            return pb.TrainResponse(training_job=message)
+        job, known = await self._jobs.submit(submission)
+        return pb.TrainResponse(training_job=await self._message(job), deduplicated=known)
+
+    async def StreamProgress(
+        self, request: pb.StreamProgressRequest, context: Context
+    ) -> AsyncIterator[pb.StreamProgressResponse]:
+        """Replay a job's log after a cursor, then follow it."""
+        job = await self._store.job(parse_job("name", request.name))
+        heartbeat_seconds = _check_cursor(request, job)
+        sequence = request.after_sequence
+        if job.state.terminal and sequence == job.last_sequence:
+            return
+        events = self._log.follow(self._store.events, job.id, sequence, heartbeat_seconds)
+        async for event in events:
+            if event is None:
+                heartbeat = pb.Heartbeat(last_sequence=sequence)
+                yield pb.StreamProgressResponse(heartbeat=heartbeat, event_log_id=job.log_id)
+            else:
+                sequence = event.sequence
+                yield pb.StreamProgressResponse(event=event_message(event), event_log_id=job.log_id)
+
+    async def Evaluate(self, request: pb.EvaluateRequest, context: Context) -> pb.EvaluateResponse:
+        """Score a model version."""
+        record = await self._store.model(*parse_model("model", request.model))
+        class_count = record.layer_sizes[-1]
+        if request.include_confusion_matrix and class_count > _CONFUSION_CLASSES_LIMIT:
+            raise InvalidRequest.field(
+                "include_confusion_matrix",
+                f"include_confusion_matrix must be unset above {_CONFUSION_CLASSES_LIMIT} classes, "
+                f"this model has {class_count}",
+            )
+        dataset = await self._labelled_rows(request, record)
+        evaluation = await self._serving.evaluate(
+            record, dataset, include_confusion=request.include_confusion_matrix
+        )
+        counts = evaluation.counts
+        return pb.EvaluateResponse(
+            model=version_name(record.model_id, record.version),
+            parameters_sha256=record.parameters_sha256,
+            row_count=counts.row_count,
+            correct_count=counts.correct_count,
+            loss=counts.loss,
+            confusion_matrix=None if counts.confusion is None else tensor_from(counts.confusion),
+            compute_duration=duration(evaluation.compute_seconds),
+        )
+
+    async def Predict(self, request: pb.PredictRequest, context: Context) -> pb.PredictResponse:
+        """Run a model version on rows."""
+        wanted = set(request.outputs) or {pb.OUTPUT_KIND_PROBABILITIES}
+        known = {pb.OUTPUT_KIND_LOGITS, pb.OUTPUT_KIND_PROBABILITIES, pb.OUTPUT_KIND_CLASSES}
+        if unknown := wanted - known:
+            text = f"outputs must be LOGITS, PROBABILITIES or CLASSES, got {min(unknown)}"
+            raise InvalidRequest.field("outputs", text)
+        record = await self._store.model(*parse_model("model", request.model))
+        inputs = inputs_from("inputs", request.inputs, record.layer_sizes[0])
+        prediction = await self._serving.predict(record, inputs)
+        return pb.PredictResponse(
+            model=version_name(record.model_id, record.version),
+            logits=tensor_from(prediction.logits) if pb.OUTPUT_KIND_LOGITS in wanted else None,
+            probabilities=tensor_from(prediction.probabilities) if pb.OUTPUT_KIND_PROBABILITIES in wanted else None,
+            classes=tensor_from(prediction.classes) if pb.OUTPUT_KIND_CLASSES in wanted else None,
+            compute_duration=duration(prediction.compute_seconds),
+        )
+
+    async def GetTrainingJob(self, request: pb.GetTrainingJobRequest, context: Context) -> pb.GetTrainingJobResponse:
+        """Read one job."""
+        job = await self._store.job(parse_job("name", request.name))
+        return pb.GetTrainingJobResponse(training_job=await self._message(job))
+
+    async def ListTrainingJobs(
+        self, request: pb.ListTrainingJobsRequest, context: Context
+    ) -> pb.ListTrainingJobsResponse:
+        """List jobs, newest first."""
+        before = number_cursor("jobs", request.page_token)
+        jobs, cursor = await self._store.page_of_jobs(before, page_size(request.page_size))
+        messages = [await self._message(job) for job in jobs]
+        return pb.ListTrainingJobsResponse(training_jobs=messages, next_page_token=token_of("jobs", cursor))
+
+    async def CancelTrainingJob(
+        self, request: pb.CancelTrainingJobRequest, context: Context
+    ) -> pb.CancelTrainingJobResponse:
+        """End a job."""
+        job = await self._jobs.cancel(parse_job("name", request.name))
+        return pb.CancelTrainingJobResponse(training_job=job_message(job))
+
+    async def GetServerInfo(self, request: pb.GetServerInfoRequest, context: Context) -> pb.GetServerInfoResponse:
+        """Tell versions, devices, limits and queue depth."""
+        response = pb.GetServerInfoResponse()
+        response.CopyFrom(self._info)
+        reports = {types.DEVICE_CPU: self._devices.cpu(), types.DEVICE_CUDA: await self._devices.cuda()}
+        for device, report in reports.items():
+            response.devices.add(device=device, usable=report.usable, description=report.description)
+        response.queued_job_count = await self._store.count_jobs(JobState.QUEUED)
+        response.running_job_count = await self._store.count_jobs(JobState.RUNNING, JobState.CANCELLING)
+        return response
+
+    async def _earlier(self, request: pb.TrainRequest) -> Job | None:
+        """Find the job of an equal earlier request, before anything that may have changed since is checked."""
+        if not request.request_id or request.validate_only:
+            return None
+        if request.training_job_id:
+            check_id("training_job_id", request.training_job_id)
+        request_id = check_request_id(request.request_id)
+        return await self._store.find_duplicate(request_id, digest_of(request), request.training_job_id)
+
+    async def _message(self, job: Job) -> pb.TrainingJob:
+        queued = job.state is JobState.QUEUED
+        return job_message(job, await self._store.queue_position(job.id) if queued else 0)
+
+    async def _labelled_rows(self, request: pb.EvaluateRequest, record: ModelRecord) -> Dataset:
+        input_size, class_count = record.layer_sizes[0], record.layer_sizes[-1]
+        match request.WhichOneof("data"):
+            case "dataset":
+                dataset = await self._store.dataset(parse_dataset("dataset", request.dataset))
+                if dataset.input_size != input_size or len(dataset.class_row_counts) > class_count:
+                    raise InvalidRequest.field(
+                        "dataset",
+                        f"dataset must have rows of {input_size} values and at most {class_count} classes as the model "
+                        f"has, got {dataset.input_size} and {len(dataset.class_row_counts)}",
+                        "SHAPE_MISMATCH",
+                    )
+                return open_dataset(self._directory.dataset(dataset.sha256))
+            case "rows":
+                inputs = inputs_from("rows.inputs", request.rows.inputs, input_size)
+                labels = labels_from("rows.labels", request.rows.labels, len(inputs), class_count)
+                return Dataset(inputs, labels)
+            case _:
+                raise InvalidRequest.field("data", "data must be dataset or rows, got neither")
+
+
+def _check_cursor(request: pb.StreamProgressRequest, job: Job) -> float:
+    if request.event_log_id not in ("", job.log_id):
+        raise PreconditionFailed(
+            "EVENT_LOG_CHANGED",
+            f"event_log_id must be that of the job's log, {job.log_id}; this is another job of the same name",
+            event_log_id=job.log_id,
+        )
+    if request.after_sequence < 0:
+        text = f"after_sequence must be 0 or more, got {request.after_sequence}"
+        raise InvalidRequest.field("after_sequence", text)
+    if request.after_sequence > job.last_sequence:
+        raise CursorOutOfRange(
+            "SEQUENCE_AHEAD",
+            f"after_sequence must be at most {job.last_sequence}, the newest event of {job_name(job.id)}, "
+            f"got {request.after_sequence}",
+            last_sequence=job.last_sequence,
+        )
+    if not request.HasField("heartbeat_interval"):
+        return _HEARTBEAT_SECONDS_DEFAULT
+    return _checked_heartbeat(request.heartbeat_interval)
+
+
+def _checked_heartbeat(interval: Duration) -> float:
+    seconds = interval.seconds + interval.nanos / 1e9
+    low, high = _HEARTBEAT_SECONDS
+    if not low <= seconds <= high:
+        text = f"heartbeat_interval must be between {low:g} and {high:g} seconds, got {seconds:g}"
+        raise InvalidRequest.field("heartbeat_interval", text)
+    return seconds

@@ -1,0 +1,128 @@
+"""Evaluates and predicts on NumPy, in threads of its own, beside the event loop.
+
+Threads share a model's parameters, each through buffers of its own. Evaluation has its own thread, so that
+a long one does not keep predictions waiting.
+"""
+
+import asyncio
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import numpy as np
+from threadpoolctl import threadpool_limits
+
+from mlpd.core.arrays import Cpu
+from mlpd.core.checkpoint import CheckpointError
+from mlpd.core.data import Dataset
+from mlpd.core.metrics import Counts, evaluate
+from mlpd.core.model import Classifier, Model, load_model, probabilities
+from mlpd.server.artifacts import DataDirectory
+from mlpd.server.errors import DataLoss
+from mlpd.server.names import version_name
+from mlpd.server.records import ModelRecord
+
+T = TypeVar("T")
+
+_PREDICTION_THREADS = 2
+_MODELS_KEPT = 16
+_CLASSIFIERS_KEPT = 4
+_CAPACITY_ROWS = 512
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """Outputs for ``rows`` inputs: logits and probabilities (rows, classes) float32, classes (rows,) int64."""
+
+    logits: np.ndarray[Any, Any]
+    probabilities: np.ndarray[Any, Any]
+    classes: np.ndarray[Any, Any]
+    compute_seconds: float
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Exact counts, and the time that counting took."""
+
+    counts: Counts
+    compute_seconds: float
+
+
+class Serving:
+    """The models of one server, loaded when first asked for."""
+
+    def __init__(self, directory: DataDirectory) -> None:
+        # One BLAS thread a serving thread: they must not fight each other, nor a training worker.
+        self._limits = threadpool_limits(1)
+        self._directory = directory
+        self._models: OrderedDict[str, Model] = OrderedDict()
+        self._models_lock = threading.Lock()
+        self._local = threading.local()
+        self._predictors = ThreadPoolExecutor(_PREDICTION_THREADS, thread_name_prefix="predict")
+        self._evaluators = ThreadPoolExecutor(1, thread_name_prefix="evaluate")
+
+    async def predict(self, record: ModelRecord, inputs: np.ndarray[Any, Any]) -> Prediction:
+        """Run a model version on ``inputs`` (rows, input_size) of any supported type."""
+
+        def compute(_stopped: threading.Event) -> Prediction:
+            started = time.perf_counter()
+            logits = self._classifier(record).logits(inputs)
+            shares = probabilities(logits)
+            return Prediction(logits, shares, logits.argmax(axis=1), time.perf_counter() - started)
+
+        return await _in(self._predictors, compute)
+
+    async def evaluate(self, record: ModelRecord, dataset: Dataset, *, include_confusion: bool) -> Evaluation:
+        """Score a model version on labelled rows; stops between batches when the caller has gone."""
+
+        def compute(stopped: threading.Event) -> Evaluation:
+            started = time.perf_counter()
+            for counts in evaluate(self._classifier(record), dataset, include_confusion=include_confusion):
+                if stopped.is_set():
+                    break
+            return Evaluation(counts, time.perf_counter() - started)
+
+        return await _in(self._evaluators, compute)
+
+    def close(self) -> None:
+        """Drop what waits and finish what runs."""
+        self._predictors.shutdown(cancel_futures=True)
+        self._evaluators.shutdown(cancel_futures=True)
+
+    def _classifier(self, record: ModelRecord) -> Classifier:
+        """Return this thread's own buffers around the shared model."""
+        classifiers: OrderedDict[str, Classifier] = self._local.__dict__.setdefault("classifiers", OrderedDict())
+        if record.file_sha256 not in classifiers:
+            classifiers[record.file_sha256] = Classifier(Cpu(), self._model(record), _CAPACITY_ROWS)
+        return _newest(classifiers, record.file_sha256, _CLASSIFIERS_KEPT)
+
+    def _model(self, record: ModelRecord) -> Model:
+        with self._models_lock:
+            if record.file_sha256 not in self._models:
+                try:
+                    model = load_model(self._directory.model(record.file_sha256), record.file_sha256)
+                except (CheckpointError, OSError) as error:
+                    name = version_name(record.model_id, record.version)
+                    raise DataLoss("MODEL_DAMAGED", f"the file of {name} is damaged: {error}", model=name) from error
+                self._models[record.file_sha256] = model
+            return _newest(self._models, record.file_sha256, _MODELS_KEPT)
+
+
+def _newest(kept: OrderedDict[str, T], key: str, limit: int) -> T:
+    kept.move_to_end(key)
+    while len(kept) > limit:
+        kept.popitem(last=False)
+    return kept[key]
+
+
+async def _in(pool: ThreadPoolExecutor, compute: Callable[[threading.Event], T]) -> T:
+    """Run ``compute`` in ``pool``; its argument is set when the caller has been cancelled."""
+    stopped = threading.Event()
+    try:
+        return await asyncio.get_running_loop().run_in_executor(pool, compute, stopped)
+    finally:
+        stopped.set()

@@ -1,0 +1,76 @@
+"""Turns the server's errors into ``google.rpc.Status`` with machine-readable details."""
+
+from google.protobuf import any_pb2, duration_pb2
+from google.rpc import code_pb2, error_details_pb2, status_pb2
+
+from mlpd.server.errors import (
+    AlreadyExists,
+    CursorOutOfRange,
+    DataLoss,
+    InvalidRequest,
+    NotFound,
+    PreconditionFailed,
+    ResourceExhausted,
+    ServerError,
+    Unavailable,
+)
+from mlpd.server.records import Failure
+
+DOMAIN = "mlpd.dev"
+_RETRY_SECONDS = 1
+
+CODES: dict[type[ServerError], int] = {
+    InvalidRequest: code_pb2.INVALID_ARGUMENT,
+    NotFound: code_pb2.NOT_FOUND,
+    AlreadyExists: code_pb2.ALREADY_EXISTS,
+    PreconditionFailed: code_pb2.FAILED_PRECONDITION,
+    CursorOutOfRange: code_pb2.OUT_OF_RANGE,
+    ResourceExhausted: code_pb2.RESOURCE_EXHAUSTED,
+    DataLoss: code_pb2.DATA_LOSS,
+    Unavailable: code_pb2.UNAVAILABLE,
+    ServerError: code_pb2.INTERNAL,
+}
+_CODES_BY_KIND = {kind.__name__: code for kind, code in CODES.items()}
+
+
+def status_of_error(error: ServerError) -> status_pb2.Status:
+    """Return the status an RPC ends with."""
+    code = CODES[type(error)]
+    status = _status(code, error.reason, error.message, dict(error.metadata))
+    if isinstance(error, InvalidRequest):
+        violations = [
+            error_details_pb2.BadRequest.FieldViolation(field=violation.field, description=violation.description)
+            for violation in error.violations
+        ]
+        status.details.append(_packed(error_details_pb2.BadRequest(field_violations=violations)))
+    if isinstance(error, Unavailable | ResourceExhausted):
+        delay = duration_pb2.Duration(seconds=_RETRY_SECONDS)
+        status.details.append(_packed(error_details_pb2.RetryInfo(retry_delay=delay)))
+    return status
+
+
+def status_of_failure(failure: Failure) -> status_pb2.Status:
+    """Return the status that a failed job carries."""
+    return _status(_CODES_BY_KIND[failure.kind], failure.reason, failure.message, {})
+
+
+def internal_status(error_id: str) -> status_pb2.Status:
+    """Return the status for a fault of ours; the log tells more under ``error_id``."""
+    message = f"internal error {error_id}; the server's log has the details"
+    return _status(code_pb2.INTERNAL, "INTERNAL", message, {"error_id": error_id})
+
+
+def simple_status(code: int, reason: str, message: str) -> status_pb2.Status:
+    """Return a status without metadata."""
+    return _status(code, reason, message, {})
+
+
+def _status(code: int, reason: str, message: str, metadata: dict[str, str]) -> status_pb2.Status:
+    info = error_details_pb2.ErrorInfo(reason=reason, domain=DOMAIN, metadata=metadata)
+    return status_pb2.Status(code=code, message=message, details=[_packed(info)])
+
+
+def _packed(message: error_details_pb2.ErrorInfo | error_details_pb2.BadRequest | error_details_pb2.RetryInfo) -> any_pb2.Any:
+    packed = any_pb2.Any()
+    packed.Pack(message)
+    return packed

@@ -1,0 +1,96 @@
+"""Tensors on the wire and NumPy arrays."""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mlpd.server.errors import InvalidRequest
+from mlpd.v1 import types_pb2 as types
+
+_DTYPES: dict[types.DataType, np.dtype[np.generic]] = {
+    types.DATA_TYPE_FP32: np.dtype("<f4"),
+    types.DATA_TYPE_FP64: np.dtype("<f8"),
+    types.DATA_TYPE_FP16: np.dtype("<f2"),
+    types.DATA_TYPE_UINT8: np.dtype("u1"),
+    types.DATA_TYPE_INT32: np.dtype("<i4"),
+    types.DATA_TYPE_INT64: np.dtype("<i8"),
+}
+_DATA_TYPES = {dtype: data_type for data_type, dtype in _DTYPES.items()}
+_LABEL_TYPES = (types.DATA_TYPE_INT64, types.DATA_TYPE_INT32, types.DATA_TYPE_UINT8)
+_LARGEST_LABEL = 65535
+
+
+def data_type_of(dtype: str) -> types.DataType:
+    """Return the wire's name of a NumPy type."""
+    return _DATA_TYPES[np.dtype(dtype)]
+
+
+def tensor_from(array: NDArray[np.generic]) -> types.Tensor:
+    """Return ``array`` as a message."""
+    return types.Tensor(
+        data_type=_DATA_TYPES[array.dtype], shape=array.shape, data=np.ascontiguousarray(array).tobytes()
+    )
+
+
+def inputs_from(field: str, tensor: types.Tensor, input_size: int) -> NDArray[np.generic]:
+    """Return rows (rows, input_size) as a view of ``tensor``.
+
+    Raises `InvalidRequest` for another shape, a byte length that does not fit it, or a value that is not finite
+    as float32.
+    """
+    array = _array_from(field, tensor, tuple(_DTYPES))
+    if array.ndim != 2 or array.shape[0] < 1 or array.shape[1] != input_size:
+        raise InvalidRequest.field(
+            f"{field}.shape", f"{field}.shape must be [N, {input_size}] with N >= 1, got {_shown(tensor.shape)}", "SHAPE_MISMATCH"
+        )
+    if array.dtype.kind == "f":
+        with np.errstate(over="ignore"):
+            finite = np.isfinite(array.astype(np.float32, copy=False))
+        if not finite.all():
+            row, column = (int(i) for i in np.argwhere(~finite)[0])
+            raise InvalidRequest.field(
+                f"{field}.data",
+                f"{field} must be finite as float32, got {array[row, column]} at row {row}, column {column} "
+                f"({int((~finite).sum())} such values)",
+            )
+    return array
+
+
+def labels_from(field: str, tensor: types.Tensor, row_count: int, class_count: int) -> NDArray[np.int64]:
+    """Return labels (rows,), each a class of the model, or raise `InvalidRequest`."""
+    array = _array_from(field, tensor, _LABEL_TYPES)
+    if array.shape != (row_count,):
+        raise InvalidRequest.field(
+            f"{field}.shape", f"{field}.shape must be [{row_count}], one a row, got {_shown(tensor.shape)}", "SHAPE_MISMATCH"
+        )
+    wrong = np.flatnonzero((array < 0) | (array >= class_count))
+    if wrong.size:
+        row = int(wrong[0])
+        raise InvalidRequest.field(
+            f"{field}.data", f"{field} must be between 0 and {class_count - 1}, got {array[row]} at row {row}"
+        )
+    return array.astype(np.int64)
+
+
+def _array_from(field: str, tensor: types.Tensor, allowed: Sequence[types.DataType]) -> NDArray[np.generic]:
+    if tensor.data_type not in allowed:
+        names = ", ".join(types.DataType.Name(data_type) for data_type in allowed)
+        raise InvalidRequest.field(f"{field}.data_type", f"{field}.data_type must be one of {names}, got {tensor.data_type}")
+    dtype = _DTYPES[tensor.data_type]
+    shape = tuple(tensor.shape)
+    if not 1 <= len(shape) <= 2 or min(shape) < 0:
+        raise InvalidRequest.field(
+            f"{field}.shape", f"{field}.shape must be one or two sizes >= 0, got {_shown(shape)}", "SHAPE_MISMATCH"
+        )
+    needed = math.prod(shape) * dtype.itemsize
+    if len(tensor.data) != needed:
+        raise InvalidRequest.field(
+            f"{field}.data", f"{field}.data must hold {needed} bytes for shape {_shown(shape)}, got {len(tensor.data)}", "SHAPE_MISMATCH"
+        )
+    return np.frombuffer(tensor.data, dtype).reshape(shape)
+
+
+def _shown(shape: Sequence[int]) -> str:
+    return str(list(shape[:8])) if len(shape) <= 8 else f"{len(shape)} sizes"

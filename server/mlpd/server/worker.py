@@ -1,0 +1,189 @@
+"""One attempt at one job, in a process of its own: ``python -m mlpd.server.worker``.
+
+Reads a task and then orders on stdin, trains, and reports frames on stdout. It ends with the server: when
+stdin closes, and by the kernel's parent-death signal.
+"""
+
+import ctypes
+import os
+import queue
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable
+from io import RawIOBase
+from pathlib import Path
+
+from threadpoolctl import threadpool_info, threadpool_limits
+
+from mlpd.core import training
+from mlpd.core.arrays import Device, DeviceUnavailable, open_device
+from mlpd.core.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
+from mlpd.core.data import DataError, Dataset, open_dataset
+from mlpd.core.model import parameters_sha256, save_model
+from mlpd.server.records import (
+    AttemptStarted,
+    CheckpointSaved,
+    Failed,
+    Failure,
+    Finished,
+    Frame,
+    MessageLogged,
+    MetricsRecorded,
+    Progress,
+    Stopped,
+    encode_frame,
+)
+from mlpd.server.tasks import CHECKPOINTS_KEPT, Order, Task
+
+# Checkpoints may take at most this share of a run's time.
+_CHECKPOINT_TIME_SHARE = 0.02
+
+Send = Callable[[Frame], None]
+Orders = queue.SimpleQueue[Order]
+
+
+def main() -> None:
+    """Serve one task and exit."""
+    _die_with_parent()
+    frames = os.fdopen(os.dup(1), "wb", buffering=0)
+    os.dup2(2, 1)  # a stray print must not look like a frame
+    # Unbuffered: at exit the interpreter would wait for a buffer that the listening thread holds.
+    stdin = open(0, "rb", buffering=0, closefd=False)  # noqa: SIM115 - open for life
+    task = Task.from_line(stdin.readline())
+    orders = _listen(stdin)
+
+    def send(frame: Frame) -> None:
+        frames.write(encode_frame(frame))
+
+    try:
+        device = open_device(task.spec.device)
+        with threadpool_limits(task.thread_count):
+            last = _Attempt(task, device, send).run(orders)
+        device.free()  # before the last word, which the server publishes
+    except DeviceUnavailable as error:
+        last = _failed("PreconditionFailed", "DEVICE_UNAVAILABLE", str(error))
+    except training.Diverged as error:
+        last = _failed("PreconditionFailed", "DIVERGED", str(error))
+    except DataError as error:
+        last = _failed("DataLoss", "DATASET_DAMAGED", str(error))
+    except MemoryError as error:
+        last = _failed("ResourceExhausted", "DEVICE_MEMORY", f"the device's memory is too small for this run: {error}")
+    except OSError as error:
+        last = _failed("ResourceExhausted", "STORAGE", f"a file could not be read or written: {error.strerror}")
+    send(last)
+
+
+class _Attempt:
+    """The state of an attempt between its steps."""
+
+    def __init__(self, task: Task, device: Device, send: Send) -> None:
+        self._task = task
+        self._send = send
+        self._data = open_dataset(task.train_path)
+        self._validation: Dataset | None = task.validation_path and open_dataset(task.validation_path)
+        self._saved = task.checkpoints
+        self._state = self._restore(device)
+        self._metrics_step = self._state.step
+        self._metrics_time = self._save_time = time.monotonic()
+        self._steps_per_second = 0.0
+        self._save_interval = task.checkpoint_interval_seconds
+        send(AttemptStarted(self._state.step, task.reason, _describe(device)))
+
+    def run(self, orders: Orders) -> Finished | Stopped:
+        """Train to the end or to an order."""
+        for event in training.train(self._state, self._data, self._validation):
+            match event:
+                case training.MetricsRecorded():
+                    self._send(self._timed(event))
+                case training.StepEnded():
+                    if not orders.empty():
+                        if orders.get() is Order.DRAIN:
+                            self._save()
+                        return Stopped(event.step)
+                    if time.monotonic() - self._save_time >= self._save_interval:
+                        self._save()
+        return self._publish()
+
+    def _restore(self, device: Device) -> training.TrainingState:
+        spec, row_count = self._task.spec, len(self._data.labels)
+        for saved in self._task.checkpoints:
+            try:
+                checkpoint = load_checkpoint(self._path(saved.step), saved.sha256)
+            except (CheckpointError, OSError) as error:
+                self._send(MessageLogged("WARNING", f"the checkpoint of step {saved.step} is unusable: {error}"))
+            else:
+                return training.TrainingState.restore(device, spec, row_count, checkpoint)
+        return training.TrainingState.initial(device, spec, row_count)
+
+    def _timed(self, event: training.MetricsRecorded) -> MetricsRecorded:
+        if event.split == "train":
+            now = time.monotonic()
+            self._steps_per_second = (event.step - self._metrics_step) / (now - self._metrics_time)
+            self._metrics_step, self._metrics_time = event.step, now
+        progress = Progress(
+            step=event.step,
+            step_count=event.step_count,
+            epoch=event.epoch,
+            epoch_count=event.epoch_count,
+            rows_per_second=self._steps_per_second * self._task.spec.batch_size,
+            remaining_seconds=(event.step_count - event.step) / self._steps_per_second,
+        )
+        return MetricsRecorded(event.split, progress, event.loss, event.accuracy, event.learning_rate)
+
+    def _save(self) -> None:
+        started = time.monotonic()
+        step = self._state.step
+        digest = save_checkpoint(self._path(step), self._state.checkpoint())
+        saved = CheckpointSaved(step, digest.sha256, digest.size_bytes)
+        self._send(saved)
+        self._saved = (saved, *(earlier for earlier in self._saved if earlier.step != step))
+        for outdated in self._saved[CHECKPOINTS_KEPT:]:
+            self._path(outdated.step).unlink(missing_ok=True)
+        self._saved = self._saved[:CHECKPOINTS_KEPT]
+        self._save_time = time.monotonic()
+        cost = self._save_time - started
+        self._save_interval = max(self._task.checkpoint_interval_seconds, cost / _CHECKPOINT_TIME_SHARE)
+
+    def _publish(self) -> Finished:
+        model = self._state.model()
+        partial = self._task.job_directory / "model.safetensors"
+        provenance = {"training_job": self._task.job_id, "spec_digest": self._task.spec.digest}
+        digest = save_model(partial, model, provenance)
+        partial.replace(self._task.models_directory / f"{digest.sha256}.safetensors")
+        return Finished(digest.sha256, parameters_sha256(model.parameters))
+
+    def _path(self, step: int) -> Path:
+        return self._task.job_directory / f"checkpoint-{step:012d}.safetensors"
+
+
+def _failed(kind: str, reason: str, message: str) -> Failed:
+    return Failed(Failure(kind, reason, message))
+
+
+def _describe(device: Device) -> str:
+    libraries = {f"{pool['internal_api']} {pool['version']}": pool["num_threads"] for pool in threadpool_info()}
+    return ", ".join([device.description(), *(f"{name}, {threads} threads" for name, threads in libraries.items())])
+
+
+def _listen(stdin: RawIOBase) -> Orders:
+    orders: Orders = queue.SimpleQueue()
+
+    def listen() -> None:
+        for line in stdin:
+            orders.put(Order(line.decode().strip()))
+        os._exit(1)  # the server is gone; nobody would read what this run still finds
+
+    threading.Thread(target=listen, daemon=True).start()
+    return orders
+
+
+def _die_with_parent() -> None:
+    set_parent_death_signal = 1
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGKILL)
+
+
+if __name__ == "__main__":
+    main()

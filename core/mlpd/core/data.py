@@ -107,7 +107,7 @@ def _tensor(
 ) -> tuple[np.dtype[np.generic], tuple[int, ...], tuple[int, int]]:
     if not isinstance(entry, dict) or set(entry) != {"dtype", "shape", "data_offsets"}:
         raise DataError(f"{name} must have a dtype, a shape and data_offsets")
-    if entry["dtype"] not in kinds:
+    if not isinstance(entry["dtype"], str) or entry["dtype"] not in kinds:
         raise DataError(f"{name} must be one of {', '.join(kinds)}, got {str(entry['dtype'])[:16]}")
     shape = _sizes(f"{name}'s shape", entry["shape"], dimensions)
     begin, stop = _sizes(f"{name}'s data_offsets", entry["data_offsets"], 2)

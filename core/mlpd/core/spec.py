@@ -164,7 +164,7 @@ def _model_violations(model: ModelSpec, train: Rows | None, validation: Rows | N
         for name, rows in (("train_dataset", train), ("validation_dataset", validation)):
             if rows and sizes[0] != rows.input_size:
                 yield _violation(field, f"begin with {rows.input_size}, the width of {name}'s rows", sizes[0])
-            if rows and sizes[-1] < len(rows.class_row_counts):
+            if rows and 2 <= sizes[-1] < len(rows.class_row_counts):
                 classes = len(rows.class_row_counts)
                 yield _violation(field, f"end with at least {classes}, the classes of {name}", sizes[-1])
     if model.initializer not in INITIALIZERS:

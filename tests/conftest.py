@@ -1,0 +1,100 @@
+"""Real servers for tests: own process, own data directory, port chosen by the kernel."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+ROOT = Path(__file__).resolve().parent.parent
+SOURCE_ROOTS = [str(ROOT / name) for name in ("core", "server", "client", "proto")]
+ENVIRONMENT = os.environ | {"PYTHONPATH": os.pathsep.join(SOURCE_ROOTS)}
+
+
+class Server:
+    """A server process; it ends with the block."""
+
+    def __init__(self, data_directory: Path, *options: str, port: int = 0) -> None:
+        self.data_directory = data_directory
+        self.process = subprocess.Popen(
+            [
+                *(sys.executable, "-m", "mlpd.server", "--data-dir", str(data_directory), "--port", str(port)),
+                *("--announce", "--until-stdin-closes", *options),
+            ],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env=ENVIRONMENT,
+            text=True,
+        )
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline()
+        assert line, "the server did not start; its log is on stderr"
+        self.address: str = json.loads(line)["address"]
+
+    def __enter__(self) -> "Server":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.kill()
+
+    @property
+    def port(self) -> int:
+        return int(self.address.rpartition(":")[2])
+
+    def drain(self) -> int:
+        """Ask the server to stop, as an operator would, and return its exit status."""
+        self.process.send_signal(signal.SIGTERM)
+        return self._reap()
+
+    def kill(self) -> None:
+        """End the server as a power cut would."""
+        self.process.kill()
+        self._reap()
+
+    def _reap(self) -> int:
+        status = self.process.wait(timeout=60)
+        for pipe in (self.process.stdin, self.process.stdout):
+            if pipe:
+                pipe.close()
+        return status
+
+
+StartServer = Callable[..., Server]
+
+
+@pytest.fixture
+def start_server(tmp_path: Path) -> Iterator[StartServer]:
+    """Start servers on one data directory, which outlives each of them."""
+    with ExitStack() as stack:
+
+        def start(*options: str, port: int = 0, data_directory: Path = tmp_path / "data") -> Server:
+            return stack.enter_context(Server(data_directory, *options, port=port))
+
+        yield start
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """One server that tests share; they leave it as they found it, but for finished jobs."""
+    with Server(tmp_path_factory.mktemp("shared") / "data") as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def rings() -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """600 points of three classes that no straight line separates: a task that a small network learns at once."""
+    seed = 7
+    print(f"seed {seed}")
+    random = np.random.default_rng(seed)
+    labels = np.arange(600) % 3
+    angles = random.uniform(0, 2 * np.pi, 600)
+    radii = 1 + labels + random.normal(0, 0.1, 600)
+    points = np.stack([radii * np.cos(angles), radii * np.sin(angles)], axis=1)
+    return points.astype(np.float32), labels.astype(np.int64)

@@ -1,0 +1,103 @@
+"""Data-set files: what is taken, and the sentence for everything that is not."""
+
+import json
+
+import numpy as np
+import pytest
+from safetensors.numpy import save
+
+from mlpd.core import mnist
+from mlpd.core.data import DataError, inspect_dataset, open_dataset, write_dataset
+
+X = np.arange(12, dtype=np.float32).reshape(4, 3)
+Y = np.array([0, 2, 1, 2])
+
+
+def inspected(path, inputs, labels):
+    write_dataset(path, inputs, labels)
+    return inspect_dataset(path)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64", "uint8", "int32", "int64"])
+@pytest.mark.parametrize("label_dtype", ["uint8", "int32", "int64"])
+def test_a_data_set_is_counted_and_mapped_in_its_own_type(tmp_path, dtype, label_dtype):
+    info = inspected(tmp_path / "a", X.astype(dtype), Y.astype(label_dtype))
+    assert (info.row_count, info.input_size, info.dtype, info.class_row_counts) == (4, 3, dtype, (1, 1, 2))
+    dataset = open_dataset(tmp_path / "a")
+    assert dataset.inputs.dtype == dtype
+    assert np.array_equal(dataset.inputs, X.astype(dtype))
+    assert np.array_equal(dataset.labels, Y)
+
+
+def changed(array, index, value):
+    array = array.copy()
+    array[index] = value
+    return array
+
+
+@pytest.mark.parametrize(
+    ("inputs", "labels", "sentence"),
+    [
+        (changed(X, (2, 1), np.nan), Y, r"inputs must be finite as float32, got nan at row 2, column 1 \(1 such values\)"),
+        (changed(X, (0, 0), -np.inf), Y, "got -inf at row 0, column 0"),
+        (changed(X.astype(float), (3, 2), 1e39), Y, r"got 1e\+39 at row 3, column 2"),
+        (X, changed(Y, 1, -1), r"labels must be between 0 and 65535, got -1 at row 1 \(1 such labels\)"),
+        (X, changed(Y, 1, 65536), "got 65536 at row 1"),
+        (X, Y[:3], "labels must be one a row, got 3 for 4 rows"),
+        (X, Y.astype(float), "labels must be one of I64, I32, U8, got F64"),
+        (X.astype(">f4").view("u4"), Y, "inputs must be one of F32, F64, F16, U8, I32, I64, got U32"),
+        (X[:0], Y[:0], "must have at least one row"),
+        (X[:, :0], Y, "must have at least one row"),
+        (X[0], Y, "inputs's shape must be 2 whole numbers"),
+    ],
+)
+def test_rows_that_can_not_be_used_are_refused_with_a_reason(tmp_path, inputs, labels, sentence):
+    with pytest.raises(DataError, match=sentence):
+        inspected(tmp_path / "a", inputs, labels)
+
+
+def forged(**tensors):
+    header = json.dumps(tensors).encode()
+    return len(header).to_bytes(8, "little") + header
+
+
+F4 = {"dtype": "F32", "shape": [2, 1], "data_offsets": [0, 8]}
+U1 = {"dtype": "U8", "shape": [2], "data_offsets": [8, 10]}
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"\x00",
+        b"\xff" * 8,
+        (2**40).to_bytes(8, "little") + b"{}",
+        (2).to_bytes(8, "little") + b"[]",
+        (9).to_bytes(8, "little") + b"[" * 9,
+        b"PK\x03\x04" + bytes(60),
+        save({"inputs": X}),
+        save({"inputs": X, "labels": Y, "more": X}),
+        forged(inputs=F4, labels=U1) + bytes(9),
+        forged(inputs=F4, labels=U1) + bytes(11),
+        forged(inputs=F4 | {"shape": [-2, 1]}, labels=U1) + bytes(10),
+        forged(inputs=F4 | {"shape": [2**40, 2**40]}, labels=U1) + bytes(10),
+        forged(inputs=F4 | {"shape": [True, 2]}, labels=U1) + bytes(10),
+        forged(inputs=F4 | {"data_offsets": [8, 0]}, labels=U1) + bytes(10),
+        forged(inputs=F4, labels=U1 | {"data_offsets": [2**47, 2**47 + 2]}) + bytes(10),
+        forged(inputs=F4, labels=U1 | {"dtype": []}) + bytes(10),
+        forged(inputs=5, labels=U1) + bytes(10),
+    ],
+)
+def test_a_forged_file_is_refused_before_anything_is_allocated(tmp_path, content):
+    (tmp_path / "a").write_bytes(content)
+    with pytest.raises(DataError):
+        inspect_dataset(tmp_path / "a")
+
+
+def test_mnist_is_the_published_one():
+    images, labels = mnist.load("train")
+    assert images.shape == (60_000, 784)
+    assert np.bincount(labels).tolist() == [5923, 6742, 5958, 6131, 5842, 5421, 5918, 6265, 5851, 5949]
+    images, labels = mnist.load("test")
+    assert images.shape == (10_000, 784)
+    assert labels[:5].tolist() == [7, 2, 1, 0, 4]

@@ -1,0 +1,105 @@
+"""NumPy arrays as the tensors and data-set files that the server takes."""
+
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from safetensors.numpy import save_file
+
+from mlpd.client.errors import InvalidRequest
+from mlpd.v1 import types_pb2 as types
+
+Array = NDArray[np.generic]
+
+_DATA_TYPES: dict[np.dtype[np.generic], types.DataType] = {
+    np.dtype("<f4"): types.DATA_TYPE_FP32,
+    np.dtype("<f8"): types.DATA_TYPE_FP64,
+    np.dtype("<f2"): types.DATA_TYPE_FP16,
+    np.dtype("u1"): types.DATA_TYPE_UINT8,
+    np.dtype("<i4"): types.DATA_TYPE_INT32,
+    np.dtype("<i8"): types.DATA_TYPE_INT64,
+}
+_DTYPES = {data_type: dtype for dtype, data_type in _DATA_TYPES.items()}
+# Types without a wire form of their own, and the smallest that holds all their values.
+_WIDENED = {"bool": "u1", "int8": "i4", "int16": "i4", "uint16": "i4", "uint32": "i8"}
+
+
+def rows_from(name: str, values: ArrayLike) -> Array:
+    """Return ``values`` (rows, ...) as C-ordered, little-endian (rows, width) of a type that travels.
+
+    Images (rows, 28, 28) become (rows, 784). Raises `InvalidRequest` for a type that can't be sent without loss.
+    """
+    array = np.asarray(values)
+    if array.ndim < 2:
+        raise _invalid(name, f"{name} must be (rows, width), got the shape {array.shape}")
+    array = array.reshape(len(array), int(np.prod(array.shape[1:])))
+    return _supported(name, array)
+
+
+def labels_from(name: str, values: ArrayLike, row_count: int) -> Array:
+    """Return class indices (rows,) as INT64, one a row; raises `InvalidRequest` for anything else."""
+    array = np.asarray(values)
+    if array.shape != (row_count,):
+        raise _invalid(name, f"{name} must be ({row_count},), one a row, got the shape {array.shape}")
+    if array.dtype.kind not in "biuf":
+        raise _invalid(name, f"{name} must be whole numbers from 0, got {array.dtype}")
+    wrong = np.flatnonzero(~np.isfinite(array) | (array != np.floor(array)) | (array < 0))
+    if wrong.size:
+        row = int(wrong[0])
+        raise _invalid(name, f"{name} must be whole numbers from 0, got {array[row]} at row {row} ({wrong.size} such labels)")
+    return array.astype("<i8")
+
+
+def check_finite(name: str, rows: Array) -> None:
+    """Raise `InvalidRequest` when a value of ``rows`` is not finite as float32."""
+    if rows.dtype.kind != "f":
+        return
+    with np.errstate(over="ignore"):
+        finite = np.isfinite(rows.astype(np.float32, copy=False))
+    if not finite.all():
+        row, column = (int(index) for index in np.argwhere(~finite)[0])
+        raise _invalid(
+            name,
+            f"{name} must be finite as float32, got {rows[row, column]} at row {row}, column {column} "
+            f"({int((~finite).sum())} such values)",
+        )
+
+
+def tensor_from(array: Array) -> types.Tensor:
+    """Return what `rows_from` or `labels_from` gave as a message."""
+    return types.Tensor(data_type=_DATA_TYPES[array.dtype], shape=array.shape, data=array.tobytes())
+
+
+def array_from(tensor: types.Tensor) -> Array:
+    """Return a tensor's values as a read-only array."""
+    return np.frombuffer(tensor.data, _DTYPES[tensor.data_type]).reshape(tuple(tensor.shape))
+
+
+def split(rows: Array, message_bytes: int) -> Iterator[slice]:
+    """Yield slices of ``rows`` that each fit a message of ``message_bytes``, with room for the rest of it."""
+    row_bytes = rows.dtype.itemsize * rows.shape[1] + 16  # a label, and tags
+    size = max(1, (message_bytes - 4096) // row_bytes)
+    for start in range(0, max(len(rows), 1), size):
+        yield slice(start, start + size)
+
+
+def write_dataset(path: Path, rows: Array, labels: Array) -> tuple[str, int]:
+    """Write a data-set file and return its SHA-256 and size."""
+    save_file({"inputs": np.ascontiguousarray(rows), "labels": labels}, path)
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest(), path.stat().st_size
+
+
+def _supported(name: str, array: Array) -> Array:
+    wanted = _WIDENED.get(array.dtype.name)
+    dtype = np.dtype(wanted) if wanted else array.dtype.newbyteorder("<")
+    if dtype not in _DATA_TYPES:
+        known = ", ".join(dtype.name for dtype in _DATA_TYPES)
+        raise _invalid(name, f"{name} must be of a type that fits one of {known}, got {array.dtype}")
+    return np.ascontiguousarray(array, dtype)
+
+
+def _invalid(field: str, sentence: str) -> InvalidRequest:
+    return InvalidRequest(sentence, "FIELD_INVALID", {field: sentence})

@@ -1,0 +1,72 @@
+"""``mlpd datasets``: list, add and show."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mlpd.client.cli.output import SERVER, Json, Server, console, fields_of, print_json, table
+from mlpd.client.client import Client
+from mlpd.client.files import read_labelled
+from mlpd.v1 import types_pb2 as types
+from mlpd.v1.dataset_service_pb2 import Dataset
+
+app = typer.Typer(help="List data sets, add your own.", no_args_is_help=True)
+
+
+@app.command("list")
+def list_datasets(server: Server = SERVER, as_json: Json = False) -> None:
+    """List data sets by name."""
+    with Client(server) as client:
+        found = list(client.datasets())
+    if as_json:
+        print_json({"datasets": [fields_of(dataset) for dataset in found]})
+    else:
+        _show(found)
+
+
+@app.command()
+def show(
+    name: Annotated[str, typer.Argument(help="Data set.")], server: Server = SERVER, as_json: Json = False
+) -> None:
+    """Show one data set."""
+    with Client(server) as client:
+        found = client.dataset(name)
+    if as_json:
+        print_json({"dataset": fields_of(found)})
+    else:
+        _show([found])
+        console.print("rows of each class:", ", ".join(map(str, found.class_row_counts)))
+
+
+@app.command()
+def add(
+    name: Annotated[str, typer.Argument(help="Name for the data set.")],
+    path: Annotated[Path, typer.Argument(help="Rows with labels: .npz (inputs, labels) or .csv.")],
+    label_column: Annotated[str, typer.Option(help="Of a .csv: column name, or number, -1 = last.")] = "-1",
+    server: Server = SERVER,
+    as_json: Json = False,
+) -> None:
+    """Store the rows of a file on the server."""
+    inputs, labels = read_labelled(path, label_column)
+    with Client(server) as client:
+        stored = client.upload(name, inputs, labels)
+    if as_json:
+        print_json({"dataset": fields_of(stored)})
+    else:
+        _show([stored])
+
+
+def _show(datasets: list[Dataset]) -> None:
+    rows = table("data set", "rows#", "width#", "classes#", "type", "bytes#", "sha256")
+    for dataset in datasets:
+        rows.add_row(
+            dataset.name.removeprefix("datasets/"),
+            f"{dataset.row_count:,}",
+            str(dataset.input_size),
+            str(dataset.class_count),
+            types.DataType.Name(dataset.data_type).removeprefix("DATA_TYPE_").lower(),
+            f"{dataset.size_bytes:,}",
+            dataset.sha256[:16],
+        )
+    console.print(rows)

@@ -1,0 +1,94 @@
+"""Shows a job's events as they come, on a terminal or in a log."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn
+from rich.text import Text
+
+from mlpd.client.cli.output import console, state_of
+from mlpd.v1.trainer_service_pb2 import MessageLogged, MetricsRecorded, ProgressEvent, TrainingJob
+
+# A run of many epochs prints about so many lines; the bar shows the rest.
+_LINES = 25
+
+
+@dataclass
+class Summary:
+    """What a run's reports came to."""
+
+    train_losses: list[float] = field(default_factory=list)
+    validation_accuracy: float | None = None
+
+    @property
+    def loss_always_fell(self) -> bool:
+        """Whether each report's loss is below the one before."""
+        pairs = zip(self.train_losses, self.train_losses[1:], strict=False)
+        return len(self.train_losses) > 1 and all(later < earlier for earlier, later in pairs)
+
+
+def collect(events: Iterable[ProgressEvent]) -> Summary:
+    """Follow a job to its end in silence."""
+    summary = Summary()
+    for event in events:
+        _take(summary, event)
+    return summary
+
+
+def show(events: Iterable[ProgressEvent]) -> Summary:
+    """Follow a job to its end with a bar and a line for each report."""
+    summary = Summary()
+    columns = (TextColumn("{task.description}"), BarColumn(None), TextColumn("{task.percentage:>3.0f}%"), _TimeLeft())
+    with Progress(*columns, console=console, transient=True, expand=True) as progress:
+        bar = progress.add_task("queued", total=None)
+        for event in events:
+            _take(summary, event)
+            match event.WhichOneof("payload"):
+                case "metrics_recorded":
+                    metrics = event.metrics_recorded
+                    now = metrics.progress
+                    progress.update(
+                        bar,
+                        description=f"epoch {now.epoch}/{now.epoch_count}",
+                        total=now.step_count,
+                        completed=now.step,
+                        seconds_left=now.remaining_duration.seconds,
+                    )
+                    every = -(-now.epoch_count // _LINES)
+                    if now.epoch % every == 0 or now.epoch in (1, now.epoch_count):
+                        progress.console.print(_line(metrics))
+                case "state_changed":
+                    progress.update(bar, description=state_of(TrainingJob(state=event.state_changed.to_state)))
+                case "attempt_started" if event.attempt_started.reason != "first":
+                    start = event.attempt_started
+                    progress.console.print(f"goes on at step {start.resume_step} ({start.reason.replace('_', ' ')})")
+                case "message_logged":
+                    word = MessageLogged.Severity.Name(event.message_logged.severity).removeprefix("SEVERITY_")
+                    progress.console.print(f"{word.lower()}: {event.message_logged.message}", style="yellow")
+    return summary
+
+
+class _TimeLeft(ProgressColumn):
+    """The server's own estimate, which knows of queueing and restarts."""
+
+    def render(self, task: Task) -> Text:
+        seconds = task.fields.get("seconds_left")
+        return Text("" if seconds is None else f"{seconds // 60}:{seconds % 60:02d} left")
+
+
+def _take(summary: Summary, event: ProgressEvent) -> None:
+    if event.WhichOneof("payload") == "metrics_recorded":
+        metrics = event.metrics_recorded
+        if metrics.split == MetricsRecorded.SPLIT_TRAIN:
+            summary.train_losses.append(metrics.loss)
+        else:
+            summary.validation_accuracy = metrics.accuracy
+
+
+def _line(metrics: MetricsRecorded) -> str:
+    now = metrics.progress
+    split = MetricsRecorded.Split.Name(metrics.split).removeprefix("SPLIT_").lower()
+    return (
+        f"epoch {now.epoch:>{len(str(now.epoch_count))}}/{now.epoch_count}  {split:<10}  loss {metrics.loss:.4f}  "
+        f"accuracy {metrics.accuracy:7.2%}  {now.rows_per_second:>9,.0f} rows/s"
+    )

@@ -1,0 +1,230 @@
+"""``mlpd train``, ``watch``, ``jobs`` and ``cancel``."""
+
+import sys
+import time
+import tomllib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from mlpd.client.cli import follow
+from mlpd.client.cli.output import (
+    SERVER,
+    Json,
+    Server,
+    console,
+    evaluation_fields,
+    fields_of,
+    print_json,
+    show_evaluation,
+    state_of,
+    table,
+)
+from mlpd.client.client import Client, Evaluation
+from mlpd.client.embedded import embedded_server
+from mlpd.client.errors import InvalidRequest, Unavailable
+from mlpd.client.recipes import PRESETS, SETTINGS, training_spec
+from mlpd.v1.trainer_service_pb2 import TrainingJob
+
+_FILE_SETTINGS = {"preset", "job_id", "model_id", "test_dataset"}
+_PROBE_SECONDS = 5.0
+
+
+def train(
+    config: Annotated[Path | None, typer.Option(help="TOML file with settings; flags win.")] = None,
+    preset: Annotated[str | None, typer.Option(help=f"Start from a recipe: {', '.join(PRESETS)}.")] = None,
+    layer_sizes: Annotated[str | None, typer.Option(help="Units per layer, input first: 784,532,10.")] = None,
+    train_dataset: Annotated[str | None, typer.Option("--dataset", help="Data set to train on.")] = None,
+    validation_dataset: Annotated[str | None, typer.Option(help="Data set scored after every epoch.")] = None,
+    test_dataset: Annotated[str | None, typer.Option(help="Data set scored at the end.")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Rows per mini-batch; default: all.")] = None,
+    epoch_count: Annotated[int | None, typer.Option("--epochs", help="Passes over the data.")] = None,
+    optimizer: Annotated[str | None, typer.Option(help="sgd, adam or adamw.")] = None,
+    learning_rate: Annotated[float | None, typer.Option(help="Peak learning rate.")] = None,
+    momentum: Annotated[float | None, typer.Option(help="Of sgd.")] = None,
+    nesterov: Annotated[bool | None, typer.Option("--nesterov", help="Nesterov's variant of sgd.")] = None,
+    beta1: Annotated[float | None, typer.Option(help="Of adam.")] = None,
+    beta2: Annotated[float | None, typer.Option(help="Of adam.")] = None,
+    epsilon: Annotated[float | None, typer.Option(help="Of adam.")] = None,
+    weight_decay: Annotated[float | None, typer.Option(help="Decoupled weight decay.")] = None,
+    schedule: Annotated[str | None, typer.Option(help="constant or cosine.")] = None,
+    warmup_steps: Annotated[int | None, typer.Option(help="Of cosine.")] = None,
+    initializer: Annotated[str | None, typer.Option(help="he_normal, he_uniform, glorot_normal, glorot_uniform.")] = None,
+    input_scale: Annotated[float | None, typer.Option(help="Factor of every input value.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Key of every random number.")] = None,
+    device: Annotated[str | None, typer.Option(help="cpu or cuda.")] = None,
+    metrics_interval_steps: Annotated[int | None, typer.Option(help="Steps between reports.")] = None,
+    job_id: Annotated[str | None, typer.Option(help="Name for the job.")] = None,
+    model_id: Annotated[str | None, typer.Option(help="Model to publish a version under; default: the job.")] = None,
+    wait: Annotated[
+        bool | None, typer.Option(help="Follow the job to its end.", show_default="wait, but not with --json")
+    ] = None,
+    embedded: Annotated[bool, typer.Option("--embedded", help="Start a server for this run if none answers.")] = False,
+    data_dir: Annotated[Path | None, typer.Option(help="Where an embedded server keeps its data.")] = None,
+    server: Server = SERVER,
+    as_json: Json = False,
+) -> None:
+    """Submit a training job, from flags, a TOML file or a preset."""
+    arguments = locals()
+    flags = {name: arguments[name] for name in SETTINGS} | {"layer_sizes": _sizes(layer_sizes)}
+    settings = _from_file(config) | {name: value for name, value in flags.items() if value is not None}
+    preset = preset or settings.pop("preset", None)
+    job_id, model_id = job_id or settings.pop("job_id", ""), model_id or settings.pop("model_id", "")
+    test_dataset = test_dataset or settings.pop("test_dataset", None)
+    settings = {name: value for name, value in settings.items() if name not in _FILE_SETTINGS}
+    spec = training_spec(preset, **settings)
+    if test_dataset is None and spec.train_dataset == "datasets/mnist-train":
+        test_dataset = "mnist-test"
+    with _reachable(server, embedded=embedded, data_directory=data_dir) as address, Client(address) as client:
+        started = time.monotonic()
+        job = client.train(spec, job_id=job_id, model_id=model_id)
+        if not (not as_json if wait is None else wait) and address == server:
+            _show_submitted(job, as_json=as_json)
+            return
+        if not as_json:
+            console.print(f"{job.name} is {state_of(job)}")
+        summary = _follow(client, job, as_json=as_json)
+        job = client.wait(job)
+        seconds = time.monotonic() - started
+        evaluation = client.evaluate(job.model_version, test_dataset) if test_dataset else None
+        digest = client.model(job.model_version).parameters_sha256
+    if as_json:
+        print_json(_result(job, summary, evaluation, digest, seconds))
+        return
+    _show_result(job, summary, digest, seconds)
+    if evaluation:
+        show_evaluation(evaluation, str(test_dataset))
+
+
+def watch(
+    job: Annotated[str, typer.Argument(help="Job to follow.")],
+    after_sequence: Annotated[int, typer.Option("--after", help="Leave out events up to this one.")] = 0,
+    server: Server = SERVER,
+    as_json: Json = False,
+) -> None:
+    """Follow a job to its end; it goes on when you stop watching."""
+    with Client(server) as client:
+        if as_json:
+            events = [fields_of(event) for event in client.progress(job, after_sequence)]
+            print_json({"job": fields_of(client.job(job)), "events": events})
+            return
+        found = client.job(job)
+        _follow(client, found, after_sequence=after_sequence)
+        ended = client.wait(found)
+        console.print(f"{ended.name} {state_of(ended)}: {ended.model_version}")
+
+
+def jobs(server: Server = SERVER, as_json: Json = False) -> None:
+    """List jobs, newest first."""
+    with Client(server) as client:
+        found = list(client.jobs())
+    if as_json:
+        print_json({"jobs": [fields_of(job) for job in found]})
+        return
+    rows = table("job", "state", "epoch#", "model version", "created", "error")
+    for job in found:
+        epoch = f"{job.progress.epoch}/{job.progress.epoch_count}"
+        created = job.create_time.ToDatetime().isoformat(" ", "seconds")
+        name = job.name.removeprefix("trainingJobs/")
+        rows.add_row(name, state_of(job), epoch, job.model_version, created, job.error.message)
+    console.print(rows)
+
+
+def cancel(
+    job: Annotated[str, typer.Argument(help="Job to cancel.")], server: Server = SERVER, as_json: Json = False
+) -> None:
+    """End a job; its device is freed first."""
+    with Client(server) as client:
+        answer = client.cancel(job)
+    if as_json:
+        print_json({"job": fields_of(answer)})
+    else:
+        console.print(f"{answer.name} is {state_of(answer)}")
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    for command in (train, watch, jobs, cancel):
+        app.command()(command)
+
+
+@contextmanager
+def _reachable(server: str, *, embedded: bool, data_directory: Path | None) -> Iterator[str]:
+    """Give the address of the server, or of an embedded one where none answers and that is wished for."""
+    if embedded:
+        try:
+            with Client(server, timeout_seconds=_PROBE_SECONDS) as client:
+                _ = client.server_info
+        except Unavailable:
+            with embedded_server(data_directory) as address:
+                yield address
+            return
+    yield server
+
+
+def _follow(client: Client, job: TrainingJob, *, after_sequence: int = 0, as_json: bool = False) -> follow.Summary:
+    events = client.progress(job, after_sequence)
+    try:
+        return follow.collect(events) if as_json else follow.show(events)
+    except KeyboardInterrupt:
+        job_id = job.name.removeprefix("trainingJobs/")
+        print(f"the job goes on; follow it with: mlpd watch {job_id} --server {client.address}", file=sys.stderr)
+        raise
+
+
+def _sizes(text: str | None) -> list[int] | None:
+    if text is None:
+        return None
+    try:
+        return [int(size) for size in text.replace("-", ",").split(",")]
+    except ValueError:
+        raise InvalidRequest(f"layer_sizes must be whole numbers with commas, like 784,532,10, got {text}") from None
+
+
+def _from_file(path: Path | None) -> dict[str, Any]:
+    if path is None:
+        return {}
+    try:
+        settings = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise InvalidRequest(f"{path} can't be read as TOML: {error}") from error
+    if unknown := settings.keys() - SETTINGS.keys() - _FILE_SETTINGS:
+        known = ", ".join(sorted(SETTINGS.keys() | _FILE_SETTINGS))
+        raise InvalidRequest(f"{path.name} must set only {known}, got {', '.join(sorted(unknown))}")
+    return settings
+
+
+def _show_submitted(job: TrainingJob, *, as_json: bool) -> None:
+    if as_json:
+        print_json({"job": fields_of(job)})
+    else:
+        job_id = job.name.removeprefix("trainingJobs/")
+        console.print(f"{job.name} is {state_of(job)}; follow it with: mlpd watch {job_id}")
+
+
+def _result(
+    job: TrainingJob, summary: follow.Summary, evaluation: Evaluation | None, digest: str, seconds: float
+) -> dict[str, Any]:
+    result: dict[str, Any] = {
+        "job": fields_of(job),
+        "model_version": job.model_version,
+        "parameters_sha256": digest,
+        "seconds": round(seconds, 3),
+        "train_loss": summary.train_losses[-1],
+        "train_loss_always_fell": summary.loss_always_fell,
+    }
+    if summary.validation_accuracy is not None:
+        result["validation_accuracy"] = summary.validation_accuracy
+    if evaluation:
+        result |= {"test_accuracy": evaluation.accuracy, "test": evaluation_fields(evaluation)}
+    return result
+
+
+def _show_result(job: TrainingJob, summary: follow.Summary, digest: str, seconds: float) -> None:
+    losses = summary.train_losses
+    fell = f", falling at every one of {len(losses)} reports" if summary.loss_always_fell else ""
+    console.print(f"{job.name} {state_of(job)} after {seconds:.1f} s: loss {losses[0]:.4f} to {losses[-1]:.4f}{fell}")
+    console.print(f"published {job.model_version}, parameters {digest[:16]}")

@@ -1,0 +1,76 @@
+"""What commands share: their common options, and how results are shown."""
+
+import json
+from typing import Annotated, Any
+
+import numpy as np
+import typer
+from google.protobuf.json_format import MessageToDict
+from google.protobuf.message import Message
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.table import Table
+
+from mlpd.client.client import DEFAULT_ADDRESS, Evaluation
+from mlpd.v1.trainer_service_pb2 import TrainingJob
+
+Server = Annotated[str, typer.Option("--server", envvar="MLPD_SERVER", help="Address of the server.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
+SERVER = DEFAULT_ADDRESS
+
+console = Console(highlight=False)
+
+
+def print_json(result: dict[str, Any]) -> None:
+    """Print one JSON object."""
+    print(json.dumps(result))
+
+
+def fields_of(message: Message) -> dict[str, Any]:
+    """Return a message as JSON fields, in the names of the .proto files."""
+    return MessageToDict(message, preserving_proto_field_name=True)
+
+
+def state_of(job: TrainingJob) -> str:
+    """Return a job's state as a word: "running"."""
+    return TrainingJob.State.Name(job.state).removeprefix("STATE_").lower()
+
+
+def table(*columns: str) -> Table:
+    """Return an empty table whose columns after the first are right-aligned when they end in "#"."""
+    result = Table(box=None, pad_edge=False, header_style="bold")
+    for column in columns:
+        result.add_column(column.removesuffix("#"), justify="right" if column.endswith("#") else "left", no_wrap=True)
+    return result
+
+
+def evaluation_fields(evaluation: Evaluation) -> dict[str, Any]:
+    """Return an evaluation as JSON fields."""
+    return {
+        "model": evaluation.model,
+        "parameters_sha256": evaluation.parameters_sha256,
+        "row_count": evaluation.row_count,
+        "correct_count": evaluation.correct_count,
+        "accuracy": evaluation.accuracy,
+        "loss": evaluation.loss,
+        "confusion": None if evaluation.confusion is None else evaluation.confusion.tolist(),
+    }
+
+
+def show_evaluation(evaluation: Evaluation, dataset: str) -> None:
+    """Print the counts, and the confusion matrix where it fits a screen."""
+    console.print(
+        f"[bold]{evaluation.accuracy:.2%}[/bold] of {evaluation.row_count} rows of {dataset} are right "
+        f"({evaluation.correct_count}), mean loss {evaluation.loss:.4f}"
+    )
+    if evaluation.confusion is not None and len(evaluation.confusion) <= 20:
+        console.print()
+        console.print(_confusion_table(evaluation.confusion))
+
+
+def _confusion_table(confusion: NDArray[np.int64]) -> Table:
+    result = table("true \\ predicted", *(f"{label}#" for label in range(len(confusion))))
+    for label, row in enumerate(confusion.tolist()):
+        cells = [f"[green]{n}[/green]" if label == column else (str(n) if n else "·") for column, n in enumerate(row)]
+        result.add_row(str(label), *cells)
+    return result

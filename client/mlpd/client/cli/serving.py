@@ -1,0 +1,42 @@
+"""``mlpd serve`` and ``mlpd info``."""
+
+import os
+import sys
+
+import typer
+
+from mlpd.client.cli.output import SERVER, Json, Server, console, fields_of, print_json, table
+from mlpd.client.client import Client
+from mlpd.client.embedded import require_server
+from mlpd.v1 import types_pb2 as types
+
+
+def serve(context: typer.Context) -> None:
+    """Start a server; all options are the server's own (mlpd serve --help)."""
+    require_server()
+    os.execv(sys.executable, [sys.executable, "-m", "mlpd.server", *context.args])  # noqa: S606 - our own module
+
+
+def info(server: Server = SERVER, as_json: Json = False) -> None:
+    """Tell a server's version, devices, limits and queue."""
+    with Client(server, timeout_seconds=10) as client:
+        answer = client.server_info
+    if as_json:
+        print_json(fields_of(answer))
+        return
+    console.print(
+        f"mlpd {answer.server_version} at {server}: {answer.running_job_count} running, {answer.queued_job_count} queued"
+    )
+    rows = table("device", "usable", "description")
+    for device in answer.devices:
+        name = types.Device.Name(device.device).removeprefix("DEVICE_").lower()
+        rows.add_row(name, "yes" if device.usable else "no", device.description)
+    console.print(rows)
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    app.command(
+        context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
+    )(serve)
+    app.command()(info)

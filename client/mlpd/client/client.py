@@ -1,0 +1,342 @@
+"""`Client`: one channel to one server."""
+
+import json
+import random
+import tempfile
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from types import TracebackType
+from typing import Any, TypeVar
+
+import grpc
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from mlpd.client.arrays import array_from, check_finite, labels_from, rows_from, split, tensor_from, write_dataset
+from mlpd.client.errors import JobCancelled, JobFailed, ServerError, Unavailable, error_from
+from mlpd.client.recipes import resource_name
+from mlpd.v1 import dataset_service_pb2 as dataset_pb
+from mlpd.v1 import model_service_pb2 as model_pb
+from mlpd.v1 import trainer_service_pb2 as pb
+from mlpd.v1.dataset_service_pb2_grpc import DatasetServiceStub
+from mlpd.v1.model_service_pb2_grpc import ModelServiceStub
+from mlpd.v1.trainer_service_pb2_grpc import TrainerServiceStub
+
+T = TypeVar("T")
+
+DEFAULT_ADDRESS = "127.0.0.1:6573"
+_PAGE_SIZE = 1000
+_FIRST_DELAY_SECONDS, _LONGEST_DELAY_SECONDS = 0.1, 2.0
+
+# Every call is safe to repeat: it reads, or it carries an id that the server knows again.
+_SERVICE_CONFIG = {
+    "methodConfig": [
+        {
+            "name": [{"service": "mlpd.v1.TrainerService"}, {"service": "mlpd.v1.ModelService"}],
+            "retryPolicy": {
+                "maxAttempts": 5,
+                "initialBackoff": "0.1s",
+                "maxBackoff": "2s",
+                "backoffMultiplier": 2,
+                "retryableStatusCodes": ["UNAVAILABLE"],
+            },
+        },
+        {"name": [{"service": "mlpd.v1.TrainerService", "method": "StreamProgress"}]},
+    ],
+    "retryThrottling": {"maxTokens": 10, "tokenRatio": 0.1},
+}
+_OPTIONS = (
+    ("grpc.keepalive_time_ms", 30_000),
+    ("grpc.keepalive_timeout_ms", 10_000),
+    ("grpc.max_receive_message_length", -1),
+    ("grpc.max_send_message_length", -1),
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 2_000),
+    ("grpc.enable_retries", 1),
+    ("grpc.service_config", json.dumps(_SERVICE_CONFIG)),
+)
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Exact counts of a model on labelled rows; ``loss`` is the mean in nats."""
+
+    model: str
+    parameters_sha256: str
+    row_count: int
+    correct_count: int
+    loss: float
+    confusion: NDArray[np.int64] | None
+    """Rows by (true class, predicted class), if asked for."""
+
+    @property
+    def accuracy(self) -> float:
+        """Fraction of rows whose most probable class is their label."""
+        return self.correct_count / self.row_count
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """A model's answer for rows: probabilities and logits (rows, classes), most probable classes (rows,)."""
+
+    model: str
+    classes: NDArray[np.int64]
+    probabilities: NDArray[np.float32]
+    logits: NDArray[np.float32]
+
+
+class Client:
+    """A connection to the server at ``address``; close it, or use it in a ``with`` block.
+
+    Threads may share a client. Every method raises an error of `mlpd.client.errors`. Names may be short:
+    "mnist-test" for "datasets/mnist-test", a job's id for its name, "digits" for "models/digits".
+    ``timeout_seconds`` bounds each call, its retries included.
+    """
+
+    def __init__(self, address: str = DEFAULT_ADDRESS, *, timeout_seconds: float = 60.0) -> None:
+        self.address = address
+        self._timeout_seconds = timeout_seconds
+        self._channel = grpc.insecure_channel(address, options=_OPTIONS)
+        self._trainer = TrainerServiceStub(self._channel)
+        self._datasets = DatasetServiceStub(self._channel)
+        self._models = ModelServiceStub(self._channel)
+
+    def __enter__(self) -> "Client":
+        return self
+
+    def __exit__(
+        self, _kind: type[BaseException] | None, _error: BaseException | None, _traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connection; jobs go on."""
+        self._channel.close()
+
+    def train(
+        self, spec: pb.TrainingSpec, *, job_id: str = "", model_id: str = "", request_id: str = ""
+    ) -> pb.TrainingJob:
+        """Submit a job and return it as soon as the server has it on disk.
+
+        Sending the same ``request_id`` (a UUID) with the same arguments again gives the same job; without one, a fresh
+        id covers this call's own retries.
+        """
+        request = pb.TrainRequest(
+            spec=spec, training_job_id=job_id, model_id=model_id, request_id=request_id or str(uuid.uuid4())
+        )
+        return self._call(self._trainer.Train, request).training_job
+
+    def resolve(self, spec: pb.TrainingSpec) -> pb.TrainingSpec:
+        """Return ``spec`` as the server would run it, every default filled in, and start nothing."""
+        request = pb.TrainRequest(spec=spec, validate_only=True)
+        return self._call(self._trainer.Train, request).training_job.spec
+
+    def progress(
+        self, job: pb.TrainingJob | str, after_sequence: int = 0, *, reconnect_timeout_seconds: float = 120.0
+    ) -> Iterator[pb.ProgressEvent]:
+        """Yield a job's events, each once and in order, to its end.
+
+        When the connection or the server goes away, this connects again and continues after the last event it has
+        yielded. It gives up with `Unavailable` after ``reconnect_timeout_seconds`` without a sign of the server.
+        """
+        request = pb.StreamProgressRequest(name=_job_name(job), after_sequence=after_sequence)
+        give_up_time = time.monotonic() + reconnect_timeout_seconds
+        delay_seconds = _FIRST_DELAY_SECONDS
+        while True:
+            stream = self._trainer.StreamProgress(request, wait_for_ready=False)
+            try:
+                for item in stream:
+                    give_up_time = time.monotonic() + reconnect_timeout_seconds
+                    delay_seconds = _FIRST_DELAY_SECONDS
+                    request.event_log_id = item.event_log_id
+                    if item.HasField("event"):
+                        if item.event.sequence != request.after_sequence + 1:
+                            raise ServerError(
+                                f"event {request.after_sequence + 1} must come next, got {item.event.sequence}"
+                            )
+                        request.after_sequence = item.event.sequence
+                        yield item.event
+                return
+            except grpc.RpcError as error:
+                failure = error_from(error, self.address)
+                if not isinstance(failure, Unavailable) or time.monotonic() > give_up_time:
+                    raise failure from error
+            finally:
+                stream.cancel()
+            time.sleep(delay_seconds * random.uniform(0.5, 1.0))  # noqa: S311 - jitter
+            delay_seconds = min(2 * delay_seconds, _LONGEST_DELAY_SECONDS)
+
+    def wait(self, job: pb.TrainingJob | str) -> pb.TrainingJob:
+        """Wait for the end of a job and return it; raises `JobFailed` or `JobCancelled` if that is how it ended."""
+        for _ in self.progress(job):
+            pass
+        ended = self.job(job)
+        if ended.state == pb.TrainingJob.STATE_FAILED:
+            raise JobFailed(f"{ended.name} failed: {ended.error.message}", _failure_reason(ended), ended)
+        if ended.state == pb.TrainingJob.STATE_CANCELLED:
+            raise JobCancelled(f"{ended.name} was cancelled", "CANCELLED", ended)
+        return ended
+
+    def job(self, job: pb.TrainingJob | str) -> pb.TrainingJob:
+        """Return a job as it is now."""
+        return self._call(self._trainer.GetTrainingJob, pb.GetTrainingJobRequest(name=_job_name(job))).training_job
+
+    def jobs(self) -> Iterator[pb.TrainingJob]:
+        """Yield every job, newest first."""
+        for page in self._pages(self._trainer.ListTrainingJobs, pb.ListTrainingJobsRequest(page_size=_PAGE_SIZE)):
+            yield from page.training_jobs
+
+    def cancel(self, job: pb.TrainingJob | str) -> pb.TrainingJob:
+        """Ask for the end of a job and return it, cancelling or cancelled; asking again changes nothing."""
+        request = pb.CancelTrainingJobRequest(name=_job_name(job))
+        return self._call(self._trainer.CancelTrainingJob, request).training_job
+
+    def evaluate(
+        self, model: str, data: str | tuple[ArrayLike, ArrayLike], *, include_confusion: bool = True
+    ) -> Evaluation:
+        """Score a model on a stored data set, or on rows (rows, width) and labels (rows,).
+
+        Rows are split to fit the server's messages, and the counts added up. Leave out the confusion matrix of a
+        model with more than a thousand classes.
+        """
+        request = pb.EvaluateRequest(model=_model_name(model), include_confusion_matrix=include_confusion)
+        if isinstance(data, str):
+            request.dataset = resource_name("datasets", data)
+            return _evaluation([self._call(self._trainer.Evaluate, request)])
+        rows = rows_from("inputs", data[0])
+        labels = labels_from("labels", data[1], len(rows))
+        answers = []
+        for part in split(rows, self._message_bytes):
+            request.rows.CopyFrom(
+                pb.LabelledRows(inputs=tensor_from(rows[part]), labels=tensor_from(labels[part]))
+            )
+            answers.append(self._call(self._trainer.Evaluate, request))
+            request.model = answers[0].model  # a newer version must not score the other parts
+        return _evaluation(answers)
+
+    def predict(self, model: str, inputs: ArrayLike) -> Prediction:
+        """Run a model on rows (rows, width), or (rows, ...) to be flattened, in the units of its training data."""
+        name, rows = _model_name(model), rows_from("inputs", inputs)
+        outputs = (pb.OUTPUT_KIND_CLASSES, pb.OUTPUT_KIND_PROBABILITIES, pb.OUTPUT_KIND_LOGITS)
+        answers = []
+        for part in split(rows, self._message_bytes):
+            request = pb.PredictRequest(model=name, inputs=tensor_from(rows[part]), outputs=outputs)
+            answers.append(self._call(self._trainer.Predict, request))
+            name = answers[0].model  # a newer version must not answer the other parts
+        return Prediction(
+            model=name,
+            classes=_joined([answer.classes for answer in answers]),
+            probabilities=_joined([answer.probabilities for answer in answers]),
+            logits=_joined([answer.logits for answer in answers]),
+        )
+
+    def upload(self, name: str, inputs: ArrayLike, labels: ArrayLike) -> dataset_pb.Dataset:
+        """Store rows (rows, width) and their labels (rows,), classes 0, 1, 2, ..., as the data set ``name``.
+
+        The same content again is recognised and not sent twice; a name never moves to other content.
+        """
+        rows = rows_from("inputs", inputs)
+        classes = labels_from("labels", labels, len(rows))
+        check_finite("inputs", rows)
+        with tempfile.TemporaryDirectory(prefix="mlpd-") as folder:
+            path = Path(folder) / "dataset.safetensors"
+            sha256, size_bytes = write_dataset(path, rows, classes)
+            header = dataset_pb.UploadDatasetRequest.Header(
+                dataset_id=name.removeprefix("datasets/"), sha256=sha256, size_bytes=size_bytes
+            )
+            requests = _upload_requests(header, path, self.server_info.preferred_chunk_bytes)
+            return self._call(self._datasets.UploadDataset, requests, bounded=False).dataset
+
+    def dataset(self, name: str) -> dataset_pb.Dataset:
+        """Return what is known of a data set."""
+        request = dataset_pb.GetDatasetRequest(name=resource_name("datasets", name))
+        return self._call(self._datasets.GetDataset, request).dataset
+
+    def datasets(self) -> Iterator[dataset_pb.Dataset]:
+        """Yield every data set, by name."""
+        for page in self._pages(self._datasets.ListDatasets, dataset_pb.ListDatasetsRequest(page_size=_PAGE_SIZE)):
+            yield from page.datasets
+
+    def model(self, model: str) -> model_pb.ModelVersion:
+        """Return what is known of a model version."""
+        request = model_pb.GetModelVersionRequest(name=_model_name(model))
+        return self._call(self._models.GetModelVersion, request).model_version
+
+    def models(self, model: str = "") -> Iterator[model_pb.ModelVersion]:
+        """Yield every version of a model, or of all, newest first."""
+        request = model_pb.ListModelVersionsRequest(parent=resource_name("models", model), page_size=_PAGE_SIZE)
+        for page in self._pages(self._models.ListModelVersions, request):
+            yield from page.model_versions
+
+    @cached_property
+    def server_info(self) -> pb.GetServerInfoResponse:
+        """The server's version, devices and limits, as they were when first asked for."""
+        return self._call(self._trainer.GetServerInfo, pb.GetServerInfoRequest())
+
+    @property
+    def _message_bytes(self) -> int:
+        return self.server_info.max_message_bytes
+
+    def _pages(self, method: Callable[..., T], request: Any) -> Iterator[T]:
+        while True:
+            page: Any = self._call(method, request)
+            yield page
+            if not page.next_page_token:
+                return
+            request.page_token = page.next_page_token
+
+    def _call(self, method: Callable[..., T], request: Any, *, bounded: bool = True) -> T:
+        try:
+            return method(request, timeout=self._timeout_seconds if bounded else None)
+        except grpc.RpcError as error:
+            raise error_from(error, self.address) from error
+
+
+def _job_name(job: pb.TrainingJob | str) -> str:
+    return resource_name("trainingJobs", job) if isinstance(job, str) else job.name
+
+
+def _model_name(model: str) -> str:
+    """Return the full name of "digits", "digits/3" or a full name."""
+    parts = model.split("/")
+    if len(parts) == 2 and parts[0] != "models":
+        return f"models/{parts[0]}/versions/{parts[1]}"
+    return resource_name("models", model)
+
+
+def _failure_reason(job: pb.TrainingJob) -> str:
+    from google.rpc import error_details_pb2
+
+    info = error_details_pb2.ErrorInfo()
+    return info.reason if any(detail.Unpack(info) for detail in job.error.details) else ""
+
+
+def _upload_requests(
+    header: dataset_pb.UploadDatasetRequest.Header, path: Path, chunk_bytes: int
+) -> Iterator[dataset_pb.UploadDatasetRequest]:
+    yield dataset_pb.UploadDatasetRequest(header=header)
+    with path.open("rb") as file:
+        while chunk := file.read(chunk_bytes):
+            yield dataset_pb.UploadDatasetRequest(chunk=chunk)
+
+
+def _joined(tensors: list[Any]) -> NDArray[Any]:
+    return np.concatenate([array_from(tensor) for tensor in tensors])
+
+
+def _evaluation(answers: list[pb.EvaluateResponse]) -> Evaluation:
+    row_count = sum(answer.row_count for answer in answers)
+    asked = answers[0].HasField("confusion_matrix")
+    return Evaluation(
+        model=answers[0].model,
+        parameters_sha256=answers[0].parameters_sha256,
+        row_count=row_count,
+        correct_count=sum(answer.correct_count for answer in answers),
+        loss=sum(answer.loss * answer.row_count for answer in answers) / row_count,
+        confusion=np.sum([array_from(answer.confusion_matrix) for answer in answers], axis=0) if asked else None,
+    )

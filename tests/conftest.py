@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 import pytest
@@ -35,10 +36,11 @@ class Server:
         )
         assert self.process.stdout is not None
         line = self.process.stdout.readline()
-        assert line, "the server did not start; its log is on stderr"
+        if not line:
+            raise AssertionError(f"the server ended with status {self._reap()}; its log is on stderr")
         self.address: str = json.loads(line)["address"]
 
-    def __enter__(self) -> "Server":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -4,10 +4,9 @@ import json
 
 import numpy as np
 import pytest
-from safetensors.numpy import save
-
 from mlpd.core import mnist
 from mlpd.core.data import DataError, inspect_dataset, open_dataset, write_dataset
+from safetensors.numpy import save
 
 X = np.arange(12, dtype=np.float32).reshape(4, 3)
 Y = np.array([0, 2, 1, 2])
@@ -38,7 +37,11 @@ def changed(array, index, value):
 @pytest.mark.parametrize(
     ("inputs", "labels", "sentence"),
     [
-        (changed(X, (2, 1), np.nan), Y, r"inputs must be finite as float32, got nan at row 2, column 1 \(1 such values\)"),
+        (
+            changed(X, (2, 1), np.nan),
+            Y,
+            r"inputs must be finite as float32, got nan at row 2, column 1 \(1 such values\)",
+        ),
         (changed(X, (0, 0), -np.inf), Y, "got -inf at row 0, column 0"),
         (changed(X.astype(float), (3, 2), 1e39), Y, r"got 1e\+39 at row 3, column 2"),
         (X, changed(Y, 1, -1), r"labels must be between 0 and 65535, got -1 at row 1 \(1 such labels\)"),
@@ -86,6 +89,8 @@ U1 = {"dtype": "U8", "shape": [2], "data_offsets": [8, 10]}
         forged(inputs=F4, labels=U1 | {"data_offsets": [2**47, 2**47 + 2]}) + bytes(10),
         forged(inputs=F4, labels=U1 | {"dtype": []}) + bytes(10),
         forged(inputs=5, labels=U1) + bytes(10),
+        forged(inputs=F4, labels=U1 | {"data_offsets": [7, 9]}) + bytes(10),
+        forged(inputs=F4 | {"data_offsets": [2, 10]}, labels=U1 | {"data_offsets": [0, 2]}) + bytes(10),
     ],
 )
 def test_a_forged_file_is_refused_before_anything_is_allocated(tmp_path, content):

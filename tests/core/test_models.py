@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-
 from mlpd.core.arrays import Cpu, Cuda, DeviceUnavailable, open_device
 from mlpd.core.checkpoint import CheckpointError
 from mlpd.core.data import Dataset

@@ -3,7 +3,6 @@
 from dataclasses import replace
 
 import pytest
-
 from mlpd.core.data import DatasetInfo
 from mlpd.core.spec import AdamSpec, ModelSpec, OptimizerSpec, ScheduleSpec, SgdSpec, TrainingSpec, find_violations
 
@@ -66,8 +65,14 @@ def test_the_last_batch_of_an_epoch_may_be_smaller():
         (with_layers(4, 10**5, 10**5, 2), "model.layer_sizes must give at most 100000000 parameters, got 10000800002"),
         (with_layers(5, 2), "model.layer_sizes must begin with 4, the width of train_dataset's rows, got 5"),
         (with_layers(4, 1), "model.layer_sizes must end with between 2 and 65536 classes, got 1"),
-        (replace(SPEC, model=ModelSpec((4, 2), "he_normal", 0.0)), "model.input_scale must be finite and not 0, got 0.0"),
-        (replace(SPEC, model=ModelSpec((4, 2), "he_normal", NAN)), "model.input_scale must be finite and not 0, got nan"),
+        (
+            replace(SPEC, model=ModelSpec((4, 2), "he_normal", 0.0)),
+            "model.input_scale must be finite and not 0, got 0.0",
+        ),
+        (
+            replace(SPEC, model=ModelSpec((4, 2), "he_normal", NAN)),
+            "model.input_scale must be finite and not 0, got nan",
+        ),
         (replace(SPEC, batch_size=0), "batch_size must be between 1 and 100, got 0"),
         (replace(SPEC, batch_size=-1), "batch_size must be between 1 and 100, got -1"),
         (replace(SPEC, batch_size=101), "batch_size must be between 1 and 100, got 101"),
@@ -76,13 +81,16 @@ def test_the_last_batch_of_an_epoch_may_be_smaller():
         (replace(SPEC, metrics_interval_steps=0), "metrics_interval_steps must be at least 1, got 0"),
         (replace(SPEC, seed=-1), "seed must be between 0 and 2**63 - 1, got -1"),
         (with_optimizer(SgdSpec(1.0)), "optimizer.sgd.momentum must be at least 0 and below 1, got 1.0"),
-        (with_optimizer(SgdSpec(0.0, nesterov=True)), "optimizer.sgd.nesterov must come with momentum above 0, got 0.0"),
+        (
+            with_optimizer(SgdSpec(0.0, nesterov=True)),
+            "optimizer.sgd.nesterov must come with momentum above 0, got 0.0",
+        ),
         (with_optimizer(AdamSpec(beta1=-0.1)), "optimizer.adam.beta1 must be at least 0 and below 1, got -0.1"),
         (with_optimizer(AdamSpec(beta2=NAN)), "optimizer.adam.beta2 must be at least 0 and below 1, got nan"),
         (with_optimizer(AdamSpec(epsilon=0.0)), "optimizer.adam.epsilon must be finite and above 0, got 0.0"),
         (with_optimizer(SgdSpec(), -1.0), "optimizer.weight_decay must be finite and at least 0, got -1.0"),
-        (replace(SPEC, schedule=ScheduleSpec(0.0)), "schedule.learning_rate must be finite and above 0, got 0.0"),
-        (replace(SPEC, schedule=ScheduleSpec(INF)), "schedule.learning_rate must be finite and above 0, got inf"),
+        (replace(SPEC, schedule=ScheduleSpec(0.0)), "schedule.learning_rate must be above 0 and at most 1e+09, got 0.0"),
+        (replace(SPEC, schedule=ScheduleSpec(INF)), "schedule.learning_rate must be above 0 and at most 1e+09, got inf"),
         (with_warmup(50), "schedule.warmup_cosine.warmup_steps must be between 0 and 49, got 50"),
         (with_warmup(-1), "schedule.warmup_cosine.warmup_steps must be between 0 and 49, got -1"),
     ],
@@ -93,7 +101,11 @@ def test_every_rule_names_field_and_value(spec, sentence):
 
 def test_every_broken_rule_is_named_at_once():
     broken = replace(SPEC, batch_size=0, epoch_count=0, seed=-1)
-    assert {violation.field for violation in find_violations(broken, ROWS, None)} == {"batch_size", "epoch_count", "seed"}
+    assert {violation.field for violation in find_violations(broken, ROWS, None)} == {
+        "batch_size",
+        "epoch_count",
+        "seed",
+    }
 
 
 def test_data_of_one_class_can_not_be_trained_on():

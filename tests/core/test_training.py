@@ -5,7 +5,6 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-
 from mlpd.core.arrays import Cpu
 from mlpd.core.checkpoint import load_checkpoint, save_checkpoint
 from mlpd.core.data import Dataset
@@ -86,7 +85,9 @@ def test_a_checkpoint_of_another_spec_is_refused():
 
 
 def test_metrics_come_at_the_interval_and_at_the_end_of_each_epoch():
-    metrics = [e for e in finish(TrainingState.initial(Cpu(), SPEC, ROWS), noise(), noise()) if isinstance(e, MetricsRecorded)]
+    metrics = [
+        e for e in finish(TrainingState.initial(Cpu(), SPEC, ROWS), noise(), noise()) if isinstance(e, MetricsRecorded)
+    ]
     assert [(e.split, e.step, e.epoch) for e in metrics if e.epoch <= 2][:8] == [
         ("train", 2, 0),
         ("train", 4, 0),
@@ -102,7 +103,9 @@ def test_metrics_come_at_the_interval_and_at_the_end_of_each_epoch():
 
 def test_the_loss_of_full_batch_gradient_descent_falls_at_every_epoch():
     spec = replace(RUNS["sgd"], batch_size=ROWS, epoch_count=30, schedule=ScheduleSpec(0.1))
-    losses = [e.loss for e in finish(TrainingState.initial(Cpu(), spec, ROWS), noise()) if isinstance(e, MetricsRecorded)]
+    losses = [
+        e.loss for e in finish(TrainingState.initial(Cpu(), spec, ROWS), noise()) if isinstance(e, MetricsRecorded)
+    ]
     assert losses == sorted(losses, reverse=True)
 
 
@@ -138,7 +141,7 @@ def test_weight_decay_shrinks_weights_and_leaves_biases():
 
 
 def test_a_run_that_leaves_the_finite_numbers_says_so():
-    spec = replace(RUNS["sgd"], schedule=ScheduleSpec(1e30))
+    spec = replace(RUNS["sgd"], model=ModelSpec((6, 9, 3), "he_normal", 1e37))
     with pytest.raises(Diverged, match="try a smaller learning rate"), np.errstate(all="ignore"):
         finish(TrainingState.initial(Cpu(), spec, ROWS), noise())
 

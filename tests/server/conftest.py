@@ -7,13 +7,12 @@ from collections.abc import Callable, Iterator
 import grpc
 import pytest
 from google.rpc import error_details_pb2, status_pb2
-from safetensors.numpy import save
-
 from mlpd.v1 import dataset_service_pb2 as dataset_pb
 from mlpd.v1 import trainer_service_pb2 as pb
 from mlpd.v1.dataset_service_pb2_grpc import DatasetServiceStub
 from mlpd.v1.model_service_pb2_grpc import ModelServiceStub
 from mlpd.v1.trainer_service_pb2_grpc import TrainerServiceStub
+from safetensors.numpy import save
 
 
 class Stubs:
@@ -75,7 +74,8 @@ def model(stubs) -> str:
     """The version that a short job on ``rings`` published."""
     job = stubs.train(rings_spec(epoch_count=40))
     assert stubs.events(job.name)[-1].state_changed.to_state == pb.TrainingJob.STATE_SUCCEEDED
-    return stubs.job(job.name).model_version
+    version: str = stubs.job(job.name).model_version
+    return version
 
 
 def rings_spec(**fields) -> pb.TrainingSpec:
@@ -90,7 +90,7 @@ def rings_spec(**fields) -> pb.TrainingSpec:
         seed=1,
     )
     for name in fields:
-        spec.ClearField(name)
+        spec.ClearField(name)  # type: ignore[arg-type]
     spec.MergeFrom(pb.TrainingSpec(**fields))
     return spec
 
@@ -101,7 +101,7 @@ class Refusal:
     def __init__(self, error: grpc.RpcError):
         self.code = error.code()
         self.message = error.details()
-        metadata = dict(error.trailing_metadata())
+        metadata: dict[str, bytes] = dict(error.trailing_metadata())  # type: ignore[arg-type]
         status = status_pb2.Status.FromString(metadata["grpc-status-details-bin"])
         assert (status.code, status.message) == (self.code.value[0], self.message)
         info, bad = error_details_pb2.ErrorInfo(), error_details_pb2.BadRequest()

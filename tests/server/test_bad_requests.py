@@ -5,12 +5,11 @@ import numpy as np
 import pytest
 from google.protobuf.duration_pb2 import Duration
 from grpc import StatusCode
-from safetensors.numpy import save
-
 from mlpd.v1 import dataset_service_pb2 as dataset_pb
 from mlpd.v1 import model_service_pb2 as model_pb
 from mlpd.v1 import trainer_service_pb2 as pb
 from mlpd.v1 import types_pb2 as types
+from safetensors.numpy import save
 
 from .conftest import refused, rings_spec, upload_messages
 
@@ -50,7 +49,7 @@ def layers(*sizes):
         (rings_spec(model=layers(2, 10**5, 10**5, 3)), {"spec.model.layer_sizes"}),
         (rings_spec(model=layers(3, 3)), {"spec.model.layer_sizes"}),
         (rings_spec(model=layers(2, 2)), {"spec.model.layer_sizes"}),
-        (rings_spec(model=pb.ModelSpec(layer_sizes=[2, 3], initializer=99)), {"spec.model.initializer"}),
+        (rings_spec(model=pb.ModelSpec(layer_sizes=[2, 3], initializer=99)), {"spec.model.initializer"}),  # type: ignore[arg-type]
         (rings_spec(model=pb.ModelSpec(layer_sizes=[2, 3], input_scale=float("nan"))), {"spec.model.input_scale"}),
         (rings_spec(batch_size=0), {"spec.batch_size"}),
         (rings_spec(batch_size=-1), {"spec.batch_size"}),
@@ -63,8 +62,8 @@ def layers(*sizes):
         (rings_spec(device=99), {"spec.device"}),
         (rings_spec(optimizer=pb.Optimizer()), {"spec.optimizer"}),
         (rings_spec(optimizer=pb.Optimizer(sgd=pb.Optimizer.Sgd(momentum=1))), {"spec.optimizer.sgd.momentum"}),
-        (rings_spec(optimizer=pb.Optimizer(sgd={}, weight_decay=-1)), {"spec.optimizer.weight_decay"}),
-        *((rings_spec(schedule=pb.Schedule(learning_rate=rate)), {"spec.schedule.learning_rate"}) for rate in (0, -1, float("nan"), float("inf"))),
+        (rings_spec(optimizer=pb.Optimizer(sgd=pb.Optimizer.Sgd(), weight_decay=-1)), {"spec.optimizer.weight_decay"}),
+        *((rings_spec(schedule=pb.Schedule(learning_rate=rate)), {"spec.schedule.learning_rate"}) for rate in (0, -1, 1e30, float("nan"), float("inf"))),
         *((rings_spec(train_dataset=name), {"spec.train_dataset"}) for name in NAMES),
         (rings_spec(validation_dataset="x"), {"spec.validation_dataset"}),
         (rings_spec(validation_dataset="datasets/mnist-test"), {"spec.model.layer_sizes"}),
@@ -97,7 +96,9 @@ def test_train_refuses_what_it_can_not_keep(stubs, request_, code, reason):
 
 
 @pytest.mark.parametrize("method", ["GetTrainingJob", "CancelTrainingJob"])
-@pytest.mark.parametrize(("name", "code"), [("trainingJobs/no", "NOT_FOUND"), ("no", "INVALID_ARGUMENT"), ("", "INVALID_ARGUMENT")])
+@pytest.mark.parametrize(
+    ("name", "code"), [("trainingJobs/no", "NOT_FOUND"), ("no", "INVALID_ARGUMENT"), ("", "INVALID_ARGUMENT")]
+)
 def test_a_job_that_is_not_there(stubs, method, name, code):
     request = getattr(pb, f"{method}Request")(name=name)
     assert refused(getattr(stubs.trainer, method), request).code.name == code
@@ -148,7 +149,12 @@ def test_predict_checks_type_shape_length_and_values(stubs, model, inputs, field
 
 @pytest.mark.parametrize(
     ("name", "code"),
-    [("models/no", "NOT_FOUND"), ("no", "INVALID_ARGUMENT"), ("", "INVALID_ARGUMENT"), ("models/a/versions/0", "INVALID_ARGUMENT")],
+    [
+        ("models/no", "NOT_FOUND"),
+        ("no", "INVALID_ARGUMENT"),
+        ("", "INVALID_ARGUMENT"),
+        ("models/a/versions/0", "INVALID_ARGUMENT"),
+    ],
 )
 def test_a_model_that_is_not_there(stubs, name, code):
     assert refused(stubs.trainer.Predict, pb.PredictRequest(model=name)).code.name == code
@@ -231,11 +237,15 @@ def test_an_upload_that_breaks_off_leaves_nothing(stubs):
 
 @pytest.mark.parametrize("token", ["x", "bm8=", "am9iczphYmM=", "am9iczotMQ==", "\N{SNOWMAN}"])
 def test_a_forged_page_token(stubs, token):
-    assert refused(stubs.trainer.ListTrainingJobs, pb.ListTrainingJobsRequest(page_token=token)).fields == ["page_token"]
+    assert refused(stubs.trainer.ListTrainingJobs, pb.ListTrainingJobsRequest(page_token=token)).fields == [
+        "page_token"
+    ]
 
 
 def test_a_negative_page_size(stubs):
-    assert refused(stubs.models.ListModelVersions, model_pb.ListModelVersionsRequest(page_size=-1)).fields == ["page_size"]
+    assert refused(stubs.models.ListModelVersions, model_pb.ListModelVersionsRequest(page_size=-1)).fields == [
+        "page_size"
+    ]
 
 
 @pytest.mark.parametrize(

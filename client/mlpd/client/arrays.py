@@ -5,15 +5,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+from mlpd.client.errors import InvalidRequest
+from mlpd.v1 import types_pb2 as types
 from numpy.typing import ArrayLike, NDArray
 from safetensors.numpy import save_file
 
-from mlpd.client.errors import InvalidRequest
-from mlpd.v1 import types_pb2 as types
-
 Array = NDArray[np.generic]
 
-_DATA_TYPES: dict[np.dtype[np.generic], types.DataType] = {
+_DATA_TYPES: dict[np.dtype[np.generic], types.DataType.ValueType] = {
     np.dtype("<f4"): types.DATA_TYPE_FP32,
     np.dtype("<f8"): types.DATA_TYPE_FP64,
     np.dtype("<f2"): types.DATA_TYPE_FP16,
@@ -48,7 +47,9 @@ def labels_from(name: str, values: ArrayLike, row_count: int) -> Array:
     wrong = np.flatnonzero(~np.isfinite(array) | (array != np.floor(array)) | (array < 0))
     if wrong.size:
         row = int(wrong[0])
-        raise _invalid(name, f"{name} must be whole numbers from 0, got {array[row]} at row {row} ({wrong.size} such labels)")
+        raise _invalid(
+            name, f"{name} must be whole numbers from 0, got {array[row]} at row {row} ({wrong.size} such labels)"
+        )
     return array.astype("<i8")
 
 

@@ -10,12 +10,11 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 import grpc
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
-
+from google.rpc import error_details_pb2
 from mlpd.client.arrays import array_from, check_finite, labels_from, rows_from, split, tensor_from, write_dataset
 from mlpd.client.errors import JobCancelled, JobFailed, ServerError, Unavailable, error_from
 from mlpd.client.recipes import resource_name
@@ -25,6 +24,7 @@ from mlpd.v1 import trainer_service_pb2 as pb
 from mlpd.v1.dataset_service_pb2_grpc import DatasetServiceStub
 from mlpd.v1.model_service_pb2_grpc import ModelServiceStub
 from mlpd.v1.trainer_service_pb2_grpc import TrainerServiceStub
+from numpy.typing import ArrayLike, NDArray
 
 T = TypeVar("T")
 
@@ -106,7 +106,7 @@ class Client:
         self._datasets = DatasetServiceStub(self._channel)
         self._models = ModelServiceStub(self._channel)
 
-    def __enter__(self) -> "Client":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(
@@ -212,9 +212,7 @@ class Client:
         labels = labels_from("labels", data[1], len(rows))
         answers = []
         for part in split(rows, self._message_bytes):
-            request.rows.CopyFrom(
-                pb.LabelledRows(inputs=tensor_from(rows[part]), labels=tensor_from(labels[part]))
-            )
+            request.rows.CopyFrom(pb.LabelledRows(inputs=tensor_from(rows[part]), labels=tensor_from(labels[part])))
             answers.append(self._call(self._trainer.Evaluate, request))
             request.model = answers[0].model  # a newer version must not score the other parts
         return _evaluation(answers)
@@ -310,8 +308,6 @@ def _model_name(model: str) -> str:
 
 
 def _failure_reason(job: pb.TrainingJob) -> str:
-    from google.rpc import error_details_pb2
-
     info = error_details_pb2.ErrorInfo()
     return info.reason if any(detail.Unpack(info) for detail in job.error.details) else ""
 

@@ -31,7 +31,11 @@ class MlpdError(Exception):
     """Base of all; ``reason`` is the server's UPPER_SNAKE word for it, "" if it has none."""
 
     def __init__(
-        self, message: str, reason: str = "", fields: Mapping[str, str] | None = None, metadata: Mapping[str, str] | None = None
+        self,
+        message: str,
+        reason: str = "",
+        fields: Mapping[str, str] | None = None,
+        metadata: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__(message)
         self.message = message

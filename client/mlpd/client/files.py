@@ -5,9 +5,8 @@ import zipfile
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
-
 from mlpd.client.errors import InvalidRequest
+from numpy.typing import NDArray
 
 Array = NDArray[np.generic]
 

@@ -19,6 +19,7 @@ class Device(Protocol):
     xp: Any
     name: str
     block_size: int  # values that an element-wise pass should work on at a time
+
     def description(self) -> str:
         """Say what computes, and by which library."""
 
@@ -80,7 +81,8 @@ class Cuda:
             broken = float(cupy.matmul(probe, probe).sum()) != 8.0
         except Exception as error:
             raise DeviceUnavailable(
-                f"the CUDA toolkit is broken, a 2x2 product failed with {type(error).__name__}; reinstall CuPy with [ctk]"
+                f"the CUDA toolkit is broken, a 2x2 product failed with {type(error).__name__}; "
+                "reinstall CuPy with its [ctk] extra"
             ) from error
         if broken:
             raise DeviceUnavailable("the CUDA device computes wrong results: a 2x2 product of ones did not sum to 8")

@@ -5,12 +5,12 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-
-from safetensors import SafetensorError
-from safetensors.numpy import load, save
+from typing import Any
 
 from mlpd.core.arrays import HostArray
 from mlpd.core.files import FileDigest, write_atomic
+from safetensors import SafetensorError
+from safetensors.numpy import load, save
 
 _METADATA_KEY = "mlpd"
 
@@ -55,7 +55,7 @@ def pack(vectors: Mapping[str, HostArray], fields: Mapping[str, object]) -> byte
     return save(dict(vectors), metadata)
 
 
-def unpack(path: Path, sha256: str) -> tuple[dict[str, HostArray], dict[str, object]]:
+def unpack(path: Path, sha256: str) -> tuple[dict[str, HostArray], dict[str, Any]]:
     """Return what `pack` made, or raise `CheckpointError`."""
     content = path.read_bytes()
     found = hashlib.sha256(content).hexdigest()

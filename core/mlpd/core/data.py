@@ -9,11 +9,10 @@ from math import prod
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
-from safetensors.numpy import save_file
-
 from mlpd.core.arrays import HostArray
 from mlpd.core.files import digest_of
+from numpy.typing import NDArray
+from safetensors.numpy import save_file
 
 INPUT_TYPES = {"F32": "<f4", "F64": "<f8", "F16": "<f2", "U8": "u1", "I32": "<i4", "I64": "<i8"}
 LABEL_TYPES = {"I64": "<i8", "I32": "<i4", "U8": "u1"}
@@ -61,15 +60,18 @@ def open_dataset(path: Path) -> Dataset:
             raise DataError(f"the content must begin with a safetensors header of at most {_HEADER_LIMIT_BYTES} bytes")
         header = file.read(header_bytes)
     tensors = _tensors(header)
-    start, arrays, end = 8 + header_bytes, {}, 0
+    start, arrays, spans = 8 + header_bytes, {}, []
     for name, kinds, dimensions in (("inputs", INPUT_TYPES, 2), ("labels", LABEL_TYPES, 1)):
         dtype, shape, (begin, stop) = _tensor(name, tensors[name], kinds, dimensions)
         if stop > size_bytes - start or stop - begin != prod(shape) * dtype.itemsize:
             raise DataError(f"{name} must hold exactly the bytes of its shape {list(shape)}")
+        if (start + begin) % dtype.itemsize:
+            raise DataError(f"{name} must begin at a multiple of {dtype.itemsize} bytes, got {start + begin}")
         arrays[name] = np.memmap(path, dtype, "r", start + begin, shape)
-        end += stop - begin
-    if end != size_bytes - start:
-        raise DataError(f"the content must hold {end} bytes after its header, got {size_bytes - start}")
+        spans.append((begin, stop))
+    (first, middle), (second, end) = sorted(spans)
+    if (first, second, end) != (0, middle, size_bytes - start):
+        raise DataError("inputs and labels must fill the content after its header, without gap or overlap")
     if len(arrays["inputs"]) != len(arrays["labels"]):
         raise DataError(f"labels must be one a row, got {len(arrays['labels'])} for {len(arrays['inputs'])} rows")
     return Dataset(arrays["inputs"], arrays["labels"])

@@ -4,31 +4,30 @@ from collections.abc import Callable
 from math import sqrt
 
 import numpy as np
-from numpy.typing import NDArray
-
 from mlpd.core.random import Purpose, normal, uniform
+from numpy.typing import NDArray
 
 Weights = NDArray[np.float64]
 Initializer = Callable[[int, int, int, int], Weights]  # seed, layer, inputs, width
 
 
 def he_normal(seed: int, layer: int, inputs: int, width: int) -> Weights:
-    """Normal with variance 2 / inputs: He et al. 2015 (arXiv:1502.01852), equation 10."""
+    """Draw from a normal of variance 2 / inputs: He et al. 2015 (arXiv:1502.01852), equation 10."""
     return _normal(seed, layer, inputs, width, 2 / inputs)
 
 
 def he_uniform(seed: int, layer: int, inputs: int, width: int) -> Weights:
-    """Uniform with variance 2 / inputs: He et al. 2015 (arXiv:1502.01852), equation 10."""
+    """Draw uniformly with variance 2 / inputs: He et al. 2015 (arXiv:1502.01852), equation 10."""
     return _uniform(seed, layer, inputs, width, 2 / inputs)
 
 
 def glorot_normal(seed: int, layer: int, inputs: int, width: int) -> Weights:
-    """Normal with variance 2 / (inputs + width): Glorot & Bengio 2010, equation 12."""
+    """Draw from a normal of variance 2 / (inputs + width): Glorot & Bengio 2010, equation 12."""
     return _normal(seed, layer, inputs, width, 2 / (inputs + width))
 
 
 def glorot_uniform(seed: int, layer: int, inputs: int, width: int) -> Weights:
-    """Uniform with variance 2 / (inputs + width): Glorot & Bengio 2010, equation 16."""
+    """Draw uniformly with variance 2 / (inputs + width): Glorot & Bengio 2010, equation 16."""
     return _uniform(seed, layer, inputs, width, 2 / (inputs + width))
 
 

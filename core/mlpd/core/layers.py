@@ -27,7 +27,14 @@ class Layer(Protocol):
         """Write the outputs of ``x`` to ``y``."""
 
     def backward(
-        self, xp: Any, parameters: Sequence[Array], gradients: Sequence[Array], x: Array, y: Array, dy: Array, dx: Array | None
+        self,
+        xp: Any,
+        parameters: Sequence[Array],
+        gradients: Sequence[Array],
+        x: Array,
+        y: Array,
+        dy: Array,
+        dx: Array | None,
     ) -> None:
         """From the gradient ``dy`` of the outputs, write those of the parameters and, unless None, of the inputs.
 
@@ -55,7 +62,14 @@ class Affine:
         xp.add(y, bias, out=y)
 
     def backward(
-        self, xp: Any, parameters: Sequence[Array], gradients: Sequence[Array], x: Array, y: Array, dy: Array, dx: Array | None
+        self,
+        xp: Any,
+        parameters: Sequence[Array],
+        gradients: Sequence[Array],
+        x: Array,
+        y: Array,
+        dy: Array,
+        dx: Array | None,
     ) -> None:
         """Write the gradients of weight, bias and, unless None, of the inputs."""
         xp.matmul(x.T, dy, out=gradients[0])
@@ -77,7 +91,14 @@ class Relu:
         xp.maximum(x, 0, out=y)
 
     def backward(
-        self, xp: Any, parameters: Sequence[Array], gradients: Sequence[Array], x: Array, y: Array, dy: Array, dx: Array | None
+        self,
+        xp: Any,
+        parameters: Sequence[Array],
+        gradients: Sequence[Array],
+        x: Array,
+        y: Array,
+        dy: Array,
+        dx: Array | None,
     ) -> None:
         """Write the gradient of the inputs."""
         xp.sign(y, out=y)

@@ -4,11 +4,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
-
 from mlpd.core.data import Dataset
 from mlpd.core.losses import OneHot, SoftmaxCrossEntropy
 from mlpd.core.model import Classifier
+from numpy.typing import NDArray
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-
 from mlpd.core.arrays import Array, Device, HostArray
 from mlpd.core.checkpoint import CheckpointError, pack, unpack
 from mlpd.core.files import FileDigest, write_atomic
@@ -37,7 +36,7 @@ def load_model(path: Path, sha256: str) -> Model:
     """Return the model in ``path``, or raise `CheckpointError` unless its bytes have the digest ``sha256``."""
     vectors, fields = unpack(path, sha256)
     try:
-        model = Model(tuple(fields["layer_sizes"]), float(fields["input_scale"]), vectors["parameters"])  # type: ignore[arg-type]
+        model = Model(tuple(fields["layer_sizes"]), float(fields["input_scale"]), vectors["parameters"])
     except (KeyError, TypeError) as error:
         raise CheckpointError(f"{path.name} must hold a model: {error}") from error
     if model.parameters.shape != (parameter_count(model.layer_sizes),):

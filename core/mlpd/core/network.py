@@ -8,7 +8,6 @@ from itertools import pairwise
 from math import prod
 
 import numpy as np
-
 from mlpd.core.arrays import Array, Device, HostArray
 from mlpd.core.initializers import INITIALIZERS
 from mlpd.core.layers import Affine, Layer, Relu
@@ -56,7 +55,14 @@ class Pass:
     """
 
     def __init__(
-        self, device: Device, layers: Sequence[Layer], input_size: int, parameters: Array, capacity: int, *, trains: bool
+        self,
+        device: Device,
+        layers: Sequence[Layer],
+        input_size: int,
+        parameters: Array,
+        capacity: int,
+        *,
+        trains: bool,
     ) -> None:
         xp = device.xp
         self.xp, self.layers, self.parameters, self.capacity = xp, layers, parameters, capacity

@@ -6,14 +6,14 @@ each works through the vectors in blocks that stay in cache; `Device.block_size`
 
 from collections.abc import Mapping
 from math import sqrt
-from typing import Protocol
+from typing import Any, Protocol
 
 from mlpd.core.arrays import Array, Device
 
-
-# Added to every gradient. Where gradients stay zero, moments would decay to subnormal numbers, on which processors
-# are up to a hundred times slower; this keeps them and their squares above, and is lost in rounding elsewhere.
-_GRADIENT_FLOOR = 1e-15
+# Where gradients stay zero, moments decay to subnormal numbers, on which processors are up to a hundred times slower.
+# Every few steps those about to become subnormal are made zero, as a GPU does with each result.
+_FLUSH_STEPS = 16
+_SMALLEST_MEAN, _SMALLEST_SQUARE = 1e-30, 1e-35
 
 
 class Optimizer(Protocol):
@@ -52,7 +52,6 @@ class Sgd:
             p, g = parameters[block], gradients[block]
             if self._velocity is not None:
                 v = self._velocity[block]
-                xp.add(g, _GRADIENT_FLOOR, out=g)
                 xp.multiply(v, self._momentum, out=v)
                 xp.add(v, g, out=v)
                 if self._nesterov:
@@ -62,6 +61,8 @@ class Sgd:
             else:
                 xp.multiply(g, rate, out=g)
             xp.subtract(p, g, out=p)
+            if self._velocity is not None and step % _FLUSH_STEPS == 0:
+                _flush(xp, self._velocity[block], _SMALLEST_MEAN, g)
 
 
 class Adam:
@@ -92,7 +93,6 @@ class Adam:
             block = slice(start, start + self._block_size)
             p, g, m, s = parameters[block], gradients[block], self._mean[block], self._square[block]
             scratch = self._scratch[: len(p)]
-            xp.add(g, _GRADIENT_FLOOR, out=g)
             xp.multiply(g, 1 - self._beta1, out=scratch)
             xp.multiply(m, self._beta1, out=m)
             xp.add(m, scratch, out=m)
@@ -105,3 +105,13 @@ class Adam:
             xp.divide(m, scratch, out=scratch)
             xp.multiply(scratch, corrected_rate, out=scratch)
             xp.subtract(p, scratch, out=p)
+            if step % _FLUSH_STEPS == 0:
+                _flush(xp, m, _SMALLEST_MEAN, scratch)
+                _flush(xp, s, _SMALLEST_SQUARE, scratch)
+
+
+def _flush(xp: Any, vector: Array, smallest: float, scratch: Array) -> None:
+    """Make zero what is smaller than ``smallest``."""
+    xp.absolute(vector, out=scratch)
+    xp.greater(scratch, smallest, out=scratch)
+    xp.multiply(vector, scratch, out=vector)

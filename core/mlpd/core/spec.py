@@ -18,6 +18,7 @@ _LAYER_LIMIT = 64
 _WIDTH_LIMIT = 1_000_000
 _PARAMETER_LIMIT = 100_000_000
 _EPOCH_LIMIT = 1_000_000
+_RATE_LIMIT = 1e9
 
 
 @dataclass(frozen=True)
@@ -205,7 +206,9 @@ def _optimizer_violations(optimizer: OptimizerSpec) -> Iterator[Violation]:
 
 def _schedule_violations(spec: TrainingSpec, train: Rows | None) -> Iterator[Violation]:
     schedule = spec.schedule
-    yield from _unless(_is_positive, "schedule.learning_rate", "be finite and above 0", schedule.learning_rate)
+    rate = schedule.learning_rate
+    if not 0 < rate <= _RATE_LIMIT:
+        yield _violation("schedule.learning_rate", f"be above 0 and at most {_RATE_LIMIT:g}", rate)
     steps = schedule.warmup_steps
     field = "schedule.warmup_cosine.warmup_steps"
     if train and spec.batch_size >= 1 and spec.epoch_count >= 1:

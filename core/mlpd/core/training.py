@@ -1,11 +1,10 @@
 """Training as a generator of frozen events; closing it stops the run, and nothing is lost but the run's time."""
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from dataclasses import dataclass
 from math import isfinite
 
 import numpy as np
-
 from mlpd.core.arrays import Array, Device
 from mlpd.core.checkpoint import Checkpoint, Counters
 from mlpd.core.data import Dataset
@@ -21,6 +20,7 @@ from mlpd.core.spec import ScheduleSpec, SgdSpec, TrainingSpec
 # A larger batch runs in pieces of this many rows whose gradients are summed, so that memory does not
 # grow with it and a piece's activations stay near the processor.
 _PIECE_ROWS = 512
+_PIECE_VALUES = 2**22  # of the widest layer
 _EVALUATION_ROWS = 512
 
 
@@ -63,7 +63,7 @@ class TrainingState:
         xp = device.xp
         self.device, self.spec, self.row_count = device, spec, row_count
         sizes = spec.model.layer_sizes
-        capacity = min(spec.batch_size, _PIECE_ROWS)
+        capacity = _piece_rows(spec)
         layers = multilayer_perceptron(sizes)
         self.step = 0
         self._pass = Pass(device, layers, sizes[0], parameters, capacity, trains=True)
@@ -91,7 +91,7 @@ class TrainingState:
         counters = checkpoint.counters
         if counters.spec_digest != spec.digest:
             raise ValueError(f"the checkpoint must be of spec {spec.digest}, got {counters.spec_digest}")
-        state = cls(device, spec, row_count, device.from_host(checkpoint.vectors["parameters"]))
+        state = cls(device, spec, row_count, device.from_host(checkpoint.vectors["parameters"].copy()))
         for name, vector in state._optimizer.state.items():
             vector[...] = device.from_host(checkpoint.vectors[name])
         state.step, state._rows_seen = counters.step, counters.row_count
@@ -151,11 +151,9 @@ class TrainingState:
     def report(self, epoch: int) -> MetricsRecorded:
         """Return the means since the last report and start new ones: the run's one wait for the device.
 
-        Raises `Diverged` when the loss is not finite.
+        Raises `Diverged` as `metrics` does.
         """
         loss = float(self._loss_sum) / self._rows_seen
-        if not isfinite(loss):
-            raise Diverged(f"the loss became {loss} by step {self.step}; try a smaller learning rate")
         metrics = self.metrics("train", epoch, loss, int(self._correct_count) / self._rows_seen)
         self._loss_sum.fill(0)
         self._correct_count.fill(0)
@@ -163,7 +161,9 @@ class TrainingState:
         return metrics
 
     def metrics(self, split: str, epoch: int, loss: float, accuracy: float) -> MetricsRecorded:
-        """Return a report at the current step."""
+        """Return a report at the current step; raises `Diverged` when the loss is not finite."""
+        if not isfinite(loss):
+            raise Diverged(f"the {split} loss is {loss} at step {self.step}; try a smaller learning rate")
         return MetricsRecorded(
             split=split,
             step=self.step,
@@ -183,7 +183,7 @@ class TrainingState:
         xp.add(self._correct_count, self._hit_sum, out=self._correct_count)
 
 
-def train(state: TrainingState, data: Dataset, validation: Dataset | None) -> Iterator[Event]:
+def train(state: TrainingState, data: Dataset, validation: Dataset | None) -> Generator[Event, None, None]:
     """Train ``state`` to the end of its spec, yielding `StepEnded` after every step, reports just before it.
 
     Rows are visited in an order that depends on (seed, epoch) alone. A run resumed from a checkpoint taken at
@@ -216,7 +216,7 @@ class _Reader:
         self.device, self.scale = state.device, spec.model.input_scale
         self.inputs = state.device.from_host(data.inputs)
         self.labels = state.device.from_host(data.labels.astype(np.int64))
-        capacity = min(spec.batch_size, _PIECE_ROWS)
+        capacity = _piece_rows(spec)
         self.gathered = xp.empty((capacity, data.inputs.shape[1]), dtype=data.inputs.dtype)
         self.gathered_labels = xp.empty((capacity,), dtype=xp.int64)
         self.order: Array | None = None
@@ -253,6 +253,10 @@ class _Batch:
             reader.device.gather(reader.labels, order, labels)
         xp.multiply(raw, reader.scale, out=inputs, dtype=inputs.dtype)
         return labels
+
+
+def _piece_rows(spec: TrainingSpec) -> int:
+    return min(spec.batch_size, _PIECE_ROWS, max(1, _PIECE_VALUES // max(spec.model.layer_sizes)))
 
 
 def _optimizer(device: Device, spec: TrainingSpec, parameters: Array) -> Optimizer:

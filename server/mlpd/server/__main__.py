@@ -10,11 +10,10 @@ from typing import Annotated
 
 import structlog
 import typer
-from sqlalchemy.exc import DatabaseError
-
 from mlpd.server.artifacts import DataDirectoryInUse
 from mlpd.server.daemon import PortTaken, serve
-from mlpd.server.options import ServerOptions, default_data_directory
+from mlpd.server.options import ServerOptions
+from sqlalchemy.exc import DatabaseError
 
 _DEFAULTS = ServerOptions()
 
@@ -25,7 +24,7 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 def main(
     data_dir: Annotated[
         Path, typer.Option(envvar="MLPD_DATA_DIR", help="Everything the server keeps.", show_default="per user")
-    ] = default_data_directory(),
+    ] = _DEFAULTS.data_directory,
     host: Annotated[str, typer.Option(envvar="MLPD_HOST", help="Address to listen on.")] = _DEFAULTS.host,
     port: Annotated[
         int, typer.Option(envvar="MLPD_PORT", min=0, max=65535, help="Port to listen on; 0 picks a free one.")

@@ -65,7 +65,7 @@ class DataDirectory:
         return self.root / "models"
 
     def job(self, job_id: str) -> Path:
-        """A job's own folder, for its checkpoints; made if missing."""
+        """Return a job's own folder, for its checkpoints; made if missing."""
         folder = self.root / "jobs" / job_id
         folder.mkdir(exist_ok=True)
         return folder

@@ -11,7 +11,6 @@ import grpc.aio
 import structlog
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
-
 from mlpd.server import schema
 from mlpd.server.artifacts import DataDirectory
 from mlpd.server.database import Database

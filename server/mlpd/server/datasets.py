@@ -40,14 +40,14 @@ class Datasets:
             except NotFound:
                 pass
             with self._directory.scratch() as scratch:
-                await asyncio.to_thread(lambda path=scratch, name=split: write_dataset(path, *mnist.load(name)))
+                await asyncio.to_thread(_write_mnist, scratch, split)
                 info = await asyncio.to_thread(inspect_dataset, scratch)
                 await self._adopt(scratch, f"mnist-{split}", info)
 
     async def upload(
         self, dataset_id: str, sha256: str, size_bytes: int, chunks: AsyncIterator[bytes]
     ) -> tuple[DatasetRecord, bool]:
-        """Store what ``chunks`` bring under ``dataset_id`` ("" = by content); return it and whether it was here already.
+        """Store what ``chunks`` bring as ``dataset_id`` ("" = by content); return it and whether it was here already.
 
         Known content is answered without reading a chunk. Raises `InvalidRequest`, `AlreadyExists`,
         `ResourceExhausted`, and `DataLoss` when size or digest differ from what was announced; then nothing is kept.
@@ -110,6 +110,10 @@ class Datasets:
             )
 
 
+def _write_mnist(path: Path, split: str) -> None:
+    write_dataset(path, *mnist.load(split))
+
+
 async def _receive(path: Path, chunks: AsyncIterator[bytes], sha256: str, size_bytes: int) -> None:
     digest, received = hashlib.sha256(), 0
     with path.open("wb") as file:
@@ -128,6 +132,10 @@ async def _receive(path: Path, chunks: AsyncIterator[bytes], sha256: str, size_b
                 )
             await asyncio.to_thread(take, chunk)
     if received != size_bytes:
-        raise DataLoss("SIZE_MISMATCH", f"header.size_bytes must be the size of the content, {size_bytes}; {received} came")
+        raise DataLoss(
+            "SIZE_MISMATCH", f"header.size_bytes must be the size of the content, {size_bytes}; {received} came"
+        )
     if digest.hexdigest() != sha256:
-        raise DataLoss("CHECKSUM_MISMATCH", f"header.sha256 must be that of the content, {digest.hexdigest()}, got {sha256}")
+        raise DataLoss(
+            "CHECKSUM_MISMATCH", f"header.sha256 must be that of the content, {digest.hexdigest()}, got {sha256}"
+        )

@@ -15,7 +15,6 @@ import grpc.aio
 import structlog
 from google.protobuf.message import DecodeError
 from google.rpc import code_pb2, status_pb2
-
 from mlpd.server.errors import ServerError
 from mlpd.server.status import internal_status, simple_status, status_of_error
 
@@ -96,6 +95,9 @@ class Guard(grpc.aio.ServerInterceptor):
         request = _parsed(body, parse)
         if await self._read(context) is not None:
             raise _Refused(code_pb2.INVALID_ARGUMENT, "MESSAGE_COUNT", "the call must carry one message, got more")
+        remaining_seconds = context.time_remaining()
+        if remaining_seconds is not None and remaining_seconds <= 0:
+            raise _Refused(code_pb2.DEADLINE_EXCEEDED, "TOO_LATE", "the deadline had passed before any work began")
         return request
 
     async def _messages(self, context: Context, parse: Parse) -> AsyncIterator[Any]:

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from functools import partial
 
 import structlog
-
 from mlpd.core.spec import TrainingSpec
 from mlpd.server import lifecycle
 from mlpd.server.artifacts import DataDirectory
@@ -119,7 +118,7 @@ class Jobs:
             for job in [job for job in queued if job.id not in self._attempts][:free]:
                 task = asyncio.create_task(self._attempt(job.id))
                 self._attempts[job.id] = task
-                task.add_done_callback(lambda _task, job_id=job.id: self._ended(job_id))
+                task.add_done_callback(partial(self._ended, job.id))
 
     async def drain(self) -> None:
         """Start nothing more; let running jobs save a checkpoint and go back to the queue."""
@@ -128,7 +127,7 @@ class Jobs:
             self._stop(job_id, Order.DRAIN)
         await asyncio.gather(*self._attempts.values(), return_exceptions=True)
 
-    def _ended(self, job_id: str) -> None:
+    def _ended(self, job_id: str, _task: "asyncio.Task[None]") -> None:
         del self._attempts[job_id]
         self._orders.pop(job_id, None)
         self._work_waits.set()

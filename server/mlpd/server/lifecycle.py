@@ -8,6 +8,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 
+from mlpd.core.network import parameter_count
 from mlpd.server.errors import PreconditionFailed
 from mlpd.server.names import job_name
 from mlpd.server.records import (
@@ -72,7 +73,7 @@ def report(job: Job, attempt: int, frames: Sequence[Frame]) -> Decision:
                     parameters_sha256=frame.parameters_sha256,
                     layer_sizes=sizes,
                     input_scale=job.spec.model.input_scale,
-                    parameter_count=sum((a + 1) * b for a, b in zip(sizes, sizes[1:], strict=False)),
+                    parameter_count=parameter_count(sizes),
                 )
             case Failed():
                 job, change = _moved(job, JobState.FAILED, frame.failure)
@@ -142,4 +143,3 @@ def _moved(job: Job, state: JobState, failure: Failure | None = None) -> tuple[J
     end_time = time.time_ns() if state.terminal else 0
     change = StateChanged(job.state, state, failure)
     return replace(job, state=state, failure=failure, end_time=end_time), change
-

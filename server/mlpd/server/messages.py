@@ -2,7 +2,6 @@
 
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
-
 from mlpd.core.spec import AdamSpec, SgdSpec, TrainingSpec
 from mlpd.server.names import dataset_name, job_name, version_name
 from mlpd.server.records import (
@@ -95,14 +94,14 @@ def job_message(job: Job, queue_position: int = 0) -> trainer.TrainingJob:
 
 def event_message(event: Event) -> trainer.ProgressEvent:
     """Return one entry of a job's log."""
-    message = trainer.ProgressEvent(
-        sequence=event.sequence, event_time=_timestamp(event.time), attempt=event.attempt
-    )
+    message = trainer.ProgressEvent(sequence=event.sequence, event_time=_timestamp(event.time), attempt=event.attempt)
     match event.payload:
         case StateChanged() as change:
             message.state_changed.CopyFrom(
                 trainer.StateChanged(
-                    from_state=_STATES[change.from_state] if change.from_state else None,
+                    from_state=_STATES[change.from_state]
+                    if change.from_state
+                    else trainer.TrainingJob.STATE_UNSPECIFIED,
                     to_state=_STATES[change.to_state],
                     error=status_of_failure(change.failure) if change.failure else None,
                     model_version=change.model_version,
@@ -119,9 +118,7 @@ def event_message(event: Event) -> trainer.ProgressEvent:
                 )
             )
         case CheckpointSaved(step, sha256, size_bytes):
-            message.checkpoint_saved.CopyFrom(
-                trainer.CheckpointSaved(step=step, sha256=sha256, size_bytes=size_bytes)
-            )
+            message.checkpoint_saved.CopyFrom(trainer.CheckpointSaved(step=step, sha256=sha256, size_bytes=size_bytes))
         case AttemptStarted(resume_step, reason, description):
             message.attempt_started.CopyFrom(
                 trainer.AttemptStarted(resume_step=resume_step, reason=reason, device_description=description)

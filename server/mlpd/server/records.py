@@ -205,7 +205,16 @@ class ModelRecord:
 
 _KINDS: dict[str, type[Any]] = {
     kind.__name__: kind
-    for kind in (StateChanged, MetricsRecorded, CheckpointSaved, AttemptStarted, MessageLogged, Finished, Failed, Stopped)
+    for kind in (
+        StateChanged,
+        MetricsRecorded,
+        CheckpointSaved,
+        AttemptStarted,
+        MessageLogged,
+        Finished,
+        Failed,
+        Stopped,
+    )
 }
 
 

@@ -30,7 +30,7 @@ def digest_of(request: trainer.TrainRequest) -> str:
     """Return a digest that equal requests share; the request id does not count, nor do unknown fields."""
     same = trainer.TrainRequest()
     same.CopyFrom(request)
-    same.DiscardUnknownFields()  # type: ignore[no-untyped-call]
+    same.DiscardUnknownFields()
     same.ClearField("request_id")
     return hashlib.sha256(same.SerializeToString(deterministic=True)).hexdigest()
 
@@ -78,7 +78,9 @@ class _Violations:
     def enumerations(self, spec: trainer.TrainingSpec) -> None:
         """Look for enum numbers that a newer client may know, and for a missing choice."""
         if spec.model.initializer not in _INITIALIZER_NAMES:
-            self.add("spec.model.initializer", f"spec.model.initializer must be a known one, got {spec.model.initializer}")
+            self.add(
+                "spec.model.initializer", f"spec.model.initializer must be a known one, got {spec.model.initializer}"
+            )
         if spec.device not in _DEVICES:
             self.add("spec.device", f"spec.device must be a known one, got {spec.device}")
         if not spec.optimizer.WhichOneof("kind"):
@@ -132,7 +134,7 @@ def _optimizer(optimizer: trainer.Optimizer) -> SgdSpec | AdamSpec:
     return SgdSpec(momentum=optimizer.sgd.momentum, nesterov=optimizer.sgd.nesterov)
 
 
-async def _device(device: types.Device, devices: Devices) -> str:
+async def _device(device: types.Device.ValueType, devices: Devices) -> str:
     if device == types.DEVICE_CPU:
         return "cpu"
     cuda = await devices.cuda()

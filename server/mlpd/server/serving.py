@@ -14,8 +14,6 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import numpy as np
-from threadpoolctl import threadpool_limits
-
 from mlpd.core.arrays import Cpu
 from mlpd.core.checkpoint import CheckpointError
 from mlpd.core.data import Dataset
@@ -25,6 +23,7 @@ from mlpd.server.artifacts import DataDirectory
 from mlpd.server.errors import DataLoss
 from mlpd.server.names import version_name
 from mlpd.server.records import ModelRecord
+from threadpoolctl import threadpool_limits
 
 T = TypeVar("T")
 
@@ -81,9 +80,10 @@ class Serving:
 
         def compute(stopped: threading.Event) -> Evaluation:
             started = time.perf_counter()
-            for counts in evaluate(self._classifier(record), dataset, include_confusion=include_confusion):
-                if stopped.is_set():
-                    break
+            batches = evaluate(self._classifier(record), dataset, include_confusion=include_confusion)
+            counts = next(batches)
+            while not stopped.is_set() and (more := next(batches, None)):
+                counts = more
             return Evaluation(counts, time.perf_counter() - started)
 
         return await _in(self._evaluators, compute)

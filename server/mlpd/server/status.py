@@ -2,7 +2,6 @@
 
 from google.protobuf import any_pb2, duration_pb2
 from google.rpc import code_pb2, error_details_pb2, status_pb2
-
 from mlpd.server.errors import (
     AlreadyExists,
     CursorOutOfRange,
@@ -70,7 +69,9 @@ def _status(code: int, reason: str, message: str, metadata: dict[str, str]) -> s
     return status_pb2.Status(code=code, message=message, details=[_packed(info)])
 
 
-def _packed(message: error_details_pb2.ErrorInfo | error_details_pb2.BadRequest | error_details_pb2.RetryInfo) -> any_pb2.Any:
+def _packed(
+    message: error_details_pb2.ErrorInfo | error_details_pb2.BadRequest | error_details_pb2.RetryInfo,
+) -> any_pb2.Any:
     packed = any_pb2.Any()
     packed.Pack(message)
     return packed

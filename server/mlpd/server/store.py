@@ -11,7 +11,6 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import sqlalchemy as sa
-
 from mlpd.core.spec import TrainingSpec
 from mlpd.server import schema
 from mlpd.server.asynchronous import to_the_end
@@ -228,9 +227,7 @@ class Store:
         return rows[:size], rows[size - 1]._mapping[key.name] if len(rows) > size else None
 
 
-def _find_duplicate(
-    connection: sa.Connection, request_id: str | None, request_digest: str, job_id: str
-) -> Job | None:
+def _find_duplicate(connection: sa.Connection, request_id: str | None, request_digest: str, job_id: str) -> Job | None:
     table = schema.jobs
     if request_id is not None:
         row = connection.execute(sa.select(table).where(table.c.request_id == request_id)).first()

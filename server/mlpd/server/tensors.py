@@ -2,14 +2,14 @@
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
-
 from mlpd.server.errors import InvalidRequest
 from mlpd.v1 import types_pb2 as types
+from numpy.typing import NDArray
 
-_DTYPES: dict[types.DataType, np.dtype[np.generic]] = {
+_DTYPES: dict[types.DataType.ValueType, np.dtype[np.generic]] = {
     types.DATA_TYPE_FP32: np.dtype("<f4"),
     types.DATA_TYPE_FP64: np.dtype("<f8"),
     types.DATA_TYPE_FP16: np.dtype("<f2"),
@@ -22,7 +22,7 @@ _LABEL_TYPES = (types.DATA_TYPE_INT64, types.DATA_TYPE_INT32, types.DATA_TYPE_UI
 _LARGEST_LABEL = 65535
 
 
-def data_type_of(dtype: str) -> types.DataType:
+def data_type_of(dtype: str) -> types.DataType.ValueType:
     """Return the wire's name of a NumPy type."""
     return _DATA_TYPES[np.dtype(dtype)]
 
@@ -43,7 +43,9 @@ def inputs_from(field: str, tensor: types.Tensor, input_size: int) -> NDArray[np
     array = _array_from(field, tensor, tuple(_DTYPES))
     if array.ndim != 2 or array.shape[0] < 1 or array.shape[1] != input_size:
         raise InvalidRequest.field(
-            f"{field}.shape", f"{field}.shape must be [N, {input_size}] with N >= 1, got {_shown(tensor.shape)}", "SHAPE_MISMATCH"
+            f"{field}.shape",
+            f"{field}.shape must be [N, {input_size}] with N >= 1, got {_shown(tensor.shape)}",
+            "SHAPE_MISMATCH",
         )
     if array.dtype.kind == "f":
         with np.errstate(over="ignore"):
@@ -63,7 +65,9 @@ def labels_from(field: str, tensor: types.Tensor, row_count: int, class_count: i
     array = _array_from(field, tensor, _LABEL_TYPES)
     if array.shape != (row_count,):
         raise InvalidRequest.field(
-            f"{field}.shape", f"{field}.shape must be [{row_count}], one a row, got {_shown(tensor.shape)}", "SHAPE_MISMATCH"
+            f"{field}.shape",
+            f"{field}.shape must be [{row_count}], one a row, got {_shown(tensor.shape)}",
+            "SHAPE_MISMATCH",
         )
     wrong = np.flatnonzero((array < 0) | (array >= class_count))
     if wrong.size:
@@ -74,10 +78,12 @@ def labels_from(field: str, tensor: types.Tensor, row_count: int, class_count: i
     return array.astype(np.int64)
 
 
-def _array_from(field: str, tensor: types.Tensor, allowed: Sequence[types.DataType]) -> NDArray[np.generic]:
+def _array_from(field: str, tensor: types.Tensor, allowed: Sequence[types.DataType.ValueType]) -> NDArray[Any]:
     if tensor.data_type not in allowed:
         names = ", ".join(types.DataType.Name(data_type) for data_type in allowed)
-        raise InvalidRequest.field(f"{field}.data_type", f"{field}.data_type must be one of {names}, got {tensor.data_type}")
+        raise InvalidRequest.field(
+            f"{field}.data_type", f"{field}.data_type must be one of {names}, got {tensor.data_type}"
+        )
     dtype = _DTYPES[tensor.data_type]
     shape = tuple(tensor.shape)
     if not 1 <= len(shape) <= 2 or min(shape) < 0:
@@ -87,7 +93,9 @@ def _array_from(field: str, tensor: types.Tensor, allowed: Sequence[types.DataTy
     needed = math.prod(shape) * dtype.itemsize
     if len(tensor.data) != needed:
         raise InvalidRequest.field(
-            f"{field}.data", f"{field}.data must hold {needed} bytes for shape {_shown(shape)}, got {len(tensor.data)}", "SHAPE_MISMATCH"
+            f"{field}.data",
+            f"{field}.data must hold {needed} bytes for shape {_shown(shape)}, got {len(tensor.data)}",
+            "SHAPE_MISMATCH",
         )
     return np.frombuffer(tensor.data, dtype).reshape(shape)
 

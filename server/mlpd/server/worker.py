@@ -15,12 +15,10 @@ from collections.abc import Callable
 from io import RawIOBase
 from pathlib import Path
 
-from threadpoolctl import threadpool_info, threadpool_limits
-
 from mlpd.core import training
 from mlpd.core.arrays import Device, DeviceUnavailable, open_device
 from mlpd.core.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
-from mlpd.core.data import DataError, Dataset, open_dataset
+from mlpd.core.data import DataError, open_dataset
 from mlpd.core.model import parameters_sha256, save_model
 from mlpd.server.records import (
     AttemptStarted,
@@ -36,6 +34,8 @@ from mlpd.server.records import (
     encode_frame,
 )
 from mlpd.server.tasks import CHECKPOINTS_KEPT, Order, Task
+import numpy as np
+from threadpoolctl import threadpool_info, threadpool_limits
 
 # Checkpoints may take at most this share of a run's time.
 _CHECKPOINT_TIME_SHARE = 0.02
@@ -57,9 +57,11 @@ def main() -> None:
     def send(frame: Frame) -> None:
         frames.write(encode_frame(frame))
 
+    last: Finished | Stopped | Failed
     try:
         device = open_device(task.spec.device)
-        with threadpool_limits(task.thread_count):
+        # What overflows is found as a loss or parameters that are not finite, and ends the run with a reason.
+        with threadpool_limits(task.thread_count), np.errstate(all="ignore"):
             last = _Attempt(task, device, send).run(orders)
         device.free()  # before the last word, which the server publishes
     except DeviceUnavailable as error:
@@ -82,7 +84,7 @@ class _Attempt:
         self._task = task
         self._send = send
         self._data = open_dataset(task.train_path)
-        self._validation: Dataset | None = task.validation_path and open_dataset(task.validation_path)
+        self._validation = open_dataset(task.validation_path) if task.validation_path else None
         self._saved = task.checkpoints
         self._state = self._restore(device)
         self._metrics_step = self._state.step

@@ -5,7 +5,6 @@ import sys
 
 import click
 import typer
-
 from mlpd.client.cli import datasets, inference, jobs, quickstart, serving
 from mlpd.client.errors import MlpdError
 

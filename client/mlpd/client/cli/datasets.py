@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-
 from mlpd.client.cli.output import SERVER, Json, Server, console, fields_of, print_json, table
 from mlpd.client.client import Client
 from mlpd.client.files import read_labelled

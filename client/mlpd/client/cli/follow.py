@@ -3,11 +3,10 @@
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn
-from rich.text import Text
-
 from mlpd.client.cli.output import console, state_of
 from mlpd.v1.trainer_service_pb2 import MessageLogged, MetricsRecorded, ProgressEvent, TrainingJob
+from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn
+from rich.text import Text
 
 # A run of many epochs prints about so many lines; the bar shows the rest.
 _LINES = 25

@@ -5,8 +5,17 @@ from typing import Annotated
 
 import numpy as np
 import typer
-
-from mlpd.client.cli.output import SERVER, Json, Server, console, evaluation_fields, fields_of, print_json, show_evaluation, table
+from mlpd.client.cli.output import (
+    SERVER,
+    Json,
+    Server,
+    console,
+    evaluation_fields,
+    fields_of,
+    print_json,
+    show_evaluation,
+    table,
+)
 from mlpd.client.client import Client, Prediction
 from mlpd.client.errors import InvalidRequest
 from mlpd.client.files import read_rows

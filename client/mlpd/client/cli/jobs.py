@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-
 from mlpd.client.cli import follow
 from mlpd.client.cli.output import (
     SERVER,
@@ -52,7 +51,9 @@ def train(
     weight_decay: Annotated[float | None, typer.Option(help="Decoupled weight decay.")] = None,
     schedule: Annotated[str | None, typer.Option(help="constant or cosine.")] = None,
     warmup_steps: Annotated[int | None, typer.Option(help="Of cosine.")] = None,
-    initializer: Annotated[str | None, typer.Option(help="he_normal, he_uniform, glorot_normal, glorot_uniform.")] = None,
+    initializer: Annotated[
+        str | None, typer.Option(help="he_normal, he_uniform, glorot_normal, glorot_uniform.")
+    ] = None,
     input_scale: Annotated[float | None, typer.Option(help="Factor of every input value.")] = None,
     seed: Annotated[int | None, typer.Option(help="Key of every random number.")] = None,
     device: Annotated[str | None, typer.Option(help="cpu or cuda.")] = None,

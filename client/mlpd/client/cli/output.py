@@ -7,12 +7,11 @@ import numpy as np
 import typer
 from google.protobuf.json_format import MessageToDict
 from google.protobuf.message import Message
+from mlpd.client.client import DEFAULT_ADDRESS, Evaluation
+from mlpd.v1.trainer_service_pb2 import TrainingJob
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
-
-from mlpd.client.client import DEFAULT_ADDRESS, Evaluation
-from mlpd.v1.trainer_service_pb2 import TrainingJob
 
 Server = Annotated[str, typer.Option("--server", envvar="MLPD_SERVER", help="Address of the server.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]

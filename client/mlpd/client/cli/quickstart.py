@@ -5,16 +5,15 @@ from importlib.resources import files
 
 import numpy as np
 import typer
-from numpy.typing import NDArray
-from rich.columns import Columns
-from rich.panel import Panel
-from rich.text import Text
-
 from mlpd.client.cli import follow
 from mlpd.client.cli.output import Json, console, evaluation_fields, print_json, show_evaluation
 from mlpd.client.client import Client, Prediction
 from mlpd.client.embedded import embedded_server
 from mlpd.client.recipes import training_spec
+from numpy.typing import NDArray
+from rich.columns import Columns
+from rich.panel import Panel
+from rich.text import Text
 
 _SHADES = " ░▒▓█"
 _NEXT = """

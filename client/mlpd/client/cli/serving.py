@@ -4,7 +4,6 @@ import os
 import sys
 
 import typer
-
 from mlpd.client.cli.output import SERVER, Json, Server, console, fields_of, print_json, table
 from mlpd.client.client import Client
 from mlpd.client.embedded import require_server
@@ -25,7 +24,8 @@ def info(server: Server = SERVER, as_json: Json = False) -> None:
         print_json(fields_of(answer))
         return
     console.print(
-        f"mlpd {answer.server_version} at {server}: {answer.running_job_count} running, {answer.queued_job_count} queued"
+        f"mlpd {answer.server_version} at {server}: "
+        f"{answer.running_job_count} running, {answer.queued_job_count} queued"
     )
     rows = table("device", "usable", "description")
     for device in answer.devices:
@@ -36,7 +36,7 @@ def info(server: Server = SERVER, as_json: Json = False) -> None:
 
 def register(app: typer.Typer) -> None:
     """Add the commands."""
-    app.command(
-        context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
-    )(serve)
+    app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []})(
+        serve
+    )
     app.command()(info)

@@ -17,9 +17,7 @@ class ModelService(ModelServiceServicer):
     def __init__(self, store: Store) -> None:
         self._store = store
 
-    async def GetModelVersion(
-        self, request: pb.GetModelVersionRequest, context: Context
-    ) -> pb.GetModelVersionResponse:
+    async def GetModelVersion(self, request: pb.GetModelVersionRequest, context: Context) -> pb.GetModelVersionResponse:
         """Read one version."""
         record = await self._store.model(*parse_model("name", request.name))
         return pb.GetModelVersionResponse(model_version=model_message(record))

@@ -2,9 +2,8 @@
 
 from collections.abc import AsyncIterator
 
-from google.protobuf.duration_pb2 import Duration
-
 import mlpd.v1.trainer_service_pb2 as pb
+from google.protobuf.duration_pb2 import Duration
 from mlpd.core.data import Dataset, open_dataset
 from mlpd.server.artifacts import DataDirectory
 from mlpd.server.devices import Devices
@@ -58,7 +57,7 @@ class TrainerService(TrainerServiceServicer):
             job = self._jobs.job_from(submission)
             message = job_message(job)
             for field in ("name", "state", "event_log_id", "create_time"):
-                message.ClearField(field)  # type: ignore[arg-type]
+                message.ClearField(field)
             return pb.TrainResponse(training_job=message)
         job, known = await self._jobs.submit(submission)
         return pb.TrainResponse(training_job=await self._message(job), deduplicated=known)
@@ -92,9 +91,7 @@ class TrainerService(TrainerServiceServicer):
                 f"this model has {class_count}",
             )
         dataset = await self._labelled_rows(request, record)
-        evaluation = await self._serving.evaluate(
-            record, dataset, include_confusion=request.include_confusion_matrix
-        )
+        evaluation = await self._serving.evaluate(record, dataset, include_confusion=request.include_confusion_matrix)
         counts = evaluation.counts
         return pb.EvaluateResponse(
             model=version_name(record.model_id, record.version),

@@ -1,0 +1,51 @@
+# Every target makes its own virtual environment; all it needs is Python 3.11 or newer, and make.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.complete
+
+.PHONY: help demo test check serve bench format generate clean
+
+help: ## Show this list.
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/'
+
+demo: $(STAMP) ## Train the reference network on MNIST, on a server of its own.
+	$(BIN)/mlpd quickstart
+
+test: $(STAMP) ## Run the tests.
+	$(BIN)/python -m pytest
+
+check: $(STAMP) ## Check format, style, types, architecture, protocol, generated code and containers.
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python tools/lint_proto.py
+	$(BIN)/python tools/generate_proto.py --check
+	$(BIN)/hadolint Dockerfile
+	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yml
+
+serve: $(STAMP) ## Start a server on 127.0.0.1:6573.
+	$(BIN)/mlpd serve
+
+bench: $(STAMP) ## Measure what the service adds to training, and how streams and calls get along.
+	env -u OPENBLAS_CORETYPE $(BIN)/python benchmarks/service_overhead.py
+	env -u OPENBLAS_CORETYPE $(BIN)/python benchmarks/open_streams.py
+	$(BIN)/python benchmarks/import_time.py
+
+format: $(STAMP) ## Format the code.
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+generate: $(STAMP) ## Generate the protobuf modules.
+	$(BIN)/python tools/generate_proto.py
+
+clean: ## Remove the virtual environment and what was built.
+	rm -rf $(VENV) build dist
+
+$(STAMP): pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "mlpd needs Python 3.11 or newer")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'
+	$(BIN)/python -m pip install --quiet --editable '.[server]' --group test --group check
+	touch $@

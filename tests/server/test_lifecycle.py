@@ -1,0 +1,137 @@
+"""The job's state machine, as pure functions."""
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mlpd.core.spec import ModelSpec, OptimizerSpec, ScheduleSpec, SgdSpec, TrainingSpec
+from mlpd.server import lifecycle
+from mlpd.server.errors import PreconditionFailed
+from mlpd.server.records import (
+    AttemptStarted,
+    CheckpointSaved,
+    Failed,
+    Failure,
+    Finished,
+    Job,
+    JobState,
+    MessageLogged,
+    MetricsRecorded,
+    Progress,
+    StateChanged,
+    Stopped,
+    decode_frame,
+    encode_frame,
+)
+from mlpd.server.tasks import Task
+
+SPEC = TrainingSpec(
+    ModelSpec((2, 2), "he_normal", 1.0), "datasets/a", "0", 1, 1, OptimizerSpec(SgdSpec()), ScheduleSpec(0.1), 0, "cpu", 1
+)
+JOB = Job("a", None, "", "a", "log", SPEC, JobState.QUEUED, Progress(0, 9, 0, 3), create_time=1)
+RUNNING = replace(JOB, state=JobState.RUNNING, attempt=1)
+SAVED = CheckpointSaved(3, "0", 1)
+FRAMES = [
+    AttemptStarted(0, "first", "cpu"),
+    MetricsRecorded("train", Progress(3, 9, 1, 3, 10.5, 2.25), 0.1, 1 / 3, 1e-3),
+    SAVED,
+    MessageLogged("WARNING", "line\nbreak \N{SNOWMAN}"),
+    Finished("a", "b"),
+    Failed(Failure("DataLoss", "R", "m")),
+    Stopped(3),
+]
+
+
+@pytest.mark.parametrize("frame", FRAMES)
+def test_a_frame_survives_the_pipe(frame):
+    line = encode_frame(frame)
+    assert line.count(b"\n") == 1
+    assert decode_frame(line.rstrip(b"\n")) == frame
+
+
+def test_success_publishes():
+    decision = lifecycle.report(RUNNING, 1, FRAMES[:3] + [Finished("file", "parameters")])
+    assert decision.job.state is JobState.SUCCEEDED
+    assert decision.publication.parameter_count == 6
+    assert decision.payloads[-1] == StateChanged(JobState.RUNNING, JobState.SUCCEEDED)
+    assert decision.job.progress.step == 3
+    assert decision.job.checkpoints == (SAVED,)
+
+
+@pytest.mark.parametrize(("state", "ends"), [(JobState.RUNNING, JobState.QUEUED), (JobState.CANCELLING, JobState.CANCELLED)])
+def test_a_stopped_worker_means_what_was_ordered(state, ends):
+    assert lifecycle.report(replace(RUNNING, state=state), 1, [Stopped(3)]).job.state is ends
+
+
+def test_a_late_report_of_an_earlier_attempt_changes_nothing():
+    later = replace(RUNNING, attempt=2)
+    for decision in (lifecycle.report(later, 1, FRAMES), lifecycle.lose(later, 1, "died"), lifecycle.fail(later, 1, Failure("", "", ""))):
+        assert decision == lifecycle.Decision(later)
+
+
+def test_a_worker_lost_three_times_without_progress_fails_the_job():
+    job = RUNNING
+    for attempt in (1, 2):
+        job = lifecycle.lose(job, attempt, "was killed by SIGKILL").job
+        assert job.state is JobState.QUEUED
+        job = lifecycle.start(job).job
+    job = lifecycle.lose(job, 3, "was killed by SIGKILL").job
+    assert (job.state, job.failure.reason) == (JobState.FAILED, "CRASH_LOOP")
+
+
+def test_a_new_checkpoint_forgives_earlier_crashes():
+    job = replace(RUNNING, crash_count=2)
+    assert lifecycle.report(job, 1, [SAVED]).job.crash_count == 0
+
+
+def test_only_the_newest_checkpoints_are_kept():
+    job = lifecycle.report(RUNNING, 1, [CheckpointSaved(step, "", 1) for step in (1, 2, 3)]).job
+    assert [saved.step for saved in job.checkpoints] == [3, 2]
+
+
+@pytest.mark.parametrize("state", [JobState.SUCCEEDED, JobState.FAILED])
+def test_an_ended_job_can_not_be_cancelled(state):
+    with pytest.raises(PreconditionFailed):
+        lifecycle.cancel(replace(JOB, state=state))
+
+
+def test_a_restart_requeues_what_ran_and_ends_what_was_being_cancelled():
+    assert lifecycle.recover(RUNNING).job.state is JobState.QUEUED
+    assert lifecycle.recover(replace(RUNNING, state=JobState.CANCELLING)).job.state is JobState.CANCELLED
+
+
+ACTIONS = {
+    "start": lifecycle.start,
+    "cancel": lifecycle.cancel,
+    "recover": lifecycle.recover,
+    "finish": lambda job: lifecycle.report(job, job.attempt, [Finished("", "")]),
+    "stop": lambda job: lifecycle.report(job, job.attempt, [Stopped(0)]),
+    "fail": lambda job: lifecycle.report(job, job.attempt, [FRAMES[5]]),
+    "lose": lambda job: lifecycle.lose(job, job.attempt, "died"),
+}
+
+
+@given(st.lists(st.sampled_from(sorted(ACTIONS))))
+def test_a_job_ends_at_most_once_and_every_transition_is_told(actions):
+    job, ends = JOB, 0
+    for action in actions:
+        before = job
+        try:
+            decision = ACTIONS[action](job)
+        except PreconditionFailed:
+            continue
+        job = decision.job
+        changes = [payload for payload in decision.payloads if isinstance(payload, StateChanged)]
+        assert [(change.from_state, change.to_state) for change in changes] == (
+            [] if job.state is before.state else [(before.state, job.state)]
+        )
+        ends += sum(change.to_state.terminal for change in changes)
+        assert before.state.terminal <= (job.state is before.state)
+    assert ends <= 1
+
+
+def test_a_task_survives_its_line(tmp_path):
+    task = Task("a", SPEC, "first", tmp_path / "x", None, tmp_path, tmp_path, (SAVED,), 0.5, 2)
+    assert Task.from_line(task.to_line()) == task

@@ -4,7 +4,21 @@ import numpy as np
 
 _CREATION = {"arange", "asarray", "empty", "empty_like", "zeros", "zeros_like"}
 _TYPES = {"float32", "float64", "int64"}
-_UFUNCS = {"absolute", "add", "greater", "divide", "equal", "exp", "log", "matmul", "maximum", "multiply", "sign", "sqrt", "subtract"}
+_UFUNCS = {
+    "absolute",
+    "add",
+    "greater",
+    "divide",
+    "equal",
+    "exp",
+    "log",
+    "matmul",
+    "maximum",
+    "multiply",
+    "sign",
+    "sqrt",
+    "subtract",
+}
 _REDUCTIONS = {"argmax", "max", "sum"}
 _KEYWORDS = {"dtype"}
 

@@ -89,8 +89,14 @@ def test_the_last_batch_of_an_epoch_may_be_smaller():
         (with_optimizer(AdamSpec(beta2=NAN)), "optimizer.adam.beta2 must be at least 0 and below 1, got nan"),
         (with_optimizer(AdamSpec(epsilon=0.0)), "optimizer.adam.epsilon must be finite and above 0, got 0.0"),
         (with_optimizer(SgdSpec(), -1.0), "optimizer.weight_decay must be finite and at least 0, got -1.0"),
-        (replace(SPEC, schedule=ScheduleSpec(0.0)), "schedule.learning_rate must be above 0 and at most 1e+09, got 0.0"),
-        (replace(SPEC, schedule=ScheduleSpec(INF)), "schedule.learning_rate must be above 0 and at most 1e+09, got inf"),
+        (
+            replace(SPEC, schedule=ScheduleSpec(0.0)),
+            "schedule.learning_rate must be above 0 and at most 1e+09, got 0.0",
+        ),
+        (
+            replace(SPEC, schedule=ScheduleSpec(INF)),
+            "schedule.learning_rate must be above 0 and at most 1e+09, got inf",
+        ),
         (with_warmup(50), "schedule.warmup_cosine.warmup_steps must be between 0 and 49, got 50"),
         (with_warmup(-1), "schedule.warmup_cosine.warmup_steps must be between 0 and 49, got -1"),
     ],

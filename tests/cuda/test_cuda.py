@@ -4,7 +4,6 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-
 from mlpd.core.arrays import Cpu, DeviceUnavailable, open_device
 from mlpd.core.data import Dataset
 from mlpd.core.metrics import evaluate

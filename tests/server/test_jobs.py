@@ -3,17 +3,17 @@
 import uuid
 from concurrent.futures import ThreadPoolExecutor
 
-import grpc
 import numpy as np
 import pytest
 from google.protobuf.duration_pb2 import Duration
 from grpc import StatusCode
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-
+from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from mlpd.v1 import dataset_service_pb2 as dataset_pb
 from mlpd.v1 import model_service_pb2 as model_pb
 from mlpd.v1 import trainer_service_pb2 as pb
 from mlpd.v1 import types_pb2 as types
+from safetensors.numpy import save
 
 from .conftest import refused, rings_spec, upload_messages
 
@@ -51,7 +51,11 @@ def test_the_log_tells_the_whole_story_once(stubs, model):
     events = stubs.events(name)
     assert [event.sequence for event in events] == list(range(1, len(events) + 1))
     states = [event.state_changed.to_state for event in events if event.HasField("state_changed")]
-    assert [pb.TrainingJob.State.Name(state) for state in states] == ["STATE_QUEUED", "STATE_RUNNING", "STATE_SUCCEEDED"]
+    assert [pb.TrainingJob.State.Name(state) for state in states] == [
+        "STATE_QUEUED",
+        "STATE_RUNNING",
+        "STATE_SUCCEEDED",
+    ]
     steps = [event.metrics_recorded.progress.step for event in events if event.HasField("metrics_recorded")]
     assert steps == [12 * (epoch + 1) for epoch in range(40)]
     assert events[-1].state_changed.model_version == model
@@ -188,7 +192,14 @@ def test_many_followers_each_get_every_event(stubs, long_job):
 def test_the_same_rows_in_any_type_get_the_same_answer(stubs, model):
     rows = np.array([[0, 1], [2, 3], [200, 100]])
     answers = []
-    for name, dtype in (("UINT8", "u1"), ("INT32", "<i4"), ("INT64", "<i8"), ("FP16", "<f2"), ("FP32", "<f4"), ("FP64", "<f8")):
+    for name, dtype in (
+        ("UINT8", "u1"),
+        ("INT32", "<i4"),
+        ("INT64", "<i8"),
+        ("FP16", "<f2"),
+        ("FP32", "<f4"),
+        ("FP64", "<f8"),
+    ):
         tensor = types.Tensor(
             data_type=types.DataType.Value(f"DATA_TYPE_{name}"), shape=rows.shape, data=rows.astype(dtype).tobytes()
         )
@@ -203,8 +214,6 @@ def test_the_same_rows_in_any_type_get_the_same_answer(stubs, model):
 
 
 def test_the_same_content_is_stored_once(stubs, rings):
-    from safetensors.numpy import save
-
     content = save({"inputs": rings[0], "labels": rings[1]})
     header_only = list(upload_messages("rings-again", content))[:1]
     answer = stubs.datasets.UploadDataset(iter(header_only))
@@ -233,12 +242,13 @@ def test_lists_come_in_pages(stubs, model):
 def test_health_and_reflection_answer(stubs):
     health = health_pb2_grpc.HealthStub(stubs.channel)
     for service in ("", "mlpd.v1.TrainerService", "mlpd.v1.DatasetService", "mlpd.v1.ModelService"):
-        assert health.Check(health_pb2.HealthCheckRequest(service=service)).status == health_pb2.HealthCheckResponse.SERVING
-    from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
-
+        assert (
+            health.Check(health_pb2.HealthCheckRequest(service=service)).status
+            == health_pb2.HealthCheckResponse.SERVING
+        )
     reflection = reflection_pb2_grpc.ServerReflectionStub(stubs.channel)
     request = reflection_pb2.ServerReflectionRequest(list_services="")
     answer = next(reflection.ServerReflectionInfo(iter([request])))
-    assert {"mlpd.v1.TrainerService", "grpc.health.v1.Health"} <= {s.name for s in answer.list_services_response.service}
-
-
+    assert {"mlpd.v1.TrainerService", "grpc.health.v1.Health"} <= {
+        s.name for s in answer.list_services_response.service
+    }

@@ -5,7 +5,6 @@ from dataclasses import replace
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
 from mlpd.core.spec import ModelSpec, OptimizerSpec, ScheduleSpec, SgdSpec, TrainingSpec
 from mlpd.server import lifecycle
 from mlpd.server.errors import PreconditionFailed
@@ -28,7 +27,16 @@ from mlpd.server.records import (
 from mlpd.server.tasks import Task
 
 SPEC = TrainingSpec(
-    ModelSpec((2, 2), "he_normal", 1.0), "datasets/a", "0", 1, 1, OptimizerSpec(SgdSpec()), ScheduleSpec(0.1), 0, "cpu", 1
+    ModelSpec((2, 2), "he_normal", 1.0),
+    "datasets/a",
+    "0",
+    1,
+    1,
+    OptimizerSpec(SgdSpec()),
+    ScheduleSpec(0.1),
+    0,
+    "cpu",
+    1,
 )
 JOB = Job("a", None, "", "a", "log", SPEC, JobState.QUEUED, Progress(0, 9, 0, 3), create_time=1)
 RUNNING = replace(JOB, state=JobState.RUNNING, attempt=1)
@@ -52,7 +60,7 @@ def test_a_frame_survives_the_pipe(frame):
 
 
 def test_success_publishes():
-    decision = lifecycle.report(RUNNING, 1, FRAMES[:3] + [Finished("file", "parameters")])
+    decision = lifecycle.report(RUNNING, 1, [*FRAMES[:3], Finished("file", "parameters")])
     assert decision.job.state is JobState.SUCCEEDED
     assert decision.publication.parameter_count == 6
     assert decision.payloads[-1] == StateChanged(JobState.RUNNING, JobState.SUCCEEDED)
@@ -60,14 +68,20 @@ def test_success_publishes():
     assert decision.job.checkpoints == (SAVED,)
 
 
-@pytest.mark.parametrize(("state", "ends"), [(JobState.RUNNING, JobState.QUEUED), (JobState.CANCELLING, JobState.CANCELLED)])
+@pytest.mark.parametrize(
+    ("state", "ends"), [(JobState.RUNNING, JobState.QUEUED), (JobState.CANCELLING, JobState.CANCELLED)]
+)
 def test_a_stopped_worker_means_what_was_ordered(state, ends):
     assert lifecycle.report(replace(RUNNING, state=state), 1, [Stopped(3)]).job.state is ends
 
 
 def test_a_late_report_of_an_earlier_attempt_changes_nothing():
     later = replace(RUNNING, attempt=2)
-    for decision in (lifecycle.report(later, 1, FRAMES), lifecycle.lose(later, 1, "died"), lifecycle.fail(later, 1, Failure("", "", ""))):
+    for decision in (
+        lifecycle.report(later, 1, FRAMES),
+        lifecycle.lose(later, 1, "died"),
+        lifecycle.fail(later, 1, Failure("", "", "")),
+    ):
         assert decision == lifecycle.Decision(later)
 
 
@@ -108,7 +122,7 @@ ACTIONS = {
     "recover": lifecycle.recover,
     "finish": lambda job: lifecycle.report(job, job.attempt, [Finished("", "")]),
     "stop": lambda job: lifecycle.report(job, job.attempt, [Stopped(0)]),
-    "fail": lambda job: lifecycle.report(job, job.attempt, [FRAMES[5]]),
+    "fail": lambda job: lifecycle.report(job, job.attempt, [Failed(Failure("DataLoss", "R", "m"))]),
     "lose": lambda job: lifecycle.lose(job, job.attempt, "died"),
 }
 

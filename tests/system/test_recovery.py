@@ -1,13 +1,14 @@
 """Real processes, killed: nothing acknowledged is lost, and a resumed run gives the same bits."""
 
+import json
 import os
 import signal
+import sqlite3
 import threading
 import time
 from pathlib import Path
 
 import pytest
-
 from mlpd.client import Client, JobFailed, MlpdError, training_spec
 from mlpd.v1 import trainer_service_pb2 as pb
 
@@ -81,7 +82,9 @@ def test_a_job_survives_kill_9_of_the_server_and_its_follower_notices_nothing(st
         ended = client.wait(job)
         digest = client.model(ended.model_version).parameters_sha256
     assert [event.sequence for event in events] == list(range(1, len(events) + 1))
-    assert [e.attempt_started.reason for e in events if e.HasField("attempt_started")] == ["first"] + ["server_restart"] * 3
+    assert [e.attempt_started.reason for e in events if e.HasField("attempt_started")] == ["first"] + [
+        "server_restart"
+    ] * 3
     assert all(e.attempt_started.resume_step > 0 for e in events if e.attempt_started.reason == "server_restart")
     assert (facts(events), digest) == undisturbed
 
@@ -191,7 +194,10 @@ def test_a_damaged_database_is_refused_and_left_alone(start_server, capfd):
 def test_a_client_without_a_server_says_so(start_server):
     server = start_server()
     server.kill()
-    with Client(server.address, timeout_seconds=5) as client, pytest.raises(MlpdError, match="no mlpd server answers at"):
+    with (
+        Client(server.address, timeout_seconds=5) as client,
+        pytest.raises(MlpdError, match="no mlpd server answers at"),
+    ):
         client.server_info  # noqa: B018
 
 
@@ -228,9 +234,6 @@ def _alive(pid: int) -> bool:
 
 
 def _alter_logged_loss(data_directory: Path, job_id: str) -> None:
-    import json
-    import sqlite3
-
     with sqlite3.connect(data_directory / "mlpd.sqlite3") as connection:
         query = "SELECT sequence, payload FROM events WHERE job_id = ? AND step IS NOT NULL ORDER BY sequence LIMIT 1"
         sequence, payload = connection.execute(query, (job_id,)).fetchone()

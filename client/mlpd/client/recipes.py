@@ -27,7 +27,6 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
         "optimizer": "adam",
         "learning_rate": 0.001,
         "schedule": "cosine",
-        "warmup_steps": 100,
         "seed": 0,
     },
 }

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from io import RawIOBase
 from pathlib import Path
 
+import numpy as np
 from mlpd.core import training
 from mlpd.core.arrays import Device, DeviceUnavailable, open_device
 from mlpd.core.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
@@ -34,7 +35,6 @@ from mlpd.server.records import (
     encode_frame,
 )
 from mlpd.server.tasks import CHECKPOINTS_KEPT, Order, Task
-import numpy as np
 from threadpoolctl import threadpool_info, threadpool_limits
 
 # Checkpoints may take at most this share of a run's time.

@@ -3,7 +3,6 @@
 import json
 import sys
 
-import click
 import typer
 from mlpd.client.cli import datasets, inference, jobs, quickstart, serving
 from mlpd.client.errors import MlpdError
@@ -24,19 +23,10 @@ app.add_typer(datasets.app, name="datasets")
 def main() -> None:
     """Run the command line and exit: 0 done, 1 failed with one sentence, 2 wrong usage, 130 interrupted."""
     try:
-        status = app(standalone_mode=False)
+        app()
     except MlpdError as error:
         if "--json" in sys.argv:
             print(json.dumps({"error": {"message": error.message, "reason": error.reason, "fields": error.fields}}))
         else:
             print(f"mlpd: {error.message}", file=sys.stderr)
-        status = 1
-    except click.ClickException as error:
-        error.show()
-        status = error.exit_code
-    except (KeyboardInterrupt, click.Abort):
-        status = 130
-    except BrokenPipeError:
-        sys.stderr.close()  # whoever read our output has left; nobody wants to hear of it
-        status = 1
-    sys.exit(status if isinstance(status, int) else 0)
+        sys.exit(1)

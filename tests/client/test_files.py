@@ -1,0 +1,73 @@
+"""A user's files: what is read, and the sentence for what is not."""
+
+import numpy as np
+import pytest
+from mlpd.client import InvalidRequest
+from mlpd.client.files import read_labelled, read_rows
+
+
+@pytest.mark.parametrize(
+    ("text", "column"),
+    [
+        ("1,2,0\n3,4,1\n", "-1"),
+        ("1,2,0\n3,4,1\n", "2"),
+        ("\ufeffa,b,label\n1,2,0\n3,4,1\n", "label"),
+        ("a,b,label\r\n1,2,0\r\n\r\n3,4,1", "-1"),
+        ("label,a,b\n0,1,2\n1,3,4\n", "0"),
+        ('"1","2",0\n3,4,1\n', "-1"),
+    ],
+)
+def test_csv_with_and_without_a_header(tmp_path, text, column):
+    path = tmp_path / "a.csv"
+    path.write_bytes(text.encode())
+    inputs, labels = read_labelled(path, column)
+    assert inputs.tolist() == [[1, 2], [3, 4]]
+    assert labels.tolist() == [0, 1]
+
+
+@pytest.mark.parametrize(
+    ("content", "column", "sentence"),
+    [
+        (b"", "-1", "a.csv must hold at least one row of numbers, got none"),
+        (b"a,b\n", "-1", "a.csv must hold at least one row of numbers, got none"),
+        (b"1,2\n3\n", "-1", "a.csv, line 2, must have 2 cells as the first line, got 1"),
+        (b"1,2\n3,x\n", "-1", "a.csv, line 2, column 2, must be a number, got 'x'"),
+        (b"1,2\n3,1,5\n", "-1", "a.csv, line 2, must have 2 cells as the first line, got 3"),
+        (b"1,2\n\x00,3\n", "-1", "a.csv"),
+        (b"\xff\xfe1,2\n", "-1", "can't be read as CSV in UTF-8"),
+        (b"1,2\n", "3", "label_column must be between -2 and 1 in a.csv, got 3"),
+        (b"1,2\n", "y", "label_column must be a number: the file has no header, got y"),
+        (b"a,b\n1,2\n", "y", "label_column must be one of a, b, got y"),
+        (b"1\n2\n", "-1", "label_column must be between"),
+    ],
+)
+def test_csv_that_does_not_fit_gets_one_sentence(tmp_path, content, column, sentence):
+    path = tmp_path / "a.csv"
+    path.write_bytes(content)
+    with pytest.raises(InvalidRequest) as caught:
+        read_labelled(path, column)
+    assert sentence in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("names", [("inputs", "labels"), ("x", "y"), ("data", "target")])
+def test_npz_by_its_usual_names(tmp_path, names):
+    path = tmp_path / "a.npz"
+    np.savez(path, **dict(zip(names, (np.ones((2, 3)), np.array([0, 1])), strict=True)))
+    inputs, labels = read_labelled(path)
+    assert (inputs.shape, labels.tolist()) == ((2, 3), [0, 1])
+    assert read_rows(path).shape == (2, 3)
+
+
+def test_files_that_are_something_else(tmp_path):
+    np.savez(tmp_path / "other.npz", a=np.ones(1))
+    np.savez(tmp_path / "pickle.npz", x=np.array([{}], dtype=object), y=np.ones(1))
+    (tmp_path / "text.npz").write_text("no archive")
+    (tmp_path / "text.npy").write_text("no array")
+    np.save(tmp_path / "object.npy", np.array([{}], dtype=object))
+    for name in ("other.npz", "pickle.npz", "text.npz", "missing.npz", "missing.csv", "a.parquet", "none"):
+        with pytest.raises(InvalidRequest):
+            read_labelled(tmp_path / name)
+    for name in ("text.npy", "object.npy", "missing.npy", "a.parquet"):
+        with pytest.raises(InvalidRequest):
+            read_rows(tmp_path / name)

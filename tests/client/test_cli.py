@@ -165,6 +165,10 @@ def test_bad_input_gets_one_sentence(server, arguments, sentence):
     assert sentence in json.loads(done.stdout)["error"]["message"]
 
 
+def test_the_version_is_told():
+    assert mlpd("--version").stdout.startswith("mlpd 0.")
+
+
 def test_wrong_usage_exits_with_2():
     assert mlpd("no-such-command").returncode == 2
     assert mlpd("train", "--no-such-flag").returncode == 2

@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from mlpd.core.arrays import Cpu
-from mlpd.core.checkpoint import load_checkpoint, save_checkpoint
+from mlpd.core.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 from mlpd.core.data import Dataset
 from mlpd.core.spec import AdamSpec, ModelSpec, OptimizerSpec, ScheduleSpec, SgdSpec, TrainingSpec
 from mlpd.core.training import Diverged, MetricsRecorded, StepEnded, TrainingState, train
@@ -80,7 +80,7 @@ def test_a_run_resumed_after_any_step_repeats_the_rest_bit_for_bit(spec, tmp_pat
 
 def test_a_checkpoint_of_another_spec_is_refused():
     checkpoint = TrainingState.initial(Cpu(), SPEC, ROWS).checkpoint()
-    with pytest.raises(ValueError, match="must be of spec"):
+    with pytest.raises(CheckpointError, match="must be of spec"):
         TrainingState.restore(Cpu(), replace(SPEC, seed=6), ROWS, checkpoint)
 
 

@@ -266,7 +266,15 @@ def test_a_body_that_is_not_the_request(stubs, body, code):
     assert caught.value.code().name == code
 
 
-def test_a_field_from_the_future_is_ignored(stubs, model):
+def test_train_refuses_a_field_from_the_future_rather_than_train_something_else(stubs):
+    spec = rings_spec().SerializeToString() + b"\xf8\x7f\x01"
+    request = pb.TrainRequest(spec=pb.TrainingSpec.FromString(spec))
+    refusal = refused(stubs.trainer.Train, request)
+    assert (refusal.code, refusal.fields) == (StatusCode.INVALID_ARGUMENT, ["spec.2047"])
+    assert refusal.message == "spec must have only fields this server knows, got number 2047"
+
+
+def test_elsewhere_a_field_from_the_future_is_ignored(stubs, model):
     name = f"trainingJobs/{model.split('/')[1]}"
     body = pb.GetTrainingJobRequest(name=name).SerializeToString() + b"\xf8\x7f\x01"
     answer = stubs.channel.unary_unary("/mlpd.v1.TrainerService/GetTrainingJob")(body)

@@ -148,7 +148,7 @@ class Client:
         give_up_time = time.monotonic() + reconnect_timeout_seconds
         delay_seconds = _FIRST_DELAY_SECONDS
         while True:
-            stream = self._trainer.StreamProgress(request, wait_for_ready=False)
+            stream = self._trainer.StreamProgress(request)
             try:
                 for item in stream:
                     give_up_time = time.monotonic() + reconnect_timeout_seconds

@@ -6,7 +6,7 @@ from math import isfinite
 
 import numpy as np
 from mlpd.core.arrays import Array, Device
-from mlpd.core.checkpoint import Checkpoint, Counters
+from mlpd.core.checkpoint import Checkpoint, CheckpointError, Counters
 from mlpd.core.data import Dataset
 from mlpd.core.losses import OneHot, SoftmaxCrossEntropy
 from mlpd.core.metrics import evaluate
@@ -87,10 +87,10 @@ class TrainingState:
 
     @classmethod
     def restore(cls, device: Device, spec: TrainingSpec, row_count: int, checkpoint: Checkpoint) -> "TrainingState":
-        """Return the state that `checkpoint` gave; raises `ValueError` for a checkpoint of another spec."""
+        """Return the state that `checkpoint` gave; raises `CheckpointError` for one of another spec."""
         counters = checkpoint.counters
         if counters.spec_digest != spec.digest:
-            raise ValueError(f"the checkpoint must be of spec {spec.digest}, got {counters.spec_digest}")
+            raise CheckpointError(f"the checkpoint must be of spec {spec.digest}, got {counters.spec_digest}")
         state = cls(device, spec, row_count, device.from_host(checkpoint.vectors["parameters"].copy()))
         for name, vector in state._optimizer.state.items():
             vector[...] = device.from_host(checkpoint.vectors[name])

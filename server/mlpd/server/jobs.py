@@ -104,6 +104,7 @@ class Jobs:
         for job in await self._store.jobs_in(JobState.RUNNING, JobState.CANCELLING):
             recovered = await self._store.change_job(job.id, lifecycle.recover)
             _logger.info("job recovered", job=job.id, state=recovered.state, step=recovered.progress.step)
+            await self._clean_up(recovered)
 
     async def run(self) -> None:
         """Start queued jobs, oldest first, for as long as the server lives."""
@@ -111,11 +112,9 @@ class Jobs:
         while True:
             await self._work_waits.wait()
             self._work_waits.clear()
-            free = self._limits.running_jobs - len(self._attempts)
-            if self._draining or free <= 0:
-                continue
             queued = await self._store.jobs_in(JobState.QUEUED)
-            for job in [job for job in queued if job.id not in self._attempts][:free]:
+            free = 0 if self._draining else self._limits.running_jobs - len(self._attempts)
+            for job in [job for job in queued if job.id not in self._attempts][: max(free, 0)]:
                 task = asyncio.create_task(self._attempt(job.id))
                 self._attempts[job.id] = task
                 task.add_done_callback(partial(self._ended, job.id))
@@ -159,8 +158,12 @@ class Jobs:
         else:
             job = await self._store.change_job(job_id, lambda now: lifecycle.lose(now, attempt, how))
         log.info("attempt ended", state=job.state, step=job.progress.step, failure=job.failure and job.failure.reason)
+        await self._clean_up(job)
+
+    async def _clean_up(self, job: Job) -> None:
+        """Remove the checkpoints of a job that needs none; a failed one keeps its last finite state."""
         if job.state in (JobState.SUCCEEDED, JobState.CANCELLED):
-            await asyncio.to_thread(self._directory.remove_job, job_id)
+            await asyncio.to_thread(self._directory.remove_job, job.id)
 
     async def _run_worker(self, job: Job) -> str:
         async with self._executor.start(self._task(job)) as worker:

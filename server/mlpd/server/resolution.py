@@ -5,6 +5,8 @@ import secrets
 from collections.abc import Callable
 from typing import TypeVar
 
+from google.protobuf.message import Message
+from google.protobuf.unknown_fields import UnknownFieldSet
 from mlpd.core.spec import AdamSpec, ModelSpec, OptimizerSpec, ScheduleSpec, SgdSpec, TrainingSpec, find_violations
 from mlpd.server.devices import Devices
 from mlpd.server.errors import FieldViolation, InvalidRequest, PreconditionFailed
@@ -42,6 +44,7 @@ async def resolve(request: trainer.TrainRequest, store: Store, devices: Devices)
     `PreconditionFailed` for a device that can't be used.
     """
     check = _Violations()
+    check.unknown_fields("", request)
     request_id = check(lambda: check_request_id(request.request_id)) if request.request_id else None
     job_id = check(lambda: check_id("training_job_id", request.training_job_id)) if request.training_job_id else None
     model_id = check(lambda: check_id("model_id", request.model_id)) if request.model_id else None
@@ -85,6 +88,16 @@ class _Violations:
             self.add("spec.device", f"spec.device must be a known one, got {spec.device}")
         if not spec.optimizer.WhichOneof("kind"):
             self.add("spec.optimizer", "spec.optimizer must say sgd or adam, got neither")
+
+    def unknown_fields(self, path: str, message: Message) -> None:
+        """Look for what a newer client asks for: to train without it would be to train something else."""
+        for unknown in UnknownFieldSet(message):  # type: ignore[attr-defined]  # the stubs lack it
+            where = path.rstrip(".") or "the request"
+            text = f"{where} must have only fields this server knows, got number {unknown.field_number}"
+            self.add(f"{path}{unknown.field_number}", text)
+        for field, value in message.ListFields():
+            if field.message_type:
+                self.unknown_fields(f"{path}{field.name}.", value)
 
     def finish(self) -> None:
         if self._violations:

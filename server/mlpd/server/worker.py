@@ -113,10 +113,9 @@ class _Attempt:
         for saved in self._task.checkpoints:
             try:
                 checkpoint = load_checkpoint(self._path(saved.step), saved.sha256)
+                return training.TrainingState.restore(device, spec, row_count, checkpoint)
             except (CheckpointError, OSError) as error:
                 self._send(MessageLogged("WARNING", f"the checkpoint of step {saved.step} is unusable: {error}"))
-            else:
-                return training.TrainingState.restore(device, spec, row_count, checkpoint)
         return training.TrainingState.initial(device, spec, row_count)
 
     def _timed(self, event: training.MetricsRecorded) -> MetricsRecorded:

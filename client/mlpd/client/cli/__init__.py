@@ -2,6 +2,8 @@
 
 import json
 import sys
+from importlib.metadata import version
+from typing import Annotated
 
 import typer
 from mlpd.client.cli import datasets, inference, jobs, quickstart, serving
@@ -15,6 +17,23 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"mlpd {version('mlpd')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    _version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Take the options that stand before a command."""
+
+
 for module in (quickstart, serving, jobs, inference):
     module.register(app)
 app.add_typer(datasets.app, name="datasets")

@@ -41,6 +41,7 @@ class DataDirectory:
         shutil.rmtree(self._temporary, ignore_errors=True)
         for folder in (self._temporary, self.root / "datasets", self.root / "models", self.root / "jobs"):
             folder.mkdir(exist_ok=True)
+        sync_directory(self.root)
 
     @property
     def database(self) -> Path:
@@ -68,6 +69,7 @@ class DataDirectory:
         """Return a job's own folder, for its checkpoints; made if missing."""
         folder = self.root / "jobs" / job_id
         folder.mkdir(exist_ok=True)
+        sync_directory(folder.parent)
         return folder
 
     def remove_job(self, job_id: str) -> None:

@@ -20,6 +20,7 @@ from mlpd.core import training
 from mlpd.core.arrays import Device, DeviceUnavailable, open_device
 from mlpd.core.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 from mlpd.core.data import DataError, open_dataset
+from mlpd.core.files import sync_directory
 from mlpd.core.model import parameters_sha256, save_model
 from mlpd.server.records import (
     AttemptStarted,
@@ -153,6 +154,7 @@ class _Attempt:
         provenance = {"training_job": self._task.job_id, "spec_digest": self._task.spec.digest}
         digest = save_model(partial, model, provenance)
         partial.replace(self._task.models_directory / f"{digest.sha256}.safetensors")
+        sync_directory(self._task.models_directory)
         return Finished(digest.sha256, parameters_sha256(model.parameters))
 
     def _path(self, step: int) -> Path:

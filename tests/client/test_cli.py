@@ -7,6 +7,7 @@ import sys
 import numpy as np
 import pytest
 from sklearn.datasets import load_digits
+from sklearn.model_selection import train_test_split
 
 from ..conftest import ENVIRONMENT
 
@@ -75,19 +76,30 @@ def test_train_waits_and_tells_everything_in_one_object(trained):
 
 
 def test_digits_from_a_csv_by_the_command_line_alone(server, tmp_path):
-    digits = load_digits()
-    np.savetxt(tmp_path / "digits.csv", np.column_stack([digits.data, digits.target]), fmt="%d", delimiter=",")
-    np.savetxt(tmp_path / "rows.csv", digits.data[:5], fmt="%d", delimiter=",")
-    answer("datasets", "add", "cli-digits", tmp_path / "digits.csv", server=server)
+    x, test_x, y, test_y = train_test_split(*load_digits(return_X_y=True), random_state=0)
+    for name, table in {"train": [x, y], "test": [test_x, test_y], "rows": [test_x[:5]]}.items():
+        np.savetxt(tmp_path / f"{name}.csv", np.column_stack(table), fmt="%d", delimiter=",")
+    for name in ("train", "test"):
+        answer("datasets", "add", f"cli-digits-{name}", tmp_path / f"{name}.csv", server=server)
     (tmp_path / "digits.toml").write_text(
-        'layer_sizes = [64, 64, 10]\ntrain_dataset = "cli-digits"\ntest_dataset = "cli-digits"\nbatch_size = 32\nepoch_count = 30\n'
-        'optimizer = "adam"\nlearning_rate = 0.003\nschedule = "cosine"\ninput_scale = 0.0625\nseed = 0\nmodel_id = "cli-digits"\n'
+        """
+        train_dataset = "cli-digits-train"
+        test_dataset = "cli-digits-test"
+        model_id = "cli-digits"
+        layer_sizes = [64, 64, 10]
+        batch_size = 32
+        epoch_count = 30
+        optimizer = "adam"
+        learning_rate = 0.003
+        input_scale = 0.0625
+        seed = 0
+        """
     )
     result = answer("train", "--config", tmp_path / "digits.toml", "--wait", server=server)
     assert result["test_accuracy"] >= 0.96
-    assert answer("evaluate", "cli-digits", "cli-digits", server=server)["accuracy"] == result["test_accuracy"]
+    assert answer("evaluate", "cli-digits", "cli-digits-test", server=server)["accuracy"] == result["test_accuracy"]
     prediction = answer("predict", "cli-digits", tmp_path / "rows.csv", "--output", tmp_path / "out.csv", server=server)
-    assert prediction["classes"] == digits.target[:5].tolist()
+    assert prediction["classes"] == test_y[:5].tolist()
     assert np.loadtxt(tmp_path / "out.csv", delimiter=",", skiprows=1)[:, 0].tolist() == prediction["classes"]
 
 

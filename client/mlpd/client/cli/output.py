@@ -1,7 +1,8 @@
 """What commands share: their common options, and how results are shown."""
 
 import json
-from typing import Annotated, Any
+import sys
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import typer
@@ -17,7 +18,8 @@ Server = Annotated[str, typer.Option("--server", envvar="MLPD_SERVER", help="Add
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
 SERVER = DEFAULT_ADDRESS
 
-console = Console(highlight=False)
+# What is not read on a terminal must not be cut to the width of one.
+console = Console(highlight=False, width=None if sys.stdout.isatty() else 160)
 
 
 def print_json(result: dict[str, Any]) -> None:
@@ -39,7 +41,8 @@ def table(*columns: str) -> Table:
     """Return an empty table whose columns after the first are right-aligned when they end in "#"."""
     result = Table(box=None, pad_edge=False, header_style="bold")
     for column in columns:
-        result.add_column(column.removesuffix("#"), justify="right" if column.endswith("#") else "left", no_wrap=True)
+        justify: Literal["left", "right"] = "right" if column.endswith("#") else "left"
+        result.add_column(column.removesuffix("#"), justify=justify, overflow="fold")
     return result
 
 

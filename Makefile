@@ -28,6 +28,7 @@ check: $(STAMP) ## Check format, style, types, architecture, protocol, generated
 serve: $(STAMP) ## Start a server on 127.0.0.1:6573.
 	$(BIN)/mlpd serve
 
+# Where the environment names a BLAS kernel, the machine's own is measured all the same.
 bench: $(STAMP) ## Measure what the service adds to training, and how streams and calls get along.
 	env -u OPENBLAS_CORETYPE $(BIN)/python benchmarks/service_overhead.py
 	env -u OPENBLAS_CORETYPE $(BIN)/python benchmarks/open_streams.py

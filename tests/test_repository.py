@@ -3,9 +3,13 @@
 import re
 import subprocess
 import sys
-import tomllib
+import zipfile
+from email.parser import Parser
+from pathlib import Path
 
-from .conftest import ENVIRONMENT, ROOT
+import pytest
+
+from .conftest import ENVIRONMENT, ROOT, SOURCE_ROOTS
 
 
 def test_the_generated_modules_are_fresh():
@@ -28,13 +32,33 @@ def test_the_example_in_the_readme_runs_as_printed(server):
     assert predicted.strip("[") == true.strip("]")
 
 
-def test_the_base_install_pulls_no_server_dependency():
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    base, server = (
-        {re.split(r"[<>=\[]", line)[0] for line in lines}
-        for lines in (project["dependencies"], project["optional-dependencies"]["server"])
-    )
-    assert not base & server
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("wheel")
+    command = [sys.executable, "-m", "hatchling", "build", "--target", "wheel", "--directory", str(folder)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    (path,) = folder.glob("*.whl")
+    with zipfile.ZipFile(path) as archive:
+        yield archive
+
+
+def test_the_wheel_holds_the_four_source_roots_and_nothing_else(wheel):
+    packaged = {name for name in wheel.namelist() if ".dist-info/" not in name}
+    assert packaged == {
+        str(path.relative_to(root))
+        for root in map(Path, SOURCE_ROOTS)
+        for path in (root / "mlpd").rglob("*")
+        if path.is_file() and "__pycache__" not in path.parts
+    }
+    assert "mlpd/__init__.py" not in packaged  # mlpd is a namespace package
+    assert {f"mlpd/{portion}/py.typed" for portion in ("core", "server", "client", "v1")} <= packaged
+
+
+def test_the_base_install_pulls_no_server_dependency(wheel):
+    (metadata,) = (name for name in wheel.namelist() if name.endswith(".dist-info/METADATA"))
+    required = Parser().parsestr(wheel.read(metadata).decode()).get_all("Requires-Dist", [])
+    base = {re.split(r"[<>=]", line)[0] for line in required if "extra ==" not in line}
     assert base == {"googleapis-common-protos", "grpcio", "numpy", "protobuf", "rich", "safetensors", "typer"}
 
 

@@ -3,8 +3,7 @@
 Usage: python tools/generate_proto.py [--check]
 """
 
-import filecmp
-import shutil
+import argparse
 import subprocess
 import sys
 import sysconfig
@@ -15,43 +14,40 @@ PROTO = Path(__file__).resolve().parent.parent / "proto"
 SITE_PACKAGES = sysconfig.get_path("purelib")  # holds google/rpc/*.proto
 
 
-def generate(output: Path) -> list[Path]:
-    """Write the generated files below ``output`` and return their paths relative to it."""
+def read(root: Path) -> dict[str, bytes]:
+    """Return the content of every generated file below ``root``, by its path there."""
+    return {str(path.relative_to(root)): path.read_bytes() for path in root.glob("mlpd/v1/*_pb2*.py*")}
+
+
+def generate() -> dict[str, bytes]:
+    """Return what the .proto files give; exit with the compiler's message where they do not compile."""
     scripts = Path(sysconfig.get_path("scripts"))
-    sources = sorted(PROTO.glob("mlpd/v1/*.proto"))
     plugins = [f"--plugin={name}={scripts / name}" for name in ("protoc-gen-mypy", "protoc-gen-mypy_grpc")]
-    outputs = [f"--{kind}_out={output}" for kind in ("python", "grpc_python", "mypy", "mypy_grpc")]
-    command = [sys.executable, "-m", "grpc_tools.protoc", f"-I{PROTO}", f"-I{SITE_PACKAGES}", *plugins, *outputs]
-    done = subprocess.run([*command, *map(str, sources)], capture_output=True, text=True, check=False)
-    if done.returncode:
-        sys.exit(done.stderr)
-    return [
-        path.relative_to(output) for path in sorted(output.glob("mlpd/v1/*_pb2*.py*")) if path.suffix in (".py", ".pyi")
-    ]
-
-
-def stale() -> list[str]:
-    """Return the checked-in files that differ from freshly generated ones, are missing, or are left over."""
+    sources = [str(path) for path in sorted(PROTO.glob("mlpd/v1/*.proto"))]
     with tempfile.TemporaryDirectory() as scratch:
-        fresh = generate(Path(scratch))
-        differ = [path for path in fresh if not _same(Path(scratch) / path, PROTO / path)]
-    known = {path.relative_to(PROTO) for path in PROTO.glob("mlpd/v1/*_pb2*.py*") if path.suffix in (".py", ".pyi")}
-    return sorted(str(path) for path in {*differ, *(known - set(fresh))})
-
-
-def _same(one: Path, other: Path) -> bool:
-    return other.exists() and filecmp.cmp(one, other, shallow=False)
+        outputs = [f"--{kind}_out={scratch}" for kind in ("python", "grpc_python", "mypy", "mypy_grpc")]
+        command = [sys.executable, "-m", "grpc_tools.protoc", f"-I{PROTO}", f"-I{SITE_PACKAGES}", *plugins, *outputs]
+        done = subprocess.run([*command, *sources], capture_output=True, text=True, check=False)
+        if done.returncode:
+            sys.exit(done.stderr)
+        return read(Path(scratch))
 
 
 def main() -> None:
     """Generate, or check."""
-    if sys.argv[1:] == ["--check"]:
-        if files := stale():
-            sys.exit(f"stale generated files, run tools/generate_proto.py: {', '.join(files)}")
-        return
-    with tempfile.TemporaryDirectory() as scratch:
-        for path in generate(Path(scratch)):
-            shutil.copy(Path(scratch) / path, PROTO / path)
+    parser = argparse.ArgumentParser(description="Generates the modules and stubs beside the .proto files.")
+    parser.add_argument("--check", action="store_true", help="change nothing; fail if a file is not fresh")
+    only_check = parser.parse_args().check
+
+    fresh = generate()
+    stale = sorted({path for path, _ in fresh.items() ^ read(PROTO).items()})
+    if only_check and stale:
+        sys.exit(f"stale generated files, run tools/generate_proto.py: {', '.join(stale)}")
+    for path in stale:
+        if path in fresh:
+            (PROTO / path).write_bytes(fresh[path])
+        else:
+            (PROTO / path).unlink()
 
 
 if __name__ == "__main__":

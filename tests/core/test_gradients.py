@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from mlpd.core.arrays import Cpu
 from mlpd.core.layers import Affine, Layer, Relu
@@ -16,7 +16,6 @@ def slope(function, point, direction, step=1e-6):
     return (function(point + step * direction) - function(point - step * direction)) / (2 * step)
 
 
-@settings(deadline=None)
 @given(rows=SIZES, sizes=st.lists(SIZES, min_size=2, max_size=5), classes=st.integers(2, 6), seed=st.integers(0, 2**32))
 def test_the_gradient_of_a_network_is_the_slope_of_its_mean_loss(rows, sizes, classes, seed):
     random = np.random.default_rng(seed)

@@ -18,7 +18,7 @@ SETTINGS = {
     "train_dataset": "rings",
     "validation_dataset": "rings",
     "batch_size": 10,
-    "epoch_count": 60,
+    "epoch_count": 100,
     "optimizer": "adamw",
     "learning_rate": 0.001,
     "schedule": "cosine",

@@ -126,7 +126,9 @@ class Jobs:
             self._stop(job_id, Order.DRAIN)
         await asyncio.gather(*self._attempts.values(), return_exceptions=True)
 
-    def _ended(self, job_id: str, _task: "asyncio.Task[None]") -> None:
+    def _ended(self, job_id: str, task: "asyncio.Task[None]") -> None:
+        if not task.cancelled() and (error := task.exception()):
+            _logger.error("attempt abandoned until the next start", job=job_id, exc_info=error)
         del self._attempts[job_id]
         self._orders.pop(job_id, None)
         self._work_waits.set()

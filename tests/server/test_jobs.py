@@ -3,6 +3,7 @@
 import uuid
 from concurrent.futures import ThreadPoolExecutor
 
+import grpc
 import numpy as np
 import pytest
 from google.protobuf.duration_pb2 import Duration
@@ -178,6 +179,13 @@ def test_a_silent_stream_beats(stubs, long_job):
     assert beat.heartbeat.last_sequence == 1
     items.cancel()
     stubs.trainer.CancelTrainingJob(pb.CancelTrainingJobRequest(name=third.name))
+
+
+def test_a_follower_with_a_deadline_ends_by_it(stubs, long_job):
+    request = pb.StreamProgressRequest(name=long_job.name)
+    with pytest.raises(grpc.RpcError) as caught:
+        list(stubs.trainer.StreamProgress(request, timeout=0.1))
+    assert caught.value.code() is StatusCode.DEADLINE_EXCEEDED
 
 
 def test_many_followers_each_get_every_event(stubs, long_job):

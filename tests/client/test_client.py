@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import grpc
 import numpy as np
@@ -23,7 +24,7 @@ from sklearn.datasets import load_digits
 
 from ..conftest import ENVIRONMENT
 
-RINGS = {
+RINGS: dict[str, Any] = {
     "layer_sizes": [2, 32, 3],
     "train_dataset": "rings",
     "batch_size": 50,

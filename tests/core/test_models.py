@@ -71,7 +71,7 @@ def test_the_same_rows_in_another_type_give_the_same_bits(dtype):
 
 def test_probabilities_sum_to_one_and_survive_large_logits():
     shares = probabilities(np.array([[1e4, 0, -1e4], [1, 1, 1]], np.float32))
-    assert np.allclose(shares, [[1, 0, 0], [1 / 3, 1 / 3, 1 / 3]])
+    assert np.allclose(shares, [[1.0, 0.0, 0.0], [1 / 3, 1 / 3, 1 / 3]])
 
 
 def test_evaluation_counts_exactly():
@@ -85,6 +85,7 @@ def test_evaluation_counts_exactly():
     shares /= shares.sum(axis=1, keepdims=True)
     assert counts.row_count == 40
     assert counts.correct_count == int((predicted == data.labels).sum())
+    assert counts.confusion is not None
     assert np.array_equal(counts.confusion, confusion)
     assert counts.loss == pytest.approx(-np.log(shares[np.arange(40), data.labels]).mean(), rel=1e-4)
 

@@ -16,7 +16,12 @@ pytestmark = pytest.mark.cuda
 
 ROWS = 150
 SIZES = (20, 24, 4)
-KINDS = {"sgd": SgdSpec(), "momentum": SgdSpec(0.9), "nesterov": SgdSpec(0.9, nesterov=True), "adam": AdamSpec()}
+KINDS: dict[str, SgdSpec | AdamSpec] = {
+    "sgd": SgdSpec(),
+    "momentum": SgdSpec(0.9),
+    "nesterov": SgdSpec(0.9, nesterov=True),
+    "adam": AdamSpec(),
+}
 SPEC = TrainingSpec(
     model=ModelSpec(SIZES, "he_normal", 1 / 255),
     train_dataset="datasets/train",

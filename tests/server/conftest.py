@@ -100,7 +100,7 @@ class Refusal:
 
     def __init__(self, error: grpc.RpcError):
         self.code = error.code()
-        self.message = error.details()
+        self.message: str = error.details() or ""
         metadata: dict[str, bytes] = dict(error.trailing_metadata())  # type: ignore[arg-type]
         status = status_pb2.Status.FromString(metadata["grpc-status-details-bin"])
         assert (status.code, status.message) == (self.code.value[0], self.message)

@@ -169,7 +169,8 @@ def test_a_version_that_is_not_there(stubs, model):
 
 def test_an_output_that_is_unknown(stubs, model):
     row = types.Tensor(data_type=types.DATA_TYPE_UINT8, shape=[1, 2], data=bytes(2))
-    assert refused(stubs.trainer.Predict, pb.PredictRequest(model=model, inputs=row, outputs=[9])).fields == ["outputs"]
+    request = pb.PredictRequest(model=model, inputs=row, outputs=[9])  # type: ignore[list-item]
+    assert refused(stubs.trainer.Predict, request).fields == ["outputs"]
 
 
 def labels(*values):

@@ -38,7 +38,7 @@ def refusal_of(call):
 
     async def serve():
         server = grpc.aio.server(interceptors=(Guard(body_seconds=0.2),))
-        add_TrainerServiceServicer_to_server(Misbehaving(), server)
+        add_TrainerServiceServicer_to_server(Misbehaving(), server)  # type: ignore[abstract]
         port = server.add_insecure_port("127.0.0.1:0")
         await server.start()
         try:

@@ -191,9 +191,11 @@ def test_a_follower_with_a_deadline_ends_by_it(stubs, long_job):
 def test_many_followers_each_get_every_event(stubs, long_job):
     streams = [follow(stubs, long_job.name) for _ in range(30)]
     with ThreadPoolExecutor(30) as readers:
-        logs = readers.map(lambda stream: [item.event.sequence for item in stream if item.HasField("event")], streams)
+        reading = readers.map(
+            lambda stream: [item.event.sequence for item in stream if item.HasField("event")], streams
+        )
         stubs.trainer.CancelTrainingJob(pb.CancelTrainingJobRequest(name=long_job.name))
-        logs = list(logs)
+        logs = list(reading)
     assert logs == [list(range(1, len(logs[0]) + 1))] * 30
 
 

@@ -14,6 +14,7 @@ from mlpd.server.records import (
     Failed,
     Failure,
     Finished,
+    Frame,
     Job,
     JobState,
     MessageLogged,
@@ -24,6 +25,7 @@ from mlpd.server.records import (
     decode_frame,
     encode_frame,
 )
+from mlpd.server.store import Decision
 from mlpd.server.tasks import Task
 
 SPEC = TrainingSpec(
@@ -41,7 +43,7 @@ SPEC = TrainingSpec(
 JOB = Job("a", None, "", "a", "log", SPEC, JobState.QUEUED, Progress(0, 9, 0, 3), create_time=1)
 RUNNING = replace(JOB, state=JobState.RUNNING, attempt=1)
 SAVED = CheckpointSaved(3, "0", 1)
-FRAMES = [
+FRAMES: list[Frame] = [
     AttemptStarted(0, "first", "cpu"),
     MetricsRecorded("train", Progress(3, 9, 1, 3, 10.5, 2.25), 0.1, 1 / 3, 1e-3),
     SAVED,
@@ -62,6 +64,7 @@ def test_a_frame_survives_the_pipe(frame):
 def test_success_publishes():
     decision = lifecycle.report(RUNNING, 1, [*FRAMES[:3], Finished("file", "parameters")])
     assert decision.job.state is JobState.SUCCEEDED
+    assert decision.publication
     assert decision.publication.parameter_count == 6
     assert decision.payloads[-1] == StateChanged(JobState.RUNNING, JobState.SUCCEEDED)
     assert decision.job.progress.step == 3
@@ -82,7 +85,7 @@ def test_a_late_report_of_an_earlier_attempt_changes_nothing():
         lifecycle.lose(later, 1, "died"),
         lifecycle.fail(later, 1, Failure("", "", "")),
     ):
-        assert decision == lifecycle.Decision(later)
+        assert decision == Decision(later)
 
 
 def test_a_worker_lost_three_times_without_progress_fails_the_job():
@@ -92,6 +95,7 @@ def test_a_worker_lost_three_times_without_progress_fails_the_job():
         assert job.state is JobState.QUEUED
         job = lifecycle.start(job).job
     job = lifecycle.lose(job, 3, "was killed by SIGKILL").job
+    assert job.failure
     assert (job.state, job.failure.reason) == (JobState.FAILED, "CRASH_LOOP")
 
 

@@ -7,13 +7,14 @@ import sqlite3
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from mlpd.client import Client, JobFailed, MlpdError, training_spec
 from mlpd.v1 import trainer_service_pb2 as pb
 
 OFTEN = ("--checkpoint-interval-seconds", "0.05")
-SETTINGS = {
+SETTINGS: dict[str, Any] = {
     "layer_sizes": [2, 128, 128, 3],
     "train_dataset": "rings",
     "validation_dataset": "rings",

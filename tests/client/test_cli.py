@@ -1,8 +1,11 @@
 """The command line as a user runs it: processes, real servers, exit codes."""
 
 import json
+import signal
+import socket
 import subprocess
 import sys
+from contextlib import closing
 
 import numpy as np
 import pytest
@@ -25,12 +28,34 @@ RINGS = [
 ]
 
 
-def mlpd(*arguments, server=None, timeout=120):
-    command = [sys.executable, "-c", "from mlpd.client.cli import main; main()", *map(str, arguments)]
-    environment = ENVIRONMENT | ({"MLPD_SERVER": server.address} if server else {}) | {"COLUMNS": "160"}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=timeout, check=False)
+COMMAND = [sys.executable, "-c", "from mlpd.client.cli import main; main()"]
+ENDLESS = [*RINGS, "--dataset", "cli-rings", "--epochs", "100000"]
+
+
+def mlpd(*arguments, server=None, timeout=60, environment=None):
+    environment = ENVIRONMENT | ({"MLPD_SERVER": server.address} if server else {}) | (environment or {})
+    done = subprocess.run(
+        [*COMMAND, *map(str, arguments)],
+        env=environment | {"COLUMNS": "160"},
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        check=False,
+    )
     assert "Traceback" not in done.stderr
     return done
+
+
+def follow_until(word, *arguments, environment):
+    """Start a command and return it with the first line it prints that holds ``word``."""
+    command = [COMMAND[0], "-u", *COMMAND[1:], *map(str, arguments)]
+    process = subprocess.Popen(
+        command, env=ENVIRONMENT | environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stdout
+    line = next((line for line in process.stdout if word in line), None)
+    assert line is not None, process.communicate()
+    return process, line
 
 
 def answer(*arguments, server=None):
@@ -193,13 +218,71 @@ def test_unknown_settings_in_a_file_are_named(server, tmp_path):
     assert "got epochs" in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("setting", "sentence"),
+    [
+        ('preset = ["default"]', "preset must be text, got ['default']"),
+        ("job_id = 5", "job_id must be text, got 5"),
+        ("test_dataset = 5", "test_dataset must be text, got 5"),
+        ('layer_sizes = "784"', "layer_sizes must be a list of whole numbers, got '784'"),
+        ("learning_rate = []", "learning_rate must be a number, got []"),
+        ("seed = ", "can't be read as TOML"),
+    ],
+)
+def test_settings_of_the_wrong_kind_in_a_file_get_one_sentence(tmp_path, setting, sentence):
+    (tmp_path / "a.toml").write_text(setting + "\n")
+    done = mlpd("train", "--config", tmp_path / "a.toml")
+    assert done.returncode == 1
+    assert sentence in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_a_data_directory_that_is_a_file_gets_one_sentence(start_server, tmp_path):
+    server = start_server()
+    server.kill()
+    (tmp_path / "file").touch()
+    done = mlpd("train", "--preset", "default", "--embedded", "--data-dir", tmp_path / "file", server=server)
+    assert done.returncode == 1
+    assert done.stderr == f"mlpd: the data directory {tmp_path / 'file'} can't be used: File exists\n"
+
+
+def test_ctrl_c_leaves_the_job_running_and_says_how_to_come_back(server, trained):
+    process, line = follow_until("queued", "train", *ENDLESS, environment={"MLPD_SERVER": server.address})
+    job = line.split()[0].removeprefix("trainingJobs/")
+    process.send_signal(signal.SIGINT)
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert stderr.strip() == f"the job goes on; follow it with: mlpd watch {job} --server {server.address}"
+    assert answer("cancel", job, server=server)["job"]["state"] in ("STATE_CANCELLING", "STATE_CANCELLED")
+
+
+def test_ctrl_c_on_an_embedded_server_does_not_promise_that_the_job_goes_on(start_server):
+    server = start_server()
+    server.kill()
+    flags = ["train", "--preset", "default", "--epochs", 1000, "--embedded"]
+    process, _ = follow_until("epoch ", *flags, environment={"MLPD_SERVER": server.address})
+    process.send_signal(signal.SIGINT)
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert stderr.strip() == "the job ends with its embedded server; with --data-dir it could go on later"
+
+
+def test_a_proxy_in_the_environment_does_not_stand_before_loopback(server):
+    with closing(socket.create_server(("127.0.0.1", 0))) as proxy:  # accepts and never answers
+        address = f"http://127.0.0.1:{proxy.getsockname()[1]}"
+        environment = {"http_proxy": address, "https_proxy": address, "no_proxy": "", "no_grpc_proxy": ""}
+        done = mlpd("info", server=server, environment=environment)
+        assert done.returncode == 0, done.stderr
+
+
 def test_without_a_server_every_command_says_so(start_server):
     server = start_server()
     server.kill()
-    for arguments in (["jobs"], ["info"], ["train", "--preset", "default"]):
+    commands = (["jobs"], ["info"], ["train", "--preset", "default"], ["watch", "a"], ["watch", "a", "--json"])
+    for arguments in commands:
         done = mlpd(*arguments, server=server)
         assert done.returncode == 1
-        assert f"no mlpd server answers at {server.address}; start one with: mlpd serve" in done.stderr
+        assert f"no mlpd server answers at {server.address}; start one with: mlpd serve" in done.stderr + done.stdout
 
 
 def test_train_embedded_starts_a_server_for_its_lifetime(start_server, tmp_path):

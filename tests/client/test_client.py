@@ -126,6 +126,8 @@ def test_rows_need_not_be_contiguous(client, model, rings):
         np.array([[None, 1]]),
         np.ones((1, 3)),
         np.full((1, 2), np.nan),
+        np.ones((1, 2), np.uint64),
+        [[0.0, 1.0], [0.0]],
     ],
 )
 def test_rows_that_do_not_fit_are_refused(client, model, rows):
@@ -133,7 +135,21 @@ def test_rows_that_do_not_fit_are_refused(client, model, rows):
         client.predict(model, rows)
 
 
-@pytest.mark.parametrize("labels", [[0.5] * 600, [-1] * 600, [0] * 599, [np.nan] * 600, ["a"] * 600])
+@pytest.mark.parametrize(
+    "labels",
+    [
+        [0.5] * 600,
+        [-1] * 600,
+        [0] * 599,
+        [np.nan] * 600,
+        ["a"] * 600,
+        [65536] * 600,
+        [1e30] * 600,
+        np.full(600, 2**63 + 1, np.uint64),
+        np.full(600, np.inf, np.float16),
+        [[0], [1, 2]],
+    ],
+)
 def test_labels_that_do_not_fit_are_refused_before_anything_is_sent(client, rings, labels):
     with pytest.raises(InvalidRequest, match="labels"):
         client.upload("never", rings[0], labels)

@@ -15,6 +15,8 @@ from mlpd.client.files import read_labelled, read_rows
         ("a,b,label\r\n1,2,0\r\n\r\n3,4,1", "-1"),
         ("label,a,b\n0,1,2\n1,3,4\n", "0"),
         ('"1","2",0\n3,4,1\n', "-1"),
+        ("\n1,2,0\n3,4,1\n", "-1"),
+        ("\ufeff1,2,0\n3,4,1\n", "-1"),
     ],
 )
 def test_csv_with_and_without_a_header(tmp_path, text, column):
@@ -31,6 +33,8 @@ def test_csv_with_and_without_a_header(tmp_path, text, column):
         (b"", "-1", "a.csv must hold at least one row of numbers, got none"),
         (b"a,b\n", "-1", "a.csv must hold at least one row of numbers, got none"),
         (b"1,2\n3\n", "-1", "a.csv, line 2, must have 2 cells as the first line, got 1"),
+        (b"a,b\n1,2\n3\n", "-1", "a.csv, line 3, must have 2 cells as the first line, got 1"),
+        (b"a,b\n\n1,2\n3,x\n", "-1", "a.csv, line 4, column 2, must be a number, got 'x'"),
         (b"1,2\n3,x\n", "-1", "a.csv, line 2, column 2, must be a number, got 'x'"),
         (b"1,2\n3,1,5\n", "-1", "a.csv, line 2, must have 2 cells as the first line, got 3"),
         (b"1,2\n\x00,3\n", "-1", "a.csv"),

@@ -1,5 +1,6 @@
 """Flat settings and the specs they make."""
 
+import numpy as np
 import pytest
 from mlpd.client import InvalidRequest, training_spec
 from mlpd.v1 import trainer_service_pb2 as pb
@@ -25,6 +26,12 @@ def test_settings_win_over_the_preset():
     assert spec.batch_size == 128
 
 
+def test_numbers_may_be_of_numpy_s_types():
+    spec = training_spec(layer_sizes=np.array([2, 3]), epoch_count=np.int64(3), learning_rate=np.float32(0.5))
+    assert list(spec.model.layer_sizes) == [2, 3]
+    assert (spec.epoch_count, spec.schedule.learning_rate) == (3, 0.5)
+
+
 def test_adamw_is_adam_with_decay():
     assert training_spec(optimizer="adamw").optimizer.weight_decay == 0.01
     assert training_spec(optimizer="adamw", weight_decay=0.1).optimizer.adam == pb.Optimizer.Adam()
@@ -42,10 +49,18 @@ def test_adamw_is_adam_with_decay():
         ({"optimizer": "adam", "momentum": 0.9}, "momentum must not be set with optimizer adam, got 0.9"),
         ({"optimizer": "sgd", "beta1": 0.9}, "beta1 must not be set with optimizer sgd, got 0.9"),
         ({"warmup_steps": 3}, "warmup_steps must not be set with schedule constant, got 3"),
-        ({"epoch_count": "three"}, "a setting must have the type its field has"),
-        ({"epoch_count": 2**70}, "a setting must have the type its field has"),
-        ({"layer_sizes": 5}, "a setting must have the type its field has"),
-        ({"layer_sizes": ["a"]}, "a setting must have the type its field has"),
+        ({"preset": ["seed"]}, "preset must be one of seed, default, got ['seed']"),
+        ({"epoch_count": "three"}, "epoch_count must be a whole number of 64 bits, got 'three'"),
+        ({"epoch_count": 2**70}, "epoch_count must be a whole number of 64 bits, got 1180591620717411303424"),
+        ({"epoch_count": True}, "epoch_count must be a whole number of 64 bits, got True"),
+        ({"learning_rate": "0.1"}, "learning_rate must be a number, got '0.1'"),
+        ({"learning_rate": 10**400}, "learning_rate must be a number, got 1"),
+        ({"nesterov": "yes"}, "nesterov must be true or false, got 'yes'"),
+        ({"train_dataset": 5}, "train_dataset must be text, got 5"),
+        ({"optimizer": ["sgd"]}, "optimizer must be text, got ['sgd']"),
+        ({"layer_sizes": 5}, "layer_sizes must be a list of whole numbers, got 5"),
+        ({"layer_sizes": ["a"]}, "layer_sizes must be a list of whole numbers, got ['a']"),
+        ({"layer_sizes": "784"}, "layer_sizes must be a list of whole numbers, got '784'"),
     ],
 )
 def test_a_wrong_setting_gets_one_sentence(settings, sentence):

@@ -21,6 +21,7 @@ _DATA_TYPES: dict[np.dtype[np.generic], types.DataType.ValueType] = {
     np.dtype("<i8"): types.DATA_TYPE_INT64,
 }
 _DTYPES = {data_type: dtype for dtype, data_type in _DATA_TYPES.items()}
+_LARGEST_LABEL = 65535
 # Types without a wire form of their own, and the smallest that holds all their values.
 _WIDENED = {"bool": "u1", "int8": "i4", "int16": "i4", "uint16": "i4", "uint32": "i8"}
 
@@ -30,7 +31,7 @@ def rows_from(name: str, values: ArrayLike) -> Array:
 
     Images (rows, 28, 28) become (rows, 784). Raises `InvalidRequest` for a type that can't be sent without loss.
     """
-    array = np.asarray(values)
+    array = _array(name, values)
     if array.ndim < 2:
         raise _invalid(name, f"{name} must be (rows, width), got the shape {array.shape}")
     array = array.reshape(len(array), int(np.prod(array.shape[1:])))
@@ -39,17 +40,17 @@ def rows_from(name: str, values: ArrayLike) -> Array:
 
 def labels_from(name: str, values: ArrayLike, row_count: int) -> Array:
     """Return class indices (rows,) as INT64, one a row; raises `InvalidRequest` for anything else."""
-    array = np.asarray(values)
+    rule = f"{name} must be whole numbers from 0 to {_LARGEST_LABEL}"
+    array = _array(name, values)
     if array.shape != (row_count,):
         raise _invalid(name, f"{name} must be ({row_count},), one a row, got the shape {array.shape}")
     if array.dtype.kind not in "biuf":
-        raise _invalid(name, f"{name} must be whole numbers from 0, got {array.dtype}")
-    wrong = np.flatnonzero(~np.isfinite(array) | (array != np.floor(array)) | (array < 0))
+        raise _invalid(name, f"{rule}, got {array.dtype}")
+    numbers = array.astype(np.float64)
+    wrong = np.flatnonzero(~((numbers >= 0) & (numbers <= _LARGEST_LABEL) & (numbers == np.floor(numbers))))
     if wrong.size:
         row = int(wrong[0])
-        raise _invalid(
-            name, f"{name} must be whole numbers from 0, got {array[row]} at row {row} ({wrong.size} such labels)"
-        )
+        raise _invalid(name, f"{rule}, got {array[row]} at row {row} ({wrong.size} such labels)")
     return array.astype("<i8")
 
 
@@ -91,6 +92,13 @@ def write_dataset(path: Path, rows: Array, labels: Array) -> tuple[str, int]:
     save_file({"inputs": np.ascontiguousarray(rows), "labels": labels}, path)
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest(), path.stat().st_size
+
+
+def _array(name: str, values: ArrayLike) -> Array:
+    try:
+        return np.asarray(values)
+    except (ValueError, TypeError) as error:
+        raise _invalid(name, f"{name} must be one array with rows of equal length: {error}") from error
 
 
 def _supported(name: str, array: Array) -> Array:

@@ -32,11 +32,11 @@ DEFAULT_ADDRESS = "127.0.0.1:6573"
 _PAGE_SIZE = 1000
 _FIRST_DELAY_SECONDS, _LONGEST_DELAY_SECONDS = 0.1, 2.0
 
-# Every call is safe to repeat: it reads, or it carries an id that the server knows again.
+# Every unary call is safe to repeat: it reads, or it carries an id that the server knows again.
 _SERVICE_CONFIG = {
     "methodConfig": [
         {
-            "name": [{"service": "mlpd.v1.TrainerService"}, {"service": "mlpd.v1.ModelService"}],
+            "name": [{"service": f"mlpd.v1.{name}Service"} for name in ("Trainer", "Dataset", "Model")],
             "retryPolicy": {
                 "maxAttempts": 5,
                 "initialBackoff": "0.1s",
@@ -45,7 +45,12 @@ _SERVICE_CONFIG = {
                 "retryableStatusCodes": ["UNAVAILABLE"],
             },
         },
-        {"name": [{"service": "mlpd.v1.TrainerService", "method": "StreamProgress"}]},
+        {
+            "name": [
+                {"service": "mlpd.v1.TrainerService", "method": "StreamProgress"},
+                {"service": "mlpd.v1.DatasetService", "method": "UploadDataset"},
+            ]
+        },
     ],
     "retryThrottling": {"maxTokens": 10, "tokenRatio": 0.1},
 }
@@ -60,6 +65,9 @@ _OPTIONS = (
     ("grpc.enable_retries", 1),
     ("grpc.service_config", json.dumps(_SERVICE_CONFIG)),
 )
+_LOOPBACK = ("127.", "localhost:", "[::1]:", "unix:")
+# What a call that lost its connection may end with; a server's own word for an error comes with a reason.
+_CUT_OFF = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN)
 
 
 @dataclass(frozen=True)
@@ -101,7 +109,9 @@ class Client:
     def __init__(self, address: str = DEFAULT_ADDRESS, *, timeout_seconds: float = 60.0) -> None:
         self.address = address
         self._timeout_seconds = timeout_seconds
-        self._channel = grpc.insecure_channel(address, options=_OPTIONS)
+        # A proxy that the environment names, as many offices do, can't reach this machine's own loopback.
+        options = (*_OPTIONS, ("grpc.enable_http_proxy", int(not address.startswith(_LOOPBACK))))
+        self._channel = grpc.insecure_channel(address, options=options)
         self._trainer = TrainerServiceStub(self._channel)
         self._datasets = DatasetServiceStub(self._channel)
         self._models = ModelServiceStub(self._channel)
@@ -142,7 +152,8 @@ class Client:
         """Yield a job's events, each once and in order, to its end.
 
         When the connection or the server goes away, this connects again and continues after the last event it has
-        yielded. It gives up with `Unavailable` after ``reconnect_timeout_seconds`` without a sign of the server.
+        yielded. It gives up after ``reconnect_timeout_seconds`` without a sign of the server, with `Unavailable` or
+        what else the last attempt ended with; time that the caller spends on an event does not count.
         """
         request = pb.StreamProgressRequest(name=_job_name(job), after_sequence=after_sequence)
         give_up_time = time.monotonic() + reconnect_timeout_seconds
@@ -151,8 +162,6 @@ class Client:
             stream = self._trainer.StreamProgress(request)
             try:
                 for item in stream:
-                    give_up_time = time.monotonic() + reconnect_timeout_seconds
-                    delay_seconds = _FIRST_DELAY_SECONDS
                     request.event_log_id = item.event_log_id
                     if item.HasField("event"):
                         if item.event.sequence != request.after_sequence + 1:
@@ -161,10 +170,13 @@ class Client:
                             )
                         request.after_sequence = item.event.sequence
                         yield item.event
+                    give_up_time = time.monotonic() + reconnect_timeout_seconds
+                    delay_seconds = _FIRST_DELAY_SECONDS
                 return
             except grpc.RpcError as error:
                 failure = error_from(error, self.address)
-                if not isinstance(failure, Unavailable) or time.monotonic() > give_up_time:
+                cut_off = isinstance(failure, Unavailable) or (not failure.reason and stream.code() in _CUT_OFF)
+                if not cut_off or time.monotonic() > give_up_time:
                     raise failure from error
             finally:
                 stream.cancel()

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
+from typing import BinaryIO
 
 from mlpd.client.errors import PreconditionFailed, Unavailable
 
@@ -30,9 +31,8 @@ def embedded_server(data_directory: Path | None = None) -> Iterator[str]:
     require_server()
     with tempfile.TemporaryDirectory(prefix="mlpd-") as scratch:
         directory = data_directory or Path(scratch) / "data"
-        directory.mkdir(parents=True, exist_ok=True)
         log_path = directory / "server.log"
-        with log_path.open("ab") as log:
+        with _opened_log(log_path) as log:
             process = subprocess.Popen(
                 [
                     *(sys.executable, "-m", "mlpd.server", "--data-dir", str(directory), "--port", "0"),
@@ -59,3 +59,11 @@ def embedded_server(data_directory: Path | None = None) -> Iterator[str]:
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
+
+
+def _opened_log(path: Path) -> BinaryIO:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path.open("ab")
+    except OSError as error:
+        raise PreconditionFailed(f"the data directory {path.parent} can't be used: {error.strerror}") from error

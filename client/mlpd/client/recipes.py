@@ -1,7 +1,8 @@
 """Training specs from flat settings: one vocabulary for Python, command-line flags and TOML files."""
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
+from numbers import Integral, Real
 from typing import Any
 
 from mlpd.client.errors import InvalidRequest
@@ -31,27 +32,31 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
     },
 }
 
+_TEXT, _WHOLE, _NUMBER = "text", "a whole number of 64 bits", "a number"
+_FLAG, _WHOLE_LIST = "true or false", "a list of whole numbers"
+
+# Every setting, and what its value must be; whether a number makes sense is for the server to say.
 SETTINGS: Mapping[str, str] = {
-    "layer_sizes": "units per layer, input first",
-    "train_dataset": "data set to train on",
-    "validation_dataset": "data set scored after every epoch",
-    "batch_size": "rows per mini-batch; unset = all",
-    "epoch_count": "passes over the data",
-    "optimizer": "sgd, adam or adamw",
-    "learning_rate": "peak learning rate",
-    "momentum": "of sgd",
-    "nesterov": "of sgd, true or false",
-    "beta1": "of adam",
-    "beta2": "of adam",
-    "epsilon": "of adam",
-    "weight_decay": "decoupled; adamw's default is 0.01",
-    "schedule": "constant or cosine",
-    "warmup_steps": "of cosine",
-    "initializer": "he_normal, he_uniform, glorot_normal or glorot_uniform",
-    "input_scale": "factor of every input value; default 1/255 for uint8 data, else 1",
-    "seed": "key of every random number; default: the server picks one",
-    "device": "cpu or cuda; default: cuda if usable",
-    "metrics_interval_steps": "steps between reports; default: one an epoch",
+    "layer_sizes": _WHOLE_LIST,
+    "train_dataset": _TEXT,
+    "validation_dataset": _TEXT,
+    "batch_size": _WHOLE,
+    "epoch_count": _WHOLE,
+    "optimizer": _TEXT,
+    "learning_rate": _NUMBER,
+    "momentum": _NUMBER,
+    "nesterov": _FLAG,
+    "beta1": _NUMBER,
+    "beta2": _NUMBER,
+    "epsilon": _NUMBER,
+    "weight_decay": _NUMBER,
+    "schedule": _TEXT,
+    "warmup_steps": _WHOLE,
+    "initializer": _TEXT,
+    "input_scale": _NUMBER,
+    "seed": _WHOLE,
+    "device": _TEXT,
+    "metrics_interval_steps": _WHOLE,
 }
 _SGD_SETTINGS = ("momentum", "nesterov")
 _ADAM_SETTINGS = ("beta1", "beta2", "epsilon")
@@ -62,11 +67,19 @@ def training_spec(preset: str | None = None, **settings: Any) -> TrainingSpec:
     """Return a spec from a preset's settings, with ``settings`` in their place or on top.
 
     A setting that is None counts as not given. Raises `InvalidRequest` for a preset, setting or choice that does
-    not exist; the server checks the numbers.
+    not exist and for a value of the wrong kind; the server checks the numbers.
+
+    layer_sizes: units per layer, input first. train_dataset, validation_dataset: names; the second is scored after
+    every epoch. batch_size: rows per mini-batch, default all. optimizer: sgd (momentum, nesterov), adam or adamw
+    (beta1, beta2, epsilon); weight_decay is decoupled, 0.01 by default with adamw. learning_rate: the peak.
+    schedule: constant, or cosine (warmup_steps). initializer: he_normal, he_uniform, glorot_normal or glorot_uniform.
+    input_scale: factor of every input value, by default 1/255 for uint8 data, else 1. seed: key of every random
+    number, by default the server's choice. device: cpu or cuda, by default cuda if usable.
+    metrics_interval_steps: steps between reports, by default one an epoch.
     """
     given = {name: value for name, value in settings.items() if value is not None}
-    for name in given:
-        _known("setting", name, SETTINGS)
+    for name, value in given.items():
+        check_kind(name, value, SETTINGS[_known("setting", name, SETTINGS)])
     if preset is not None:
         _known("preset", preset, PRESETS)
         base = dict(PRESETS[preset])
@@ -76,12 +89,13 @@ def training_spec(preset: str | None = None, **settings: Any) -> TrainingSpec:
         if given.get("schedule") == "constant":
             base.pop("warmup_steps", None)
         given = base | given
-    try:
-        return _spec(given)
-    except (TypeError, ValueError, OverflowError) as error:
-        if isinstance(error, InvalidRequest):
-            raise
-        raise InvalidRequest(f"a setting must have the type its field has: {error}") from error
+    return _spec(given)
+
+
+def check_kind(name: str, value: Any, kind: str = _TEXT) -> None:
+    """Raise `InvalidRequest` unless ``value`` is of a kind that `SETTINGS` names."""
+    if not _KINDS[kind](value):
+        raise InvalidRequest(f"{name} must be {kind}, got {value!r}")
 
 
 def resource_name(collection: str, name: str) -> str:
@@ -141,8 +155,21 @@ def _schedule(given: dict[str, Any]) -> Schedule:
     return schedule
 
 
-def _known(what: str, name: Any, names: Any) -> Any:
-    if name in names:
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, Integral) and not isinstance(value, bool) and -(2**63) <= int(value) < 2**63
+
+
+_KINDS: Mapping[str, Callable[[Any], bool]] = {
+    _TEXT: lambda value: isinstance(value, str),
+    _WHOLE: _is_whole,
+    _NUMBER: lambda value: _is_whole(value) or (isinstance(value, Real) and not isinstance(value, Integral)),
+    _FLAG: lambda value: isinstance(value, bool),
+    _WHOLE_LIST: lambda value: isinstance(value, Collection) and all(map(_is_whole, value)),
+}
+
+
+def _known(what: str, name: Any, names: Iterable[str]) -> Any:
+    if name in list(names):
         return name
     close = difflib.get_close_matches(str(name), list(names), 1)
     hint = f"; did you mean {close[0]}?" if close else ""

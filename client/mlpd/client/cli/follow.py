@@ -63,7 +63,8 @@ def show(events: Iterable[ProgressEvent]) -> Summary:
                     progress.console.print(f"goes on at step {start.resume_step} ({start.reason.replace('_', ' ')})")
                 case "message_logged":
                     word = MessageLogged.Severity.Name(event.message_logged.severity).removeprefix("SEVERITY_")
-                    progress.console.print(f"{word.lower()}: {event.message_logged.message}", style="yellow")
+                    text = f"{word.lower()}: {event.message_logged.message}"
+                    progress.console.print(text, style="yellow", markup=False)
     return summary
 
 

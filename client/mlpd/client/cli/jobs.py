@@ -25,8 +25,9 @@ from mlpd.client.cli.output import (
 from mlpd.client.client import Client, Evaluation
 from mlpd.client.embedded import embedded_server
 from mlpd.client.errors import InvalidRequest, Unavailable
-from mlpd.client.recipes import PRESETS, SETTINGS, training_spec
+from mlpd.client.recipes import PRESETS, SETTINGS, check_kind, training_spec
 from mlpd.v1.trainer_service_pb2 import TrainingJob
+from rich.markup import escape
 
 _FILE_SETTINGS = {"preset", "job_id", "model_id", "test_dataset"}
 _PROBE_SECONDS = 5.0
@@ -85,10 +86,13 @@ def train(
         if not (not as_json if wait is None else wait) and address == server:
             _show_submitted(job, as_json=as_json)
             return
-        if not as_json:
-            console.print(f"{job.name} is {state_of(job)}")
-        summary = _follow(client, job, as_json=as_json)
-        job = client.wait(job)
+        hint = _watch_hint(job, address) if address == server else _embedded_hint(data_dir)
+        with _hint_at_interrupt(hint):
+            if not as_json:
+                console.print(f"{job.name} is {state_of(job)}")
+            events = client.progress(job)
+            summary = follow.collect(events) if as_json else follow.show(events)
+            job = client.wait(job)
         seconds = time.monotonic() - started
         evaluation = client.evaluate(job.model_version, test_dataset) if test_dataset else None
         digest = client.model(job.model_version).parameters_sha256
@@ -108,13 +112,14 @@ def watch(
 ) -> None:
     """Follow a job to its end; it goes on when you stop watching."""
     with Client(server) as client:
+        found = client.job(job)  # a server or job that is not there is told at once
         if as_json:
-            events = [fields_of(event) for event in client.progress(job, after_sequence)]
-            print_json({"job": fields_of(client.job(job)), "events": events})
+            events = [fields_of(event) for event in client.progress(found, after_sequence)]
+            print_json({"job": fields_of(client.job(found)), "events": events})
             return
-        found = client.job(job)
-        _follow(client, found, after_sequence=after_sequence)
-        ended = client.wait(found)
+        with _hint_at_interrupt(_watch_hint(found, server)):
+            follow.show(client.progress(found, after_sequence))
+            ended = client.wait(found)
         console.print(f"{ended.name} {state_of(ended)}: {ended.model_version}")
 
 
@@ -130,7 +135,7 @@ def jobs(server: Server = SERVER, as_json: Json = False) -> None:
         epoch = f"{job.progress.epoch}/{job.progress.epoch_count}"
         created = job.create_time.ToDatetime().isoformat(" ", "seconds")
         name = job.name.removeprefix("trainingJobs/")
-        rows.add_row(name, state_of(job), epoch, job.model_version, created, job.error.message)
+        rows.add_row(name, state_of(job), epoch, job.model_version, created, escape(job.error.message))
     console.print(rows)
 
 
@@ -166,14 +171,25 @@ def _reachable(server: str, *, embedded: bool, data_directory: Path | None) -> I
     yield server
 
 
-def _follow(client: Client, job: TrainingJob, *, after_sequence: int = 0, as_json: bool = False) -> follow.Summary:
-    events = client.progress(job, after_sequence)
+@contextmanager
+def _hint_at_interrupt(hint: str) -> Iterator[None]:
+    """Print ``hint`` when Ctrl-C ends the following of a job, which goes on."""
     try:
-        return follow.collect(events) if as_json else follow.show(events)
+        yield
     except KeyboardInterrupt:
-        job_id = job.name.removeprefix("trainingJobs/")
-        print(f"the job goes on; follow it with: mlpd watch {job_id} --server {client.address}", file=sys.stderr)
+        print(hint, file=sys.stderr)
         raise
+
+
+def _watch_hint(job: TrainingJob, server: str) -> str:
+    job_id = job.name.removeprefix("trainingJobs/")
+    return f"the job goes on; follow it with: mlpd watch {job_id} --server {server}"
+
+
+def _embedded_hint(data_directory: Path | None) -> str:
+    if data_directory is None:
+        return "the job ends with its embedded server; with --data-dir it could go on later"
+    return f"the job stops with its embedded server; let it go on with: mlpd serve --data-dir {data_directory}"
 
 
 def _sizes(text: str | None) -> list[int] | None:
@@ -195,6 +211,8 @@ def _from_file(path: Path | None) -> dict[str, Any]:
     if unknown := settings.keys() - SETTINGS.keys() - _FILE_SETTINGS:
         known = ", ".join(sorted(SETTINGS.keys() | _FILE_SETTINGS))
         raise InvalidRequest(f"{path.name} must set only {known}, got {', '.join(sorted(unknown))}")
+    for name in sorted(_FILE_SETTINGS & settings.keys()):
+        check_kind(name, settings[name])
     return settings
 
 

@@ -8,6 +8,7 @@ from mlpd.client.cli.output import SERVER, Json, Server, console, fields_of, pri
 from mlpd.client.client import Client
 from mlpd.client.embedded import require_server
 from mlpd.v1 import types_pb2 as types
+from rich.markup import escape
 
 
 def serve(context: typer.Context) -> None:
@@ -30,7 +31,7 @@ def info(server: Server = SERVER, as_json: Json = False) -> None:
     rows = table("device", "usable", "description")
     for device in answer.devices:
         name = types.Device.Name(device.device).removeprefix("DEVICE_").lower()
-        rows.add_row(name, "yes" if device.usable else "no", device.description)
+        rows.add_row(name, "yes" if device.usable else "no", escape(device.description))
     console.print(rows)
 
 

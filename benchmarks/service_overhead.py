@@ -12,22 +12,33 @@ from statistics import median
 
 from mlpd.client import Client, training_spec
 from mlpd.client.embedded import embedded_server
-from mlpd.core.spec import ModelSpec, OptimizerSpec, ScheduleSpec, SgdSpec, TrainingSpec
+from mlpd.core.architecture import ModelSpec
+from mlpd.core.optimizers import Sgd
+from mlpd.core.spec import OptimizerSpec, ScheduleSpec, TrainingSpec
 from mlpd.v1.trainer_service_pb2 import MetricsRecorded
 from running import machine
 
 EPOCHS = 10
-SETTINGS = {"epoch_count": EPOCHS, "optimizer": "sgd", "learning_rate": 0.03, "schedule": "constant"}
+SPEC = training_spec(
+    layer_sizes=[784, 532, 10],
+    train_dataset="mnist-train",
+    batch_size=128,
+    epoch_count=EPOCHS,
+    optimizer="sgd",
+    learning_rate=0.03,
+    seed=0,
+)
 ALONE = """
 import sys, time
 from pathlib import Path
 from mlpd.core import training
 from mlpd.core.arrays import Cpu
 from mlpd.core.data import open_dataset
+from mlpd.core.examples import Examples
 from mlpd.core.spec import TrainingSpec
 data, spec = open_dataset(Path(sys.argv[1])), TrainingSpec.from_json(sys.argv[2])
-state = training.TrainingState.initial(Cpu(), spec, len(data.labels))
-for event in training.train(state, data, None):
+state = training.TrainingState.initial(Cpu(), spec, Examples.of(spec, data, None))
+for event in training.train(state):
     if isinstance(event, training.MetricsRecorded):
         print(time.monotonic(), flush=True)
 """
@@ -42,7 +53,7 @@ def alone(dataset: Path, spec: str) -> list[float]:
 
 def served(client: Client) -> list[float]:
     """Return seconds of each epoch but the first, as the event log dates them."""
-    job = client.train(training_spec("default", **SETTINGS))
+    job = client.train(SPEC)
     times = [
         event.event_time.ToNanoseconds() / 1e9
         for event in client.progress(job)
@@ -75,14 +86,14 @@ def main() -> None:
 
 
 def _core_spec(client: Client) -> str:
-    resolved = client.resolve(training_spec("default", **SETTINGS))
+    resolved = client.resolve(SPEC)
     return TrainingSpec(
-        model=ModelSpec(tuple(resolved.model.layer_sizes), "he_normal", resolved.model.input_scale),
+        model=ModelSpec.plain(resolved.model.layer_sizes, input_scale=resolved.model.input_scale),
         train_dataset=resolved.train_dataset,
         train_sha256=resolved.train_sha256,
         batch_size=resolved.batch_size,
         epoch_count=resolved.epoch_count,
-        optimizer=OptimizerSpec(SgdSpec()),
+        optimizer=OptimizerSpec(Sgd()),
         schedule=ScheduleSpec(resolved.schedule.learning_rate),
         seed=resolved.seed,
         device="cpu",

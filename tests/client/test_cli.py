@@ -177,7 +177,7 @@ def test_train_shows_each_epoch_and_the_result(server, trained):
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (["train", "--preset", "sed"], "preset must be one of seed, default, got sed; did you mean seed?"),
+        (["train", "--preset", "sed"], "preset must be one of seed, default, best, large, got sed; did you mean seed?"),
         (["train", "--layer-sizes", "a,b"], "layer_sizes must be whole numbers with commas, like 784,532,10, got a,b"),
         (["train", "--preset", "default", "--epochs", "0"], "spec.epoch_count must be between 1 and 1000000, got 0"),
         (["train", "--preset", "default", "--dataset", "no"], "there is no data set 'no'"),

@@ -1,5 +1,7 @@
 """Flat settings and the specs they make."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 from mlpd.client import InvalidRequest, training_spec
@@ -14,7 +16,7 @@ def test_the_seed_preset_is_the_classic_recipe():
     assert not spec.HasField("batch_size")
     assert (spec.epoch_count, spec.schedule.learning_rate) == (250, 0.03)
     assert spec.optimizer == pb.Optimizer(sgd=pb.Optimizer.Sgd())
-    assert spec.model.initializer == pb.ModelSpec.INITIALIZER_HE_NORMAL
+    assert spec.model.initializer == "he_normal"
 
 
 def test_settings_win_over_the_preset():
@@ -40,16 +42,30 @@ def test_adamw_is_adam_with_decay():
 @pytest.mark.parametrize(
     ("settings", "sentence"),
     [
-        ({"preset": "sed"}, "preset must be one of seed, default, got sed; did you mean seed?"),
+        ({"preset": "sed"}, "preset must be one of seed, default, best, large, got sed; did you mean seed?"),
         ({"lerning_rate": 1}, "got lerning_rate; did you mean learning_rate?"),
-        ({"optimizer": "adan"}, "optimizer must be one of sgd, adam, adamw, got adan; did you mean adam?"),
-        ({"schedule": "linear"}, "schedule must be one of constant, cosine, got linear"),
-        ({"initializer": "zeros"}, "initializer must be one of he_normal"),
+        (
+            {"optimizer": "adan"},
+            "optimizer must be one of sgd, adam, adamw, rmsprop, adagrad, lion, got adan; did you mean adam?",
+        ),
+        (
+            {"schedule": "linear"},
+            "schedule must be one of constant, cosine, steps, exponential, polynomial, one_cycle, joined, got linear",
+        ),
+        ({"data_type": "float16"}, "data_type must be one of float32, float64, got float16"),
+        ({"activation": ["relu", 5]}, "activation must be text or a list of texts, got ['relu', 5]"),
+        ({"dropout": "0.5"}, "dropout must be a number or a list of numbers, got '0.5'"),
+        ({"class_weights": "equal"}, "class_weights must be balanced or a list of numbers, got 'equal'"),
+        ({"schedule": [{"lr": 1}]}, "schedule's setting must be one of"),
+        ({"schedule": [{"schedule": "steps", "power": 1}]}, "power must not be set with schedule steps, got 1"),
+        ({"warm_start": "a"}, "warm_start_scope must say weights or full with warm_start a"),
+        ({"warm_start_scope": "full"}, "warm_start_scope must come with warm_start, got full"),
+        ({"warm_start": "a", "warm_start_scope": "all"}, "warm_start_scope must be one of weights, full, got all"),
         ({"device": "tpu"}, "device must be one of cpu, cuda, got tpu"),
         ({"optimizer": "adam", "momentum": 0.9}, "momentum must not be set with optimizer adam, got 0.9"),
         ({"optimizer": "sgd", "beta1": 0.9}, "beta1 must not be set with optimizer sgd, got 0.9"),
         ({"warmup_steps": 3}, "warmup_steps must not be set with schedule constant, got 3"),
-        ({"preset": ["seed"]}, "preset must be one of seed, default, got ['seed']"),
+        ({"preset": ["seed"]}, "preset must be one of seed, default, best, large, got ['seed']"),
         ({"epoch_count": "three"}, "epoch_count must be a whole number of 64 bits, got 'three'"),
         ({"epoch_count": 2**70}, "epoch_count must be a whole number of 64 bits, got 1180591620717411303424"),
         ({"epoch_count": True}, "epoch_count must be a whole number of 64 bits, got True"),
@@ -67,3 +83,68 @@ def test_a_wrong_setting_gets_one_sentence(settings, sentence):
     with pytest.raises(InvalidRequest) as caught:
         training_spec(**settings)
     assert sentence in str(caught.value)
+
+
+def test_every_setting_reaches_the_spec():
+    settings: dict[str, Any] = {
+        "layer_sizes": [4, 3, 2],
+        "activation": "gelu",
+        "normalization": "layer",
+        "dropout": [0.25],
+        "input_dropout": 0.125,
+        "initializer": "orthogonal",
+        "standardize": True,
+        "data_type": "float64",
+        "task": "multiclass",
+        "loss": "softmax_cross_entropy",
+        "label_smoothing": 0.5,
+        "class_weights": [1, 2],
+        "mixup_alpha": 0.25,
+        "validation_fraction": 0.25,
+        "validation_interval_epochs": 2,
+        "accumulation_steps": 4,
+        "clip_norm": 1.5,
+        "average_decay": 0.75,
+        "plateau_factor": 0.5,
+        "plateau_patience": 7,
+        "augment_shift_pixels": 2.0,
+        "augment_image_height": 2,
+        "early_stopping_patience": 6,
+        "early_stopping_metric": "accuracy",
+        "time_limit_seconds": 1.5,
+        "warm_start": "digits/2",
+        "warm_start_scope": "full",
+    }
+    spec = training_spec(**settings)
+    assert spec.model == types.ModelSpec(
+        layer_sizes=[4, 3, 2],
+        activations=["gelu"],
+        normalization="layer",
+        dropout_rates=[0.25],
+        input_dropout_rate=0.125,
+        initializer="orthogonal",
+        standardize_inputs=True,
+        data_type=types.DATA_TYPE_FP64,
+    )
+    assert spec.loss == pb.Loss(
+        kind="softmax_cross_entropy", label_smoothing=0.5, class_weights=[1, 2], mixup_alpha=0.25
+    )
+    assert (spec.validation_fraction, spec.validation_interval_epochs, spec.accumulation_steps) == (0.25, 2, 4)
+    assert (spec.optimizer.clip_norm, spec.optimizer.average_decay) == (1.5, 0.75)
+    assert spec.schedule.plateau == pb.Schedule.Plateau(factor=0.5, patience=7)
+    assert spec.augmentation == pb.Augmentation(shift_pixels=2, image_height=2)
+    assert spec.early_stopping == pb.EarlyStopping(patience=6, metric="accuracy")
+    assert spec.time_limit.ToMilliseconds() == 1500
+    assert spec.warm_start == pb.WarmStart(model="models/digits/versions/2", scope=pb.WarmStart.SCOPE_FULL)
+
+
+def test_a_schedule_can_be_joined_of_others():
+    parts = [
+        {"schedule": "polynomial", "initial_share": 0.1, "final_share": 1.0, "step_count": 50},
+        {"schedule": "cosine"},
+    ]
+    schedule = training_spec(schedule=parts, learning_rate=0.5).schedule
+    assert schedule.learning_rate == 0.5
+    assert [segment.step_count for segment in schedule.joined.segments] == [50, 0]
+    assert schedule.joined.segments[0].schedule.polynomial == pb.Schedule.Polynomial(initial_share=0.1, final_share=1)
+    assert schedule.joined.segments[1].schedule.WhichOneof("kind") == "warmup_cosine"

@@ -1,26 +1,33 @@
 """NumPy cut down to what CuPy also takes, and to writing into what is already there."""
 
 import numpy as np
+from mlpd.core.arrays import Cpu
 
 _CREATION = {"arange", "asarray", "empty", "empty_like", "zeros", "zeros_like"}
-_TYPES = {"float32", "float64", "int64"}
+_TYPES = {"float32", "float64", "int64", "uint16", "uint64"}
 _UFUNCS = {
     "absolute",
     "add",
-    "greater",
     "divide",
     "equal",
     "exp",
+    "expm1",
+    "greater",
+    "greater_equal",
     "log",
+    "log1p",
     "matmul",
     "maximum",
+    "minimum",
     "multiply",
+    "negative",
     "sign",
     "sqrt",
     "subtract",
+    "tanh",
 }
 _REDUCTIONS = {"argmax", "max", "sum"}
-_KEYWORDS = {"dtype"}
+_KEYWORDS = {"casting", "dtype"}
 
 
 class StrictNamespace:
@@ -43,7 +50,7 @@ class StrictNamespace:
         assert name in _UFUNCS | _REDUCTIONS, f"xp.{name} is not in the portable subset"
 
         def call(*args, out, **kwargs):
-            allowed = _KEYWORDS | ({"axis", "keepdims"} if name in _REDUCTIONS else set())
+            allowed = {"axis", "dtype", "keepdims"} if name in _REDUCTIONS else _KEYWORDS
             assert not kwargs.keys() - allowed, f"xp.{name} with {kwargs}"
             if name == "matmul":
                 assert out.flags.c_contiguous
@@ -52,3 +59,10 @@ class StrictNamespace:
             return function(*args, out=out, **kwargs)
 
         return call
+
+
+class StrictCpu(Cpu):
+    """The CPU, by a `StrictNamespace`."""
+
+    def __init__(self):
+        self.xp = StrictNamespace()

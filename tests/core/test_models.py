@@ -1,128 +1,137 @@
-"""Model files, checkpoints and exact evaluation."""
+"""Model files and checkpoints: whole, verified, or refused."""
+
+from dataclasses import replace
 
 import numpy as np
 import pytest
-from mlpd.core.arrays import Cpu, Cuda, DeviceUnavailable, open_device
-from mlpd.core.checkpoint import CheckpointError
-from mlpd.core.data import Dataset
-from mlpd.core.metrics import evaluate
-from mlpd.core.model import Classifier, Model, load_model, parameters_sha256, probabilities, save_model
-from mlpd.core.network import initial_parameters, parameter_count
-from mlpd.core.random import Purpose, normal, permutation, uniform
+from mlpd.core.architecture import ModelSpec
+from mlpd.core.arrays import Cpu
+from mlpd.core.checkpoint import CheckpointError, load_checkpoint, pack, save_checkpoint, unpack
+from mlpd.core.files import write_atomic
+from mlpd.core.model import Model, Predictor, Scaling, load_model, load_trained, save_model
+from mlpd.core.network import initial_parameters
 
-SIZES = (5, 7, 3)
-MODEL = Model(SIZES, 0.5, initial_parameters(SIZES, "he_normal", 1))
+from .family import FAMILY, finish, run
 
-
-def rows(count=40):
-    random = np.random.default_rng(2)
-    return Dataset(random.integers(0, 256, (count, 5), np.uint8), random.integers(0, 3, count).astype(np.uint8))
-
-
-def plain_logits(inputs):
-    w1, b1, w2, b2 = np.split(MODEL.parameters.astype(float), np.cumsum([35, 7, 21]))
-    return np.maximum(inputs * 0.5 @ w1.reshape(5, 7) + b1, 0) @ w2.reshape(7, 3) + b2
+SPEC = ModelSpec.plain((5, 7, 3), input_scale=0.5)
+MODEL = Model(
+    SPEC,
+    "multiclass",
+    "softmax_cross_entropy",
+    initial_parameters(SPEC.layers(), "he_normal", 1, "float32"),
+    np.zeros(0, np.float32),
+    Scaling(None, 0.5),
+)
 
 
-def test_a_model_survives_its_file(tmp_path):
-    digest = save_model(tmp_path / "m", MODEL, {"training_job": "a"})
-    loaded = load_model(tmp_path / "m", digest.sha256)
-    assert (loaded.layer_sizes, loaded.input_scale) == (SIZES, 0.5)
-    assert parameters_sha256(loaded.parameters) == parameters_sha256(MODEL.parameters)
+def saved(path, model=MODEL, moments=None, step=0):
+    return save_model(path, model, moments or {}, step, {"training_job": "a"}).sha256
+
+
+@pytest.mark.parametrize("case", FAMILY.values(), ids=FAMILY)
+def test_a_trained_model_survives_its_file(case, tmp_path):
+    state = case.start()
+    finish(state)
+    trained = state.trained()
+    loaded = load_trained(tmp_path / "m", saved(tmp_path / "m", trained.model, trained.moments, trained.optimizer_step))
+    assert loaded.model.sha256 == trained.model.sha256
+    assert (loaded.model.spec, loaded.model.task, loaded.model.loss) == (
+        trained.model.spec,
+        trained.model.task,
+        trained.model.loss,
+    )
+    assert loaded.optimizer_step == trained.optimizer_step == state.step
+    assert {name: vector.tobytes() for name, vector in loaded.moments.items()} == {
+        name: vector.tobytes() for name, vector in trained.moments.items()
+    }
+    inputs = case.data.inputs
+    found, expected = (Predictor(Cpu(), model, 64).outputs(inputs) for model in (loaded.model, trained.model))
+    assert found.tobytes() == expected.tobytes()
+
+
+def test_a_models_digest_is_that_of_its_weights_alone():
+    assert replace(MODEL, task="regression", loss="huber").sha256 == MODEL.sha256
+    changed = MODEL.parameters.copy()
+    changed[0] = np.nextafter(changed[0], np.float32(9))
+    assert replace(MODEL, parameters=changed).sha256 != MODEL.sha256
+    assert replace(MODEL, statistics=np.zeros(1, np.float32)).sha256 != MODEL.sha256
 
 
 @pytest.mark.parametrize("position", [0, 9, 100, -1])
 def test_a_file_with_one_changed_byte_is_refused(tmp_path, position):
-    digest = save_model(tmp_path / "m", MODEL, {})
+    digest = saved(tmp_path / "m")
     content = bytearray((tmp_path / "m").read_bytes())
     content[position] ^= 1
     (tmp_path / "m").write_bytes(content)
     with pytest.raises(CheckpointError, match="must have the SHA-256"):
-        load_model(tmp_path / "m", digest.sha256)
+        load_model(tmp_path / "m", digest)
 
 
 def test_a_torn_file_is_refused(tmp_path):
-    digest = save_model(tmp_path / "m", MODEL, {})
+    digest = saved(tmp_path / "m")
     (tmp_path / "m").write_bytes((tmp_path / "m").read_bytes()[:-1])
     with pytest.raises(CheckpointError):
-        load_model(tmp_path / "m", digest.sha256)
+        load_model(tmp_path / "m", digest)
 
 
 def test_a_failed_write_leaves_the_old_file(tmp_path):
-    digest = save_model(tmp_path / "m", MODEL, {})
+    digest = saved(tmp_path / "m")
     (tmp_path / "m.partial").mkdir()
     with pytest.raises(OSError, match="directory"):
-        save_model(tmp_path / "m", MODEL, {"other": "content"})
-    assert load_model(tmp_path / "m", digest.sha256).layer_sizes == SIZES
-
-
-@pytest.mark.parametrize("capacity", [1, 7, 40, 100])
-def test_logits_are_those_of_a_plain_float64_network(capacity):
-    inputs = rows().inputs
-    assert np.allclose(Classifier(Cpu(), MODEL, capacity).logits(inputs), plain_logits(inputs), atol=1e-3)
-
-
-@pytest.mark.parametrize("dtype", ["float16", "float32", "float64", "int32", "int64"])
-def test_the_same_rows_in_another_type_give_the_same_bits(dtype):
-    inputs = rows().inputs
-    classifier = Classifier(Cpu(), MODEL, 16)
-    assert np.array_equal(classifier.logits(inputs.astype(dtype)), classifier.logits(inputs))
-
-
-def test_probabilities_sum_to_one_and_survive_large_logits():
-    shares = probabilities(np.array([[1e4, 0, -1e4], [1, 1, 1]], np.float32))
-    assert np.allclose(shares, [[1.0, 0.0, 0.0], [1 / 3, 1 / 3, 1 / 3]])
-
-
-def test_evaluation_counts_exactly():
-    data = rows()
-    *_, counts = evaluate(Classifier(Cpu(), MODEL, 16), data, include_confusion=True)
-    logits = plain_logits(data.inputs)
-    predicted = logits.argmax(axis=1)
-    confusion = np.zeros((3, 3), int)
-    np.add.at(confusion, (data.labels, predicted), 1)
-    shares = np.exp(logits - logits.max(axis=1, keepdims=True))
-    shares /= shares.sum(axis=1, keepdims=True)
-    assert counts.row_count == 40
-    assert counts.correct_count == int((predicted == data.labels).sum())
-    assert counts.confusion is not None
-    assert np.array_equal(counts.confusion, confusion)
-    assert counts.loss == pytest.approx(-np.log(shares[np.arange(40), data.labels]).mean(), rel=1e-4)
-
-
-def test_evaluation_can_be_stopped_after_any_batch():
-    first = next(evaluate(Classifier(Cpu(), MODEL, 16), rows()))
-    assert (first.row_count, first.confusion) == (16, None)
+        saved(tmp_path / "m", step=1)
+    assert load_model(tmp_path / "m", digest).spec == SPEC
 
 
 @pytest.mark.parametrize(
-    ("initializer", "variance"),
-    [("he_normal", 2 / 500), ("he_uniform", 2 / 500), ("glorot_normal", 2 / 700), ("glorot_uniform", 2 / 700)],
+    ("vectors", "fields", "sentence"),
+    [
+        ({}, {"loss": "of words"}, "must be of a known task and loss, got multiclass and of words"),
+        ({}, {"task": "cooking"}, "must be of a known task and loss, got cooking and softmax_cross_entropy"),
+        ({}, {"model": {}}, "must hold a model"),
+        ({}, {"model": 3}, "must hold a model"),
+        ({}, {"optimizer_step": None}, "must hold a model"),
+        ({"parameters": np.zeros(65, np.float32)}, {}, "must hold 66 parameters of float32"),
+        ({"parameters": np.zeros(66)}, {}, "must hold 66 parameters of float32"),
+        ({"statistics": np.zeros(14, np.float32)}, {}, "must hold 0 statistics of float32"),
+    ],
 )
-def test_initial_weights_have_the_variance_of_their_paper_and_biases_are_zero(initializer, variance):
-    parameters = initial_parameters((500, 200), initializer, seed=4)
-    assert len(parameters) == parameter_count((500, 200)) == 100_200
-    assert parameters[:100_000].var() == pytest.approx(variance, rel=0.02)
-    assert not parameters[100_000:].any()
+def test_a_whole_file_that_holds_no_model_is_refused(tmp_path, vectors, fields, sentence):
+    digest = saved(tmp_path / "m")
+    sound_vectors, sound_fields = unpack(tmp_path / "m", digest)
+    digest = write_atomic(tmp_path / "m", pack(sound_vectors | vectors, sound_fields | fields)).sha256
+    with pytest.raises(CheckpointError, match=sentence):
+        load_model(tmp_path / "m", digest)
 
 
-def test_an_order_is_a_permutation_that_depends_on_seed_and_epoch_alone():
-    order = permutation(1, 2, 1000)
-    assert sorted(order) == list(range(1000))
-    assert np.array_equal(order, permutation(1, 2, 1000))
-    assert not np.array_equal(order, permutation(1, 3, 1000))
-    assert not np.array_equal(order, permutation(2, 2, 1000))
+@pytest.mark.parametrize("name", ["adamw", "batch norm", "stopped early", "clipped and averaged"])
+def test_a_checkpoint_survives_its_file(name, tmp_path):
+    state = FAMILY[name].start()
+    finish(state)
+    checkpoint = state.checkpoint()
+    loaded = load_checkpoint(tmp_path / "c", save_checkpoint(tmp_path / "c", checkpoint).sha256)
+    assert loaded.counters == checkpoint.counters
+    assert {name: vector.tobytes() for name, vector in loaded.vectors.items()} == {
+        name: vector.tobytes() for name, vector in checkpoint.vectors.items()
+    }
 
 
-def test_random_numbers_are_pinned_so_that_no_upgrade_changes_a_run():
-    assert permutation(1, 0, 8).tolist() == [5, 4, 6, 0, 7, 2, 3, 1]
-    assert uniform(1, Purpose.WEIGHTS, 0, 2).tolist() == [0.2699070645804525, 0.9929787238884438]
-    assert normal(1, Purpose.WEIGHTS, 0, 1)[0] == pytest.approx(1.6168675378479802, rel=1e-12)
+def test_a_model_is_no_checkpoint(tmp_path):
+    digest = saved(tmp_path / "m")
+    with pytest.raises((CheckpointError, TypeError, KeyError)):
+        load_checkpoint(tmp_path / "m", digest)
 
 
-def test_cuda_without_cupy_says_what_to_install():
-    try:
-        Cuda()
-    except DeviceUnavailable as error:
-        assert any(text in str(error) for text in ("not installed", "no CUDA device", "broken"))  # noqa: PT017
-    assert open_device("cpu").name == "cpu"
+def test_a_file_of_another_program_is_refused(tmp_path):
+    digest = write_atomic(tmp_path / "m", b"PK\x03\x04 and more").sha256
+    with pytest.raises(CheckpointError, match="must be a safetensors file written by mlpd"):
+        load_model(tmp_path / "m", digest)
+
+
+def test_equal_runs_give_equal_files(tmp_path):
+    digests = []
+    for name in ("a", "b"):
+        state = run().start()
+        finish(state)
+        trained = state.trained()
+        digests.append(saved(tmp_path / name, trained.model, trained.moments, trained.optimizer_step))
+    assert digests[0] == digests[1]

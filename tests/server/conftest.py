@@ -9,6 +9,7 @@ import pytest
 from google.rpc import error_details_pb2, status_pb2
 from mlpd.v1 import dataset_service_pb2 as dataset_pb
 from mlpd.v1 import trainer_service_pb2 as pb
+from mlpd.v1 import types_pb2 as types
 from mlpd.v1.dataset_service_pb2_grpc import DatasetServiceStub
 from mlpd.v1.model_service_pb2_grpc import ModelServiceStub
 from mlpd.v1.trainer_service_pb2_grpc import TrainerServiceStub
@@ -81,7 +82,7 @@ def model(stubs) -> str:
 def rings_spec(**fields) -> pb.TrainingSpec:
     """A spec for ``rings``; ``fields`` replace or add to its own."""
     spec = pb.TrainingSpec(
-        model=pb.ModelSpec(layer_sizes=[2, 32, 3]),
+        model=types.ModelSpec(layer_sizes=[2, 32, 3]),
         train_dataset="datasets/rings",
         batch_size=50,
         epoch_count=3,

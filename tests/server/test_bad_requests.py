@@ -35,7 +35,7 @@ def nothing_is_lost(server, stubs):
 
 
 def layers(*sizes):
-    return pb.ModelSpec(layer_sizes=sizes)
+    return types.ModelSpec(layer_sizes=sizes)
 
 
 @pytest.mark.parametrize(
@@ -49,8 +49,8 @@ def layers(*sizes):
         (rings_spec(model=layers(2, 10**5, 10**5, 3)), {"spec.model.layer_sizes"}),
         (rings_spec(model=layers(3, 3)), {"spec.model.layer_sizes"}),
         (rings_spec(model=layers(2, 2)), {"spec.model.layer_sizes"}),
-        (rings_spec(model=pb.ModelSpec(layer_sizes=[2, 3], initializer=99)), {"spec.model.initializer"}),  # type: ignore[arg-type]
-        (rings_spec(model=pb.ModelSpec(layer_sizes=[2, 3], input_scale=float("nan"))), {"spec.model.input_scale"}),
+        (rings_spec(model=types.ModelSpec(layer_sizes=[2, 3], initializer="best")), {"spec.model.initializer"}),
+        (rings_spec(model=types.ModelSpec(layer_sizes=[2, 3], input_scale=float("nan"))), {"spec.model.input_scale"}),
         (rings_spec(batch_size=0), {"spec.batch_size"}),
         (rings_spec(batch_size=-1), {"spec.batch_size"}),
         (rings_spec(batch_size=601), {"spec.batch_size"}),

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 import sqlalchemy as sa
-from mlpd.server.database import Database
+from mlpd.server.database import Database, SchemaMismatch
 
 METADATA = sa.MetaData()
 NUMBERS = sa.Table("numbers", METADATA, sa.Column("number", sa.Integer, primary_key=True))
@@ -22,7 +22,7 @@ def everything(connection):
 
 def with_database(tmp_path, use):
     async def run():
-        database = Database(tmp_path / "test.sqlite3", METADATA)
+        database = Database(tmp_path / "test.sqlite3", METADATA, 1)
         try:
             return await use(database)
         finally:
@@ -56,7 +56,7 @@ def test_what_was_asked_for_before_closing_is_done(tmp_path):
         return len(await asyncio.gather(*waiting))
 
     async def run():
-        return await use(Database(tmp_path / "test.sqlite3", METADATA))
+        return await use(Database(tmp_path / "test.sqlite3", METADATA, 1))
 
     assert asyncio.run(run()) == 50
 
@@ -80,3 +80,13 @@ def test_readers_can_not_write(tmp_path):
             await database.read(insert(1))
 
     with_database(tmp_path, use)
+
+
+def test_tables_of_another_version_are_left_alone(tmp_path):
+    path = tmp_path / "test.sqlite3"
+    Database(path, METADATA, 1).close()
+    before = path.read_bytes()
+    with pytest.raises(SchemaMismatch, match="its tables are of version 1, this program needs version 2"):
+        Database(path, METADATA, 2)
+    assert path.read_bytes() == before
+    Database(path, METADATA, 1).close()

@@ -44,7 +44,7 @@ def test_a_job_runs_to_a_model_that_knows_its_data(stubs, rings, model):
     assert evaluation.correct_count == confusion.trace() >= 570
     version = stubs.models.GetModelVersion(model_pb.GetModelVersionRequest(name=model)).model_version
     assert version.parameters_sha256 == evaluation.parameters_sha256
-    assert (list(version.layer_sizes), version.parameter_count) == ([2, 32, 3], 195)
+    assert (list(version.spec.layer_sizes), version.task, version.parameter_count) == ([2, 32, 3], "multiclass", 195)
 
 
 def test_the_log_tells_the_whole_story_once(stubs, model):
@@ -83,7 +83,11 @@ def test_the_resolved_spec_has_every_default(stubs):
     assert resolved.spec.batch_size == 600
     assert resolved.spec.HasField("seed")
     assert resolved.spec.device == types.DEVICE_CPU
-    assert resolved.spec.model.initializer == pb.ModelSpec.INITIALIZER_HE_NORMAL
+    assert resolved.spec.model.initializer == "he_normal"
+    assert list(resolved.spec.model.activations) == ["relu"]
+    assert list(resolved.spec.model.dropout_rates) == [0.0]
+    assert (resolved.spec.task, resolved.spec.loss.kind) == ("multiclass", "softmax_cross_entropy")
+    assert resolved.memory_bytes > 195 * 4 * 4
     assert resolved.spec.model.input_scale == 1.0
     assert resolved.spec.optimizer.adam.beta2 == 0.999
     assert resolved.spec.metrics_interval_steps == 1

@@ -5,7 +5,9 @@ from dataclasses import replace
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from mlpd.core.spec import ModelSpec, OptimizerSpec, ScheduleSpec, SgdSpec, TrainingSpec
+from mlpd.core.architecture import ModelSpec
+from mlpd.core.optimizers import Sgd
+from mlpd.core.spec import OptimizerSpec, ScheduleSpec, TrainingSpec
 from mlpd.server import lifecycle
 from mlpd.server.errors import PreconditionFailed
 from mlpd.server.records import (
@@ -29,18 +31,18 @@ from mlpd.server.store import Decision
 from mlpd.server.tasks import Task
 
 SPEC = TrainingSpec(
-    ModelSpec((2, 2), "he_normal", 1.0),
+    ModelSpec.plain((2, 2)),
     "datasets/a",
     "0",
     1,
     1,
-    OptimizerSpec(SgdSpec()),
+    OptimizerSpec(Sgd()),
     ScheduleSpec(0.1),
     0,
     "cpu",
     1,
 )
-JOB = Job("a", None, "", "a", "log", SPEC, JobState.QUEUED, Progress(0, 9, 0, 3), create_time=1)
+JOB = Job("a", None, "", "a", "log", SPEC, JobState.QUEUED, Progress(0, 9, 0, 3), memory_bytes=9, create_time=1)
 RUNNING = replace(JOB, state=JobState.RUNNING, attempt=1)
 SAVED = CheckpointSaved(3, "0", 1)
 FRAMES: list[Frame] = [
@@ -48,7 +50,7 @@ FRAMES: list[Frame] = [
     MetricsRecorded("train", Progress(3, 9, 1, 3, 10.5, 2.25), 0.1, 1 / 3, 1e-3),
     SAVED,
     MessageLogged("WARNING", "line\nbreak \N{SNOWMAN}"),
-    Finished("a", "b"),
+    Finished("a", "b", 6),
     Failed(Failure("DataLoss", "R", "m")),
     Stopped(3),
 ]
@@ -62,7 +64,7 @@ def test_a_frame_survives_the_pipe(frame):
 
 
 def test_success_publishes():
-    decision = lifecycle.report(RUNNING, 1, [*FRAMES[:3], Finished("file", "parameters")])
+    decision = lifecycle.report(RUNNING, 1, [*FRAMES[:3], Finished("file", "parameters", 6)])
     assert decision.job.state is JobState.SUCCEEDED
     assert decision.publication
     assert decision.publication.parameter_count == 6
@@ -124,7 +126,7 @@ ACTIONS = {
     "start": lifecycle.start,
     "cancel": lifecycle.cancel,
     "recover": lifecycle.recover,
-    "finish": lambda job: lifecycle.report(job, job.attempt, [Finished("", "")]),
+    "finish": lambda job: lifecycle.report(job, job.attempt, [Finished("", "", 6)]),
     "stop": lambda job: lifecycle.report(job, job.attempt, [Stopped(0)]),
     "fail": lambda job: lifecycle.report(job, job.attempt, [Failed(Failure("DataLoss", "R", "m"))]),
     "lose": lambda job: lifecycle.lose(job, job.attempt, "died"),
@@ -151,5 +153,5 @@ def test_a_job_ends_at_most_once_and_every_transition_is_told(actions):
 
 
 def test_a_task_survives_its_line(tmp_path):
-    task = Task("a", SPEC, "first", tmp_path / "x", None, tmp_path, tmp_path, (SAVED,), 0.5, 2)
+    task = Task("a", SPEC, "first", tmp_path / "x", None, None, tmp_path, tmp_path, (SAVED,), 0.5, 2)
     assert Task.from_line(task.to_line()) == task

@@ -16,6 +16,10 @@ from mlpd.v1 import trainer_service_pb2 as pb
 OFTEN = ("--checkpoint-interval-seconds", "0.05")
 SETTINGS: dict[str, Any] = {
     "layer_sizes": [2, 128, 128, 3],
+    "activation": ["gelu", "relu"],
+    "normalization": "batch",
+    "dropout": 0.1,
+    "average_decay": 0.99,
     "train_dataset": "rings",
     "validation_dataset": "rings",
     "batch_size": 10,

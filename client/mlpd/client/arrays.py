@@ -1,7 +1,7 @@
 """NumPy arrays as the tensors and data-set files that the server takes."""
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -54,6 +54,38 @@ def labels_from(name: str, values: ArrayLike, row_count: int) -> Array:
     return array.astype("<i8")
 
 
+def targets_from(name: str, values: ArrayLike, row_count: int) -> Array:
+    """Return numbers (rows, outputs); (rows,) become (rows, 1). Raises `InvalidRequest` for anything else.
+
+    Integers become float64, but for uint8 and bool, which stand for labels that are there or not.
+    """
+    array = _array(name, values)
+    if array.ndim == 1:
+        array = array[:, None]
+    if array.ndim != 2 or len(array) != row_count or not array.shape[1]:
+        raise _invalid(name, f"{name} must be ({row_count}, outputs), got the shape {array.shape}")
+    if array.dtype.kind not in "biuf":
+        raise _invalid(name, f"{name} must be numbers, got {array.dtype}")
+    if array.dtype.kind == "b" or array.dtype == np.uint8:
+        return np.ascontiguousarray(array, "u1")
+    numbers = np.ascontiguousarray(array, "<f4" if array.dtype.itemsize <= 4 and array.dtype.kind == "f" else "<f8")
+    check_finite(name, numbers)
+    return numbers
+
+
+def weights_from(name: str, values: ArrayLike, row_count: int) -> Array:
+    """Return weights of rows (rows,) as float64; raises `InvalidRequest` for anything else."""
+    array = _array(name, values)
+    if array.shape != (row_count,) or array.dtype.kind not in "biuf":
+        raise _invalid(name, f"{name} must be ({row_count},) numbers, got {array.dtype} of the shape {array.shape}")
+    weights = array.astype("<f8")
+    wrong = np.flatnonzero(~(np.isfinite(weights) & (weights >= 0)))
+    if wrong.size:
+        row = int(wrong[0])
+        raise _invalid(name, f"{name} must be finite and at least 0, got {array[row]} at row {row}")
+    return weights
+
+
 def check_finite(name: str, rows: Array) -> None:
     """Raise `InvalidRequest` when a value of ``rows`` is not finite as float32."""
     if rows.dtype.kind != "f":
@@ -79,17 +111,17 @@ def array_from(tensor: types.Tensor) -> Array:
     return np.frombuffer(tensor.data, _DTYPES[tensor.data_type]).reshape(tuple(tensor.shape))
 
 
-def split(rows: Array, message_bytes: int) -> Iterator[slice]:
-    """Yield slices of ``rows`` that each fit a message of ``message_bytes``, with room for the rest of it."""
-    row_bytes = rows.dtype.itemsize * rows.shape[1] + 16  # a label, and tags
+def split(rows: Array, message_bytes: int, target_bytes: int = 0) -> Iterator[slice]:
+    """Yield slices of ``rows`` that each fit a message of ``message_bytes``, with ``target_bytes`` a row more."""
+    row_bytes = rows.dtype.itemsize * rows.shape[1] + target_bytes + 16  # tags
     size = max(1, (message_bytes - 4096) // row_bytes)
     for start in range(0, max(len(rows), 1), size):
         yield slice(start, start + size)
 
 
-def write_dataset(path: Path, rows: Array, labels: Array) -> tuple[str, int]:
+def write_dataset(path: Path, tensors: Mapping[str, Array]) -> tuple[str, int]:
     """Write a data-set file and return its SHA-256 and size."""
-    save_file({"inputs": np.ascontiguousarray(rows), "labels": labels}, path)
+    save_file({name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}, path)
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest(), path.stat().st_size
 

@@ -5,7 +5,7 @@ import random
 import tempfile
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -15,9 +15,19 @@ from typing import Any, Self, TypeVar
 import grpc
 import numpy as np
 from google.rpc import error_details_pb2
-from mlpd.client.arrays import array_from, check_finite, labels_from, rows_from, split, tensor_from, write_dataset
-from mlpd.client.errors import JobCancelled, JobFailed, ServerError, Unavailable, error_from
-from mlpd.client.recipes import resource_name
+from mlpd.client.arrays import (
+    array_from,
+    check_finite,
+    labels_from,
+    rows_from,
+    split,
+    targets_from,
+    tensor_from,
+    weights_from,
+    write_dataset,
+)
+from mlpd.client.errors import InvalidRequest, JobCancelled, JobFailed, ServerError, Unavailable, error_from
+from mlpd.client.recipes import model_name, resource_name
 from mlpd.v1 import dataset_service_pb2 as dataset_pb
 from mlpd.v1 import model_service_pb2 as model_pb
 from mlpd.v1 import trainer_service_pb2 as pb
@@ -30,6 +40,7 @@ T = TypeVar("T")
 
 DEFAULT_ADDRESS = "127.0.0.1:6573"
 _PAGE_SIZE = 1000
+_CONFUSION_CLASSES_LIMIT = 1024
 _FIRST_DELAY_SECONDS, _LONGEST_DELAY_SECONDS = 0.1, 2.0
 
 # Every unary call is safe to repeat: it reads, or it carries an id that the server knows again.
@@ -72,30 +83,41 @@ _CUT_OFF = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.INTERNAL, grpc.StatusCo
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Exact counts of a model on labelled rows; ``loss`` is the mean in nats."""
+    """Exact counts of a model on labelled rows; ``loss`` is the mean.
+
+    ``confusion`` has rows by (true class, predicted class), ``metrics`` scores by name, ``classes`` those of each class
+    or label; all three if asked for. ``correct_count`` is None for regression.
+    """
 
     model: str
     parameters_sha256: str
     row_count: int
-    correct_count: int
+    correct_count: int | None
     loss: float
     confusion: NDArray[np.int64] | None
-    """Rows by (true class, predicted class), if asked for."""
+    metrics: Mapping[str, float]
+    classes: Sequence[pb.ClassScores]
 
     @property
-    def accuracy(self) -> float:
-        """Fraction of rows whose most probable class is their label."""
-        return self.correct_count / self.row_count
+    def accuracy(self) -> float | None:
+        """Fraction of rows that are right in all; None for regression."""
+        return None if self.correct_count is None else self.correct_count / self.row_count
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """A model's answer for rows: probabilities and logits (rows, classes), most probable classes (rows,)."""
+    """A model's answer for rows.
+
+    Of classes: probabilities (rows, classes), the most probable classes (rows,). Of labels: probabilities (rows,
+    labels), classes (rows, labels) 0 or 1. Of regression: ``values`` (rows, outputs), the other two empty. Always:
+    ``logits`` (rows, outputs), what the last layer gave.
+    """
 
     model: str
+    logits: NDArray[Any]
     classes: NDArray[np.int64]
-    probabilities: NDArray[np.float32]
-    logits: NDArray[np.float32]
+    probabilities: NDArray[Any]
+    values: NDArray[Any]
 
 
 class Client:
@@ -209,53 +231,79 @@ class Client:
         return self._call(self._trainer.CancelTrainingJob, request).training_job
 
     def evaluate(
-        self, model: str, data: str | tuple[ArrayLike, ArrayLike], *, include_confusion: bool = True
+        self, model: str, data: str | tuple[ArrayLike, ArrayLike], *, include_scores: bool = False
     ) -> Evaluation:
-        """Score a model on a stored data set, or on rows (rows, width) and labels (rows,).
+        """Score a model on a stored data set, or on rows (rows, width) and their labels (rows,) or targets.
 
-        Rows are split to fit the server's messages, and the counts added up. Leave out the confusion matrix of a
-        model with more than a thousand classes.
+        Rows are split to fit the server's messages, and the counts added up; scores need all rows in one message, or
+        stored. Models of up to 1024 classes come with their confusion matrix.
         """
-        request = pb.EvaluateRequest(model=_model_name(model), include_confusion_matrix=include_confusion)
+        version = self.model(model)
+        request = pb.EvaluateRequest(model=version.name, include_scores=include_scores)
+        has_classes = version.task in ("multiclass", "binary")
+        request.include_confusion_matrix = has_classes and version.spec.layer_sizes[-1] <= _CONFUSION_CLASSES_LIMIT
         if isinstance(data, str):
             request.dataset = resource_name("datasets", data)
             return _evaluation([self._call(self._trainer.Evaluate, request)])
         rows = rows_from("inputs", data[0])
-        labels = labels_from("labels", data[1], len(rows))
+        labels = (labels_from if has_classes else targets_from)("labels", data[1], len(rows))
+        parts = list(split(rows, self._message_bytes, labels.nbytes // max(len(labels), 1)))
+        if include_scores and len(parts) > 1:
+            raise InvalidRequest(
+                f"inputs must fit one message of {self._message_bytes} bytes for scores, got {rows.nbytes} bytes; "
+                "upload them and evaluate the data set"
+            )
         answers = []
-        for part in split(rows, self._message_bytes):
+        for part in parts:
             request.rows.CopyFrom(pb.LabelledRows(inputs=tensor_from(rows[part]), labels=tensor_from(labels[part])))
             answers.append(self._call(self._trainer.Evaluate, request))
-            request.model = answers[0].model  # a newer version must not score the other parts
         return _evaluation(answers)
 
     def predict(self, model: str, inputs: ArrayLike) -> Prediction:
         """Run a model on rows (rows, width), or (rows, ...) to be flattened, in the units of its training data."""
-        name, rows = _model_name(model), rows_from("inputs", inputs)
-        outputs = (pb.OUTPUT_KIND_CLASSES, pb.OUTPUT_KIND_PROBABILITIES, pb.OUTPUT_KIND_LOGITS)
+        name, rows = model_name(model), rows_from("inputs", inputs)
         answers = []
         for part in split(rows, self._message_bytes):
-            request = pb.PredictRequest(model=name, inputs=tensor_from(rows[part]), outputs=outputs)
+            request = pb.PredictRequest(model=name, inputs=tensor_from(rows[part]), outputs=[pb.OUTPUT_KIND_ALL])
             answers.append(self._call(self._trainer.Predict, request))
             name = answers[0].model  # a newer version must not answer the other parts
         return Prediction(
             model=name,
-            classes=_joined([answer.classes for answer in answers]),
-            probabilities=_joined([answer.probabilities for answer in answers]),
             logits=_joined([answer.logits for answer in answers]),
+            classes=_joined([answer.classes for answer in answers if answer.HasField("classes")]),
+            probabilities=_joined([answer.probabilities for answer in answers if answer.HasField("probabilities")]),
+            values=_joined([answer.values for answer in answers if answer.HasField("values")]),
         )
 
-    def upload(self, name: str, inputs: ArrayLike, labels: ArrayLike) -> dataset_pb.Dataset:
-        """Store rows (rows, width) and their labels (rows,), classes 0, 1, 2, ..., as the data set ``name``.
+    def upload(
+        self,
+        name: str,
+        inputs: ArrayLike,
+        labels: ArrayLike | None = None,
+        *,
+        targets: ArrayLike | None = None,
+        weights: ArrayLike | None = None,
+    ) -> dataset_pb.Dataset:
+        """Store rows (rows, width) with what to learn of them as the data set ``name``.
 
-        The same content again is recognised and not sent twice; a name never moves to other content.
+        That is ``labels`` (rows,), classes 0, 1, 2, ...; or ``targets`` (rows, outputs), numbers, in uint8 or bool
+        labels that do not exclude each other. ``weights`` (rows,) say how much each row counts. The same content again
+        is recognised and not sent twice; a name never moves to other content.
         """
         rows = rows_from("inputs", inputs)
-        classes = labels_from("labels", labels, len(rows))
         check_finite("inputs", rows)
+        if (labels is None) == (targets is None):
+            raise InvalidRequest("labels or targets must be given, and not both")
+        tensors = {"inputs": rows}
+        if labels is not None:
+            tensors["labels"] = labels_from("labels", labels, len(rows))
+        if targets is not None:
+            tensors["targets"] = targets_from("targets", targets, len(rows))
+        if weights is not None:
+            tensors["weights"] = weights_from("weights", weights, len(rows))
         with tempfile.TemporaryDirectory(prefix="mlpd-") as folder:
             path = Path(folder) / "dataset.safetensors"
-            sha256, size_bytes = write_dataset(path, rows, classes)
+            sha256, size_bytes = write_dataset(path, tensors)
             header = dataset_pb.UploadDatasetRequest.Header(
                 dataset_id=name.removeprefix("datasets/"), sha256=sha256, size_bytes=size_bytes
             )
@@ -274,7 +322,7 @@ class Client:
 
     def model(self, model: str) -> model_pb.ModelVersion:
         """Return what is known of a model version."""
-        request = model_pb.GetModelVersionRequest(name=_model_name(model))
+        request = model_pb.GetModelVersionRequest(name=model_name(model))
         return self._call(self._models.GetModelVersion, request).model_version
 
     def models(self, model: str = "") -> Iterator[model_pb.ModelVersion]:
@@ -311,14 +359,6 @@ def _job_name(job: pb.TrainingJob | str) -> str:
     return resource_name("trainingJobs", job) if isinstance(job, str) else job.name
 
 
-def _model_name(model: str) -> str:
-    """Return the full name of "digits", "digits/3" or a full name."""
-    parts = model.split("/")
-    if len(parts) == 2 and parts[0] != "models":
-        return f"models/{parts[0]}/versions/{parts[1]}"
-    return resource_name("models", model)
-
-
 def _failure_reason(job: pb.TrainingJob) -> str:
     info = error_details_pb2.ErrorInfo()
     return info.reason if any(detail.Unpack(info) for detail in job.error.details) else ""
@@ -334,7 +374,7 @@ def _upload_requests(
 
 
 def _joined(tensors: list[Any]) -> NDArray[Any]:
-    return np.concatenate([array_from(tensor) for tensor in tensors])
+    return np.concatenate([array_from(tensor) for tensor in tensors]) if tensors else np.empty(0)
 
 
 def _evaluation(answers: list[pb.EvaluateResponse]) -> Evaluation:
@@ -344,7 +384,9 @@ def _evaluation(answers: list[pb.EvaluateResponse]) -> Evaluation:
         model=answers[0].model,
         parameters_sha256=answers[0].parameters_sha256,
         row_count=row_count,
-        correct_count=sum(answer.correct_count for answer in answers),
+        correct_count=sum(answer.correct_count for answer in answers) if answers[0].HasField("correct_count") else None,
         loss=sum(answer.loss * answer.row_count for answer in answers) / row_count,
         confusion=np.sum([array_from(answer.confusion_matrix) for answer in answers], axis=0) if asked else None,
+        metrics=dict(answers[0].metrics),
+        classes=list(answers[0].class_scores),
     )

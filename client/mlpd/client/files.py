@@ -2,6 +2,8 @@
 
 import csv
 import zipfile
+from collections.abc import Sequence
+from functools import partial
 from itertools import chain
 from pathlib import Path
 
@@ -12,22 +14,39 @@ from numpy.typing import NDArray
 Array = NDArray[np.generic]
 
 _INPUT_NAMES, _LABEL_NAMES = ("inputs", "x", "X", "data"), ("labels", "y", "Y", "target")
+_NAMES = (*_INPUT_NAMES, *_LABEL_NAMES, "targets", "weights")
 
 
-def read_labelled(path: Path, label_column: str = "-1") -> tuple[Array, Array]:
-    """Return inputs (rows, width) and labels (rows,) of an .npz or .csv file.
+def read_labelled(
+    path: Path, label_column: str = "-1", target_columns: Sequence[str] = (), weight_column: str = ""
+) -> dict[str, Array]:
+    """Return what `Client.upload` takes, from an .npz or .csv file: inputs, labels or targets, and perhaps weights.
 
-    An .npz holds the arrays inputs and labels (or x and y); of a .csv, ``label_column`` is a column's name or
-    number, negative from the end. Raises `InvalidRequest` with one sentence for a file that does not fit.
+    An .npz holds the arrays inputs (or x), labels (or y) or targets, and weights; of a .csv, ``label_column`` is a
+    column's name or number, negative from the end, or ``target_columns`` are several. Raises `InvalidRequest` with one
+    sentence for a file that does not fit.
     """
     match path.suffix.lower():
         case ".npz":
             arrays = _npz(path)
-            return _named(path, arrays, _INPUT_NAMES), _named(path, arrays, _LABEL_NAMES)
+            answers = "targets" if "targets" in arrays else "labels"
+            known = ("targets",) if answers == "targets" else _LABEL_NAMES
+            optional = {"weights": arrays["weights"]} if "weights" in arrays else {}
+            return {"inputs": _named(path, arrays, _INPUT_NAMES), answers: _named(path, arrays, known)} | optional
         case ".csv":
             names, table = _csv(path)
-            column = _column(path, names, table.shape[1], label_column)
-            return np.delete(table, column, axis=1), table[:, column]
+            find = partial(_column, path, names, table.shape[1])
+            chosen = {"weights": [find("weight_column", weight_column)]} if weight_column else {}
+            if target_columns:
+                chosen["targets"] = [find("target_columns", column) for column in target_columns]
+            else:
+                chosen["labels"] = [find("label_column", label_column)]
+            taken = [column for columns in chosen.values() for column in columns]
+            if len(set(taken)) < len(taken) or len(taken) == table.shape[1]:
+                raise InvalidRequest(f"{path.name} must have columns left for inputs")
+            found = {name: table[:, columns] for name, columns in chosen.items()}
+            found |= {name: found[name][:, 0] for name in ("labels", "weights") if name in found}
+            return {"inputs": np.delete(table, taken, axis=1), **found}
         case suffix:
             raise InvalidRequest(f"{path.name} must be a .npz or .csv file, got {suffix or 'no suffix'}")
 
@@ -56,7 +75,7 @@ def _load(path: Path) -> Array:
 def _npz(path: Path) -> dict[str, Array]:
     try:
         with np.load(path, allow_pickle=False) as archive:
-            return {name: archive[name] for name in archive.files if name in _INPUT_NAMES + _LABEL_NAMES}
+            return {name: archive[name] for name in archive.files if name in _NAMES}
     except (ValueError, EOFError, OSError, AttributeError, TypeError, zipfile.BadZipFile) as error:
         raise InvalidRequest(f"{path} can't be read as NumPy arrays: {_one_line(error)}") from error
 
@@ -104,16 +123,16 @@ def _is_number(cell: str) -> bool:
     return True
 
 
-def _column(path: Path, names: list[str], count: int, wanted: str) -> int:
+def _column(path: Path, names: list[str], count: int, field: str, wanted: str) -> int:
     if wanted in names:
         return names.index(wanted)
     try:
         number = int(wanted)
     except ValueError:
         known = f"one of {', '.join(names)}" if names else "a number: the file has no header"
-        raise InvalidRequest(f"label_column must be {known}, got {wanted}") from None
+        raise InvalidRequest(f"{field} must be {known}, got {wanted}") from None
     if count < 2 or not -count <= number < count:
-        raise InvalidRequest(f"label_column must be between {-count} and {count - 1} in {path.name}, got {number}")
+        raise InvalidRequest(f"{field} must be between {-count} and {count - 1} in {path.name}, got {number}")
     return number % count
 
 

@@ -1,14 +1,31 @@
-"""Training specs from flat settings: one vocabulary for Python, command-line flags and TOML files."""
+"""Training specs from flat settings, and the presets."""
 
 import difflib
-from collections.abc import Callable, Collection, Iterable, Mapping
-from numbers import Integral, Real
+from collections.abc import Iterable, Mapping
 from typing import Any
 
+from google.protobuf.message import Message
 from mlpd.client.errors import InvalidRequest
+from mlpd.client.settings import SETTINGS, check_kind
 from mlpd.v1 import types_pb2 as types
-from mlpd.v1.trainer_service_pb2 import ModelSpec, Optimizer, Schedule, TrainingSpec
+from mlpd.v1.trainer_service_pb2 import Optimizer, Schedule, TrainingSpec, WarmStart
+from mlpd.v1.types_pb2 import ModelSpec
 
+_AUGMENTED: Mapping[str, Any] = {
+    "train_dataset": "mnist-train",
+    "batch_size": 128,
+    "optimizer": "adamw",
+    "learning_rate": 0.001,
+    "weight_decay": 0.05,
+    "schedule": "cosine",
+    "label_smoothing": 0.05,
+    "augment_shift_pixels": 1.5,
+    "augment_rotation_degrees": 10.0,
+    "augment_scale": 0.1,
+    "augment_shear": 0.1,
+    "augment_elastic_pixels": 0.8,
+    "seed": 0,
+}
 PRESETS: Mapping[str, Mapping[str, Any]] = {
     # The lesson everyone has done: full-batch gradient descent, no tricks.
     "seed": {
@@ -22,80 +39,66 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
     },
     "default": {
         "layer_sizes": [784, 532, 10],
+        "dropout": 0.3,
+        "label_smoothing": 0.05,
         "train_dataset": "mnist-train",
         "batch_size": 128,
         "epoch_count": 10,
-        "optimizer": "adam",
-        "learning_rate": 0.001,
-        "schedule": "cosine",
+        "optimizer": "adamw",
+        "learning_rate": 0.003,
+        "weight_decay": 0.1,
+        "schedule": "one_cycle",
         "seed": 0,
     },
+    # What the same network can do, when it never sees the same image twice.
+    "best": {"layer_sizes": [784, 532, 10], "epoch_count": 120, **_AUGMENTED},
+    "large": {"layer_sizes": [784, 1024, 512, 10], "epoch_count": 100, **_AUGMENTED},
 }
 
-_TEXT, _WHOLE, _NUMBER = "text", "a whole number of 64 bits", "a number"
-_FLAG, _WHOLE_LIST = "true or false", "a list of whole numbers"
-
-# Every setting, and what its value must be; whether a number makes sense is for the server to say.
-SETTINGS: Mapping[str, str] = {
-    "layer_sizes": _WHOLE_LIST,
-    "train_dataset": _TEXT,
-    "validation_dataset": _TEXT,
-    "batch_size": _WHOLE,
-    "epoch_count": _WHOLE,
-    "optimizer": _TEXT,
-    "learning_rate": _NUMBER,
-    "momentum": _NUMBER,
-    "nesterov": _FLAG,
-    "beta1": _NUMBER,
-    "beta2": _NUMBER,
-    "epsilon": _NUMBER,
-    "weight_decay": _NUMBER,
-    "schedule": _TEXT,
-    "warmup_steps": _WHOLE,
-    "initializer": _TEXT,
-    "input_scale": _NUMBER,
-    "seed": _WHOLE,
-    "device": _TEXT,
-    "metrics_interval_steps": _WHOLE,
+# What each choice has settings of its own for; adamw is adam with a default of weight decay.
+_OPTIMIZERS: Mapping[str, tuple[str, ...]] = {
+    "sgd": ("momentum", "nesterov"),
+    "adam": ("beta1", "beta2", "epsilon"),
+    "adamw": ("beta1", "beta2", "epsilon"),
+    "rmsprop": ("decay", "epsilon", "momentum"),
+    "adagrad": ("epsilon",),
+    "lion": ("beta1", "beta2"),
 }
-_SGD_SETTINGS = ("momentum", "nesterov")
-_ADAM_SETTINGS = ("beta1", "beta2", "epsilon")
+_SCHEDULES: Mapping[str, tuple[str, ...]] = {
+    "constant": (),
+    "cosine": ("warmup_steps", "final_share"),
+    "steps": ("interval_steps", "factor"),
+    "exponential": ("final_share",),
+    "polynomial": ("power", "initial_share", "final_share"),
+    "one_cycle": ("rise", "initial_share", "final_share"),
+    "joined": (),
+}
 _ADAMW_DECAY = 0.01
+_DATA_TYPES = {"float32": types.DATA_TYPE_FP32, "float64": types.DATA_TYPE_FP64}
+_DEVICES = {"cpu": types.DEVICE_CPU, "cuda": types.DEVICE_CUDA}
+_SCOPES = {"weights": WarmStart.SCOPE_WEIGHTS, "full": WarmStart.SCOPE_FULL}
 
 
 def training_spec(preset: str | None = None, **settings: Any) -> TrainingSpec:
     """Return a spec from a preset's settings, with ``settings`` in their place or on top.
 
-    A setting that is None counts as not given. Raises `InvalidRequest` for a preset, setting or choice that does
-    not exist and for a value of the wrong kind; the server checks the numbers.
-
-    layer_sizes: units per layer, input first. train_dataset, validation_dataset: names; the second is scored after
-    every epoch. batch_size: rows per mini-batch, default all. optimizer: sgd (momentum, nesterov), adam or adamw
-    (beta1, beta2, epsilon); weight_decay is decoupled, 0.01 by default with adamw. learning_rate: the peak.
-    schedule: constant, or cosine (warmup_steps). initializer: he_normal, he_uniform, glorot_normal or glorot_uniform.
-    input_scale: factor of every input value, by default 1/255 for uint8 data, else 1. seed: key of every random
-    number, by default the server's choice. device: cpu or cuda, by default cuda if usable.
-    metrics_interval_steps: steps between reports, by default one an epoch.
+    A setting that is None counts as not given; `mlpd.client.settings.SETTINGS` says what each means. A ``schedule`` may
+    be a list of mappings, each with its own schedule, its settings and ``step_count``, but for the last. Raises
+    `InvalidRequest` for a preset, setting or choice that does not exist and for a value of the wrong kind; the server
+    checks the numbers.
     """
     given = {name: value for name, value in settings.items() if value is not None}
     for name, value in given.items():
-        check_kind(name, value, SETTINGS[_known("setting", name, SETTINGS)])
+        check_kind(name, value, SETTINGS[_known("setting", name, SETTINGS)].kind)
     if preset is not None:
         _known("preset", preset, PRESETS)
         base = dict(PRESETS[preset])
-        if given.get("optimizer", base["optimizer"]) != base["optimizer"]:
-            for name in (*_SGD_SETTINGS, *_ADAM_SETTINGS):
-                base.pop(name, None)
-        if given.get("schedule") == "constant":
-            base.pop("warmup_steps", None)
+        for choice, names in (("optimizer", _OPTIMIZERS), ("schedule", _SCHEDULES)):
+            if given.get(choice, base.get(choice)) != base.get(choice):
+                for name in {name for own in names.values() for name in own}:
+                    base.pop(name, None)
         given = base | given
     return _spec(given)
-
-
-def check_kind(name: str, value: Any, kind: str = _TEXT) -> None:
-    """Raise `InvalidRequest` unless ``value`` is of a kind that `SETTINGS` names."""
-    if not _KINDS[kind](value):
-        raise InvalidRequest(f"{name} must be {kind}, got {value!r}")
 
 
 def resource_name(collection: str, name: str) -> str:
@@ -103,69 +106,114 @@ def resource_name(collection: str, name: str) -> str:
     return name if "/" in name or not name else f"{collection}/{name}"
 
 
+def model_name(model: str) -> str:
+    """Return the full name of "digits", "digits/3" or a full name."""
+    parts = model.split("/")
+    if len(parts) == 2 and parts[0] != "models":
+        return f"models/{parts[0]}/versions/{parts[1]}"
+    return resource_name("models", model)
+
+
 def _spec(given: dict[str, Any]) -> TrainingSpec:
-    model = ModelSpec(layer_sizes=given.get("layer_sizes", []))
-    if "initializer" in given:
-        names = {name.removeprefix("INITIALIZER_").lower(): n for name, n in ModelSpec.Initializer.items()}
-        del names["unspecified"]
-        model.initializer = names[_known("initializer", given["initializer"], names)]
     spec = TrainingSpec(
-        model=model,
+        model=_model(given),
         train_dataset=resource_name("datasets", given.get("train_dataset", "")),
         validation_dataset=resource_name("datasets", given.get("validation_dataset", "")),
-        epoch_count=given.get("epoch_count", 0),
         optimizer=_optimizer(given),
         schedule=_schedule(given),
     )
-    for name in ("batch_size", "seed", "metrics_interval_steps"):
-        if name in given:
-            setattr(spec, name, given[name])
-    if "input_scale" in given:
-        spec.model.input_scale = given["input_scale"]
+    same = ("task", "validation_fraction", "validation_interval_epochs", "batch_size", "accumulation_steps")
+    _set(spec, given, *same, "epoch_count", "seed", "metrics_interval_steps")
+    _set(spec.loss, given, "huber_delta", "label_smoothing", "mixup_alpha", kind="loss")
+    if (weights := given.get("class_weights")) == "balanced":
+        spec.loss.balanced_classes = True
+    elif weights is not None:
+        spec.loss.class_weights.extend(map(float, weights))
+    _set_group(spec.schedule.plateau, given, "plateau_")
+    _set_group(spec.augmentation, given, "augment_")
+    _set_group(spec.early_stopping, given, "early_stopping_")
+    if "time_limit_seconds" in given:
+        spec.time_limit.FromNanoseconds(round(given["time_limit_seconds"] * 1e9))
     if "device" in given:
-        devices = {"cpu": types.DEVICE_CPU, "cuda": types.DEVICE_CUDA}
-        spec.device = devices[_known("device", given["device"], devices)]
+        spec.device = _DEVICES[_known("device", given["device"], _DEVICES)]
+    _set_warm_start(spec, given)
     return spec
 
 
+def _model(given: dict[str, Any]) -> ModelSpec:
+    model = ModelSpec(layer_sizes=given.get("layer_sizes", []))
+    _set(model, given, "initializer", "input_scale", "normalization", input_dropout_rate="input_dropout")
+    _set(model, given, standardize_inputs="standardize")
+    model.activations.extend(_several(given.get("activation", [])))
+    model.dropout_rates.extend(map(float, _several(given.get("dropout", []))))
+    if "data_type" in given:
+        model.data_type = _DATA_TYPES[_known("data_type", given["data_type"], _DATA_TYPES)]
+    return model
+
+
 def _optimizer(given: dict[str, Any]) -> Optimizer:
-    kind = _known("optimizer", given.get("optimizer", "sgd"), ("sgd", "adam", "adamw"))
-    own, other = (_SGD_SETTINGS, _ADAM_SETTINGS) if kind == "sgd" else (_ADAM_SETTINGS, _SGD_SETTINGS)
-    for name in other:
-        if name in given:
-            raise InvalidRequest(f"{name} must not be set with optimizer {kind}, got {given[name]}")
-    settings = {name: given[name] for name in own if name in given}
+    kind = _known("optimizer", given.get("optimizer", "sgd"), _OPTIMIZERS)
     optimizer = Optimizer(weight_decay=given.get("weight_decay", _ADAMW_DECAY if kind == "adamw" else 0.0))
-    if kind == "sgd":
-        optimizer.sgd.CopyFrom(Optimizer.Sgd(**settings))
-    else:
-        optimizer.adam.CopyFrom(Optimizer.Adam(**settings))
+    _set(optimizer, given, "clip_norm", "average_decay")
+    _set_chosen(getattr(optimizer, kind.removesuffix("w")), given, "optimizer", kind, _OPTIMIZERS)
     return optimizer
 
 
-def _schedule(given: dict[str, Any]) -> Schedule:
-    kind = _known("schedule", given.get("schedule", "constant"), ("constant", "cosine"))
-    schedule = Schedule(learning_rate=given.get("learning_rate", 0.0))
-    if kind == "cosine":
-        schedule.warmup_cosine.CopyFrom(Schedule.WarmupCosine(warmup_steps=given.get("warmup_steps", 0)))
-    elif "warmup_steps" in given:
-        raise InvalidRequest(f"warmup_steps must not be set with schedule constant, got {given['warmup_steps']}")
-    else:
-        schedule.constant.SetInParent()
+def _schedule(given: Mapping[str, Any]) -> Schedule:
+    kind = given.get("schedule", "constant")
+    if not isinstance(kind, str):
+        kind = "joined"
+    _known("schedule", kind, _SCHEDULES)
+    schedule = Schedule()
+    _set(schedule, given, "learning_rate")
+    own = getattr(schedule, {"cosine": "warmup_cosine"}.get(kind, kind))
+    _set_chosen(own, given, "schedule", kind, _SCHEDULES)
+    if kind == "joined":
+        for part in given["schedule"] if not isinstance(given["schedule"], str) else ():
+            settings = {name: value for name, value in part.items() if name != "step_count"}
+            for name, value in settings.items():
+                check_kind(name, value, SETTINGS[_known("schedule's setting", name, SETTINGS)].kind)
+            own.segments.add(schedule=_schedule(settings), step_count=part.get("step_count", 0))
     return schedule
 
 
-def _is_whole(value: Any) -> bool:
-    return isinstance(value, Integral) and not isinstance(value, bool) and -(2**63) <= int(value) < 2**63
+def _set_chosen(
+    message: Message, given: Mapping[str, Any], choice: str, kind: str, settings: Mapping[str, tuple[str, ...]]
+) -> None:
+    """Set what belongs to the chosen ``kind``, and refuse what belongs to others only."""
+    message.SetInParent()
+    _set(message, given, *settings[kind])
+    for name in sorted({name for own in settings.values() for name in own} - set(settings[kind])):
+        if name in given:
+            raise InvalidRequest(f"{name} must not be set with {choice} {kind}, got {given[name]}")
 
 
-_KINDS: Mapping[str, Callable[[Any], bool]] = {
-    _TEXT: lambda value: isinstance(value, str),
-    _WHOLE: _is_whole,
-    _NUMBER: lambda value: _is_whole(value) or (isinstance(value, Real) and not isinstance(value, Integral)),
-    _FLAG: lambda value: isinstance(value, bool),
-    _WHOLE_LIST: lambda value: isinstance(value, Collection) and all(map(_is_whole, value)),
-}
+def _set(message: Any, given: Mapping[str, Any], *names: str, **fields: str) -> None:
+    """Set fields that are given: ``names`` are those of settings as well, ``fields`` map field to setting."""
+    for field, name in [*zip(names, names, strict=True), *fields.items()]:
+        if name in given:
+            setattr(message, field, given[name])
+
+
+def _set_group(message: Any, given: Mapping[str, Any], prefix: str) -> None:
+    """Set the fields of ``message`` whose settings are called ``prefix`` and the field."""
+    for name, value in given.items():
+        if name.startswith(prefix):
+            setattr(message, name.removeprefix(prefix), value)
+
+
+def _set_warm_start(spec: TrainingSpec, given: Mapping[str, Any]) -> None:
+    if "warm_start" in given:
+        if "warm_start_scope" not in given:
+            raise InvalidRequest(f"warm_start_scope must say weights or full with warm_start {given['warm_start']}")
+        scope = _SCOPES[_known("warm_start_scope", given["warm_start_scope"], _SCOPES)]
+        spec.warm_start.CopyFrom(WarmStart(model=model_name(given["warm_start"]), scope=scope))
+    elif "warm_start_scope" in given:
+        raise InvalidRequest(f"warm_start_scope must come with warm_start, got {given['warm_start_scope']}")
+
+
+def _several(value: Any) -> list[Any]:
+    return [value] if isinstance(value, str | int | float) else list(value)
 
 
 def _known(what: str, name: Any, names: Iterable[str]) -> Any:

@@ -3,11 +3,13 @@
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from mlpd.core.arrays import HostArray
+from mlpd.core.codec import from_fields, to_fields
+from mlpd.core.control import Monitor
 from mlpd.core.files import FileDigest, write_atomic
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
@@ -21,13 +23,19 @@ class CheckpointError(ValueError):
 
 @dataclass(frozen=True)
 class Counters:
-    """Where a run stands: steps taken, and sums since its last report."""
+    """Where a run stands: steps taken, sums since its last report, what its monitor has seen, seconds spent.
+
+    ``optimizer_step`` goes on counting where a full warm start has taken over a state.
+    """
 
     spec_digest: str
     step: int
+    optimizer_step: int
     loss_sum: float
     correct_count: int
     row_count: int
+    elapsed_seconds: float
+    monitor: Monitor
 
 
 @dataclass(frozen=True)
@@ -40,13 +48,13 @@ class Checkpoint:
 
 def save_checkpoint(path: Path, checkpoint: Checkpoint) -> FileDigest:
     """Make ``checkpoint`` durable as ``path``; equal checkpoints give equal bytes."""
-    return write_atomic(path, pack(checkpoint.vectors, asdict(checkpoint.counters)))
+    return write_atomic(path, pack(checkpoint.vectors, to_fields(checkpoint.counters)))
 
 
 def load_checkpoint(path: Path, sha256: str) -> Checkpoint:
     """Return the checkpoint in ``path``, or raise `CheckpointError` unless its bytes have the digest ``sha256``."""
     vectors, fields = unpack(path, sha256)
-    return Checkpoint(Counters(**fields), vectors)
+    return Checkpoint(from_fields(Counters, fields), vectors)
 
 
 def pack(vectors: Mapping[str, HostArray], fields: Mapping[str, object]) -> bytes:

@@ -1,4 +1,7 @@
-"""Data sets: a safetensors file with "inputs" (rows, width) and "labels" (rows,), checked, then mapped.
+"""Data sets: a safetensors file with rows and what to learn of them, checked, then mapped.
+
+It has "inputs" (rows, width); either "labels" (rows,), class indices, or "targets" (rows, outputs), numbers; and may
+have "weights" (rows,), how much each row counts.
 
 The header is parsed here, under caps, rather than by a library that trusts it: a file comes from anyone.
 """
@@ -16,6 +19,8 @@ from safetensors.numpy import save_file
 
 INPUT_TYPES = {"F32": "<f4", "F64": "<f8", "F16": "<f2", "U8": "u1", "I32": "<i4", "I64": "<i8"}
 LABEL_TYPES = {"I64": "<i8", "I32": "<i4", "U8": "u1"}
+TARGET_TYPES = {"F32": "<f4", "F64": "<f8", "U8": "u1"}
+WEIGHT_TYPES = {"F32": "<f4", "F64": "<f8"}
 LARGEST_LABEL = 65535
 _HEADER_LIMIT_BYTES = 64 * 1024
 _BLOCK_VALUES = 4 * 1024 * 1024
@@ -27,7 +32,11 @@ class DataError(ValueError):
 
 @dataclass(frozen=True)
 class DatasetInfo:
-    """What is known of a checked data set; ``class_row_counts`` counts rows by label."""
+    """What is known of a checked data set.
+
+    ``dtype`` is that of the inputs. ``class_row_counts`` counts rows by label and is empty where targets are numbers;
+    ``target_size`` is how many numbers, 0 where there are labels, and ``target_range`` the least and the largest.
+    """
 
     sha256: str
     size_bytes: int
@@ -35,19 +44,38 @@ class DatasetInfo:
     input_size: int
     dtype: str
     class_row_counts: tuple[int, ...]
+    target_dtype: str
+    target_size: int
+    target_range: tuple[float, float]
+    weighted: bool
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """Inputs (rows, input_size) in their own type and integer labels (rows,), usually mapped from a file."""
+    """Inputs (rows, input_size) in their own type; targets, (rows,) class indices or (rows, outputs) numbers.
+
+    ``weights`` (rows,) say how much each row counts in training. Arrays are usually mapped from a file.
+    """
 
     inputs: HostArray
-    labels: HostArray
+    targets: HostArray
+    weights: HostArray | None = None
+
+    def __len__(self) -> int:
+        return len(self.inputs)
+
+    def rows(self, chosen: NDArray[np.int64]) -> "Dataset":
+        """Return a copy of the ``chosen`` rows."""
+        weights = None if self.weights is None else self.weights[chosen]
+        return Dataset(self.inputs[chosen], self.targets[chosen], weights)
 
 
-def write_dataset(path: Path, inputs: HostArray, labels: HostArray) -> None:
+def write_dataset(path: Path, dataset: Dataset) -> None:
     """Write rows to ``path`` as a data set, neither checked nor synced."""
-    save_file({"inputs": np.ascontiguousarray(inputs), "labels": np.ascontiguousarray(labels)}, path)
+    tensors = {"inputs": dataset.inputs, "labels" if dataset.targets.ndim == 1 else "targets": dataset.targets}
+    if dataset.weights is not None:
+        tensors["weights"] = dataset.weights
+    save_file({name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}, path)
 
 
 def open_dataset(path: Path) -> Dataset:
@@ -59,38 +87,60 @@ def open_dataset(path: Path) -> Dataset:
         if len(prefix) < 8 or header_bytes > min(size_bytes - 8, _HEADER_LIMIT_BYTES):
             raise DataError(f"the content must begin with a safetensors header of at most {_HEADER_LIMIT_BYTES} bytes")
         header = file.read(header_bytes)
-    tensors = _tensors(header)
     start, arrays, spans = 8 + header_bytes, {}, []
-    for name, kinds, dimensions in (("inputs", INPUT_TYPES, 2), ("labels", LABEL_TYPES, 1)):
-        dtype, shape, (begin, stop) = _tensor(name, tensors[name], kinds, dimensions)
+    for name, entry in _tensors(header).items():
+        dtype, shape, (begin, stop) = _tensor(name, entry, *_KINDS[name])
         if stop > size_bytes - start or stop - begin != prod(shape) * dtype.itemsize:
             raise DataError(f"{name} must hold exactly the bytes of its shape {list(shape)}")
         if (start + begin) % dtype.itemsize:
             raise DataError(f"{name} must begin at a multiple of {dtype.itemsize} bytes, got {start + begin}")
         arrays[name] = np.memmap(path, dtype, "r", start + begin, shape)
         spans.append((begin, stop))
-    (first, middle), (second, end) = sorted(spans)
-    if (first, second, end) != (0, middle, size_bytes - start):
-        raise DataError("inputs and labels must fill the content after its header, without gap or overlap")
-    if len(arrays["inputs"]) != len(arrays["labels"]):
-        raise DataError(f"labels must be one a row, got {len(arrays['labels'])} for {len(arrays['inputs'])} rows")
-    return Dataset(arrays["inputs"], arrays["labels"])
+    edges = [0, *(edge for span in sorted(spans) for edge in span), size_bytes - start]
+    if edges[::2] != edges[1::2]:
+        raise DataError(f"{', '.join(arrays)} must fill the content after its header, without gap or overlap")
+    targets = arrays["labels"] if "labels" in arrays else arrays["targets"]
+    dataset = Dataset(arrays["inputs"], targets, arrays.get("weights"))
+    for name, array in arrays.items():
+        if len(array) != len(dataset):
+            raise DataError(f"{name} must be one a row, got {len(array)} for {len(dataset)} rows")
+    return dataset
 
 
 def inspect_dataset(path: Path) -> DatasetInfo:
     """Check everything about the data set in ``path`` in bounded memory; raises `DataError` or `OSError`."""
     dataset = open_dataset(path)
-    _check_inputs(dataset.inputs)
-    counts = _count_labels(dataset.labels)
+    _check_finite("inputs", dataset.inputs)
+    counts: tuple[int, ...] = ()
+    target_size, low, high = 0, 0.0, 0.0
+    if dataset.targets.ndim == 1:
+        counts = tuple(int(count) for count in _count_labels(dataset.targets))
+    else:
+        _check_finite("targets", dataset.targets)
+        target_size, low, high = dataset.targets.shape[1], float(dataset.targets.min()), float(dataset.targets.max())
+    if dataset.weights is not None:
+        _check_weights(dataset.weights)
     digest = digest_of(path)
     return DatasetInfo(
         sha256=digest.sha256,
         size_bytes=digest.size_bytes,
-        row_count=len(dataset.labels),
+        row_count=len(dataset),
         input_size=dataset.inputs.shape[1],
         dtype=dataset.inputs.dtype.name,
-        class_row_counts=tuple(int(count) for count in counts),
+        class_row_counts=counts,
+        target_dtype=dataset.targets.dtype.name,
+        target_size=target_size,
+        target_range=(low, high),
+        weighted=dataset.weights is not None,
     )
+
+
+_KINDS = {
+    "inputs": (INPUT_TYPES, 2),
+    "labels": (LABEL_TYPES, 1),
+    "targets": (TARGET_TYPES, 2),
+    "weights": (WEIGHT_TYPES, 1),
+}
 
 
 def _tensors(header: bytes) -> dict[str, object]:
@@ -99,9 +149,12 @@ def _tensors(header: bytes) -> dict[str, object]:
     except (ValueError, RecursionError):
         raise DataError("the content must begin with a safetensors header in JSON") from None
     names = set(tensors) - {"__metadata__"} if isinstance(tensors, dict) else set()
-    if names != {"inputs", "labels"}:
-        raise DataError(f'the content must hold the tensors "inputs" and "labels", got {sorted(names)[:8]}')
-    return dict(tensors)
+    if names - {"weights"} not in ({"inputs", "labels"}, {"inputs", "targets"}):
+        raise DataError(
+            f'the content must hold the tensors "inputs", "labels" or "targets", and perhaps "weights", '
+            f"got {sorted(names)[:8]}"
+        )
+    return {name: tensors[name] for name in _KINDS if name in names}
 
 
 def _tensor(
@@ -130,22 +183,31 @@ def _sizes(what: str, value: object, length: int) -> tuple[int, ...]:
     return tuple(value)
 
 
-def _check_inputs(inputs: HostArray) -> None:
-    if inputs.dtype.kind != "f":
+def _check_finite(name: str, values: HostArray) -> None:
+    if values.dtype.kind != "f":
         return
-    rows, first, count = max(1, _BLOCK_VALUES // inputs.shape[1]), None, 0
-    for start in range(0, len(inputs), rows):
+    rows, first, count = max(1, _BLOCK_VALUES // values.shape[1]), None, 0
+    for start in range(0, len(values), rows):
         with np.errstate(over="ignore"):
-            finite = np.isfinite(inputs[start : start + rows].astype(np.float32, copy=False))
+            finite = np.isfinite(values[start : start + rows].astype(np.float32, copy=False))
         if not finite.all():
             wrong = np.argwhere(~finite)
             count += len(wrong)
             first = first or (start + int(wrong[0, 0]), int(wrong[0, 1]))
     if first:
         raise DataError(
-            f"inputs must be finite as float32, got {inputs[first]} at row {first[0]}, column {first[1]} "
+            f"{name} must be finite as float32, got {values[first]} at row {first[0]}, column {first[1]} "
             f"({count} such values)"
         )
+
+
+def _check_weights(weights: HostArray) -> None:
+    wrong = np.flatnonzero(~(np.isfinite(weights) & (weights >= 0)))
+    if wrong.size:
+        row = int(wrong[0])
+        raise DataError(f"weights must be finite and at least 0, got {weights[row]} at row {row}")
+    if not weights.any():
+        raise DataError("weights must not all be 0")
 
 
 def _count_labels(labels: HostArray) -> NDArray[np.int64]:

@@ -1,105 +1,255 @@
 """Layers as frozen values: sizes, and pure functions that write into what they are given.
 
-An in-place layer writes its outputs over its inputs; its derivative needs only its outputs.
+A layer's arrays live in a `Slot`, which belongs to a pass; the layer itself can be shared.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar
 
-from mlpd.core.arrays import Array
+import numpy as np
+from mlpd.core.arrays import Array, HostArray
+from mlpd.core.initializers import Initializer
 
+Shapes = tuple[tuple[int, ...], ...]
 
-class Layer(Protocol):
-    """A function of rows (rows, inputs) with outputs (rows, width)."""
-
-    in_place: ClassVar[bool]
-
-    @property
-    def width(self) -> int:
-        """Values in an output row."""
-
-    @property
-    def shapes(self) -> tuple[tuple[int, ...], ...]:
-        """Shapes of the parameters."""
-
-    def forward(self, xp: Any, parameters: Sequence[Array], x: Array, y: Array) -> None:
-        """Write the outputs of ``x`` to ``y``."""
-
-    def backward(
-        self,
-        xp: Any,
-        parameters: Sequence[Array],
-        gradients: Sequence[Array],
-        x: Array,
-        y: Array,
-        dy: Array,
-        dx: Array | None,
-    ) -> None:
-        """From the gradient ``dy`` of the outputs, write those of the parameters and, unless None, of the inputs.
-
-        ``x`` and ``y`` are not needed afterwards and may be overwritten.
-        """
+_EPSILON = 1e-5
+_STATISTICS_MOMENTUM = 0.1
 
 
 @dataclass(frozen=True)
-class Affine:
-    """``y = x @ weight + bias``."""
+class Slot:
+    """What one layer works with: views of the flat vectors, and ``work`` that forward leaves for backward.
 
-    inputs: int
+    ``statistics`` are learnt without a gradient. ``draw`` fills an array of uint64 with random words for this layer,
+    the same ones whenever the step and the rows are.
+    """
+
+    xp: Any
+    parameters: Sequence[Array]
+    gradients: Sequence[Array]
+    statistics: Sequence[Array]
+    work: Sequence[Array]
+    trains: bool
+    draw: Callable[[Array], None]
+
+
+class Layer:
+    """A function of rows (rows, inputs) with outputs (rows, width).
+
+    An ``in_place`` layer writes its outputs over its inputs: its derivative needs only its outputs.
+    """
+
     width: int
     in_place: ClassVar[bool] = False
 
     @property
-    def shapes(self) -> tuple[tuple[int, ...], ...]:
-        """Weight (inputs, width) and bias (width,)."""
-        return (self.inputs, self.width), (self.width,)
+    def shapes(self) -> Shapes:
+        """Shapes of the parameters; weight decay applies to those of two dimensions."""
+        return ()
 
-    def forward(self, xp: Any, parameters: Sequence[Array], x: Array, y: Array) -> None:
+    @property
+    def statistics(self) -> tuple[HostArray, ...]:
+        """Statistics before the first step."""
+        return ()
+
+    def work(self, capacity: int) -> Shapes:
+        """Shapes of the work arrays for up to ``capacity`` rows."""
+        return ()
+
+    def initial(self, initializer: Initializer, seed: int, index: int) -> tuple[HostArray, ...]:
+        """Return the parameters before the first step; ``index`` counts the layers that have any."""
+        return ()
+
+    def forward(self, slot: Slot, x: Array, y: Array) -> None:
         """Write the outputs of ``x`` to ``y``."""
-        weight, bias = parameters
-        xp.matmul(x, weight, out=y)
-        xp.add(y, bias, out=y)
+        raise NotImplementedError
 
-    def backward(
-        self,
-        xp: Any,
-        parameters: Sequence[Array],
-        gradients: Sequence[Array],
-        x: Array,
-        y: Array,
-        dy: Array,
-        dx: Array | None,
-    ) -> None:
-        """Write the gradients of weight, bias and, unless None, of the inputs."""
-        xp.matmul(x.T, dy, out=gradients[0])
-        xp.sum(dy, axis=0, out=gradients[1])
-        if dx is not None:
-            xp.matmul(dy, parameters[0].T, out=dx)
+    def backward(self, slot: Slot, x: Array, y: Array, dy: Array, dx: Array | None) -> None:
+        """From the gradient ``dy`` of the outputs, write those of the parameters and, unless None, of the inputs.
+
+        ``x`` and ``y`` are not needed afterwards and may be overwritten.
+        """
+        raise NotImplementedError
 
 
 @dataclass(frozen=True)
-class Relu:
-    """``y = max(x, 0)``, whose derivative is ``sign(y)`` because ``y >= 0``."""
+class Affine(Layer):
+    """``y = x @ weight + bias``."""
+
+    inputs: int
+    width: int
+
+    @property
+    def shapes(self) -> Shapes:
+        """Weight (inputs, width) and bias (width,)."""
+        return (self.inputs, self.width), (self.width,)
+
+    def initial(self, initializer: Initializer, seed: int, index: int) -> tuple[HostArray, ...]:
+        """Return drawn weights and a bias of zeros."""
+        return initializer(seed, index, self.inputs, self.width), np.zeros(self.width)
+
+    def forward(self, slot: Slot, x: Array, y: Array) -> None:
+        """Write the outputs of ``x`` to ``y``."""
+        weight, bias = slot.parameters
+        slot.xp.matmul(x, weight, out=y)
+        slot.xp.add(y, bias, out=y)
+
+    def backward(self, slot: Slot, x: Array, y: Array, dy: Array, dx: Array | None) -> None:
+        """Write the gradients of weight, bias and, unless None, of the inputs."""
+        xp = slot.xp
+        xp.matmul(x.T, dy, out=slot.gradients[0])
+        xp.sum(dy, axis=0, out=slot.gradients[1])
+        if dx is not None:
+            xp.matmul(dy, slot.parameters[0].T, out=dx)
+
+
+@dataclass(frozen=True)
+class Dropout(Layer):
+    """Zeroes each value with probability ``rate`` and scales the rest by ``1 / (1 - rate)``; idle outside training.
+
+    Srivastava et al. 2014, in the inverted form. The rate counts in steps of 2**-16, as each value's draw does.
+    """
 
     width: int
-    in_place: ClassVar[bool] = True
-    shapes: ClassVar[tuple[tuple[int, ...], ...]] = ()
+    rate: float
 
-    def forward(self, xp: Any, parameters: Sequence[Array], x: Array, y: Array) -> None:
+    def work(self, capacity: int) -> Shapes:
+        """Random words, four values each, and the mask."""
+        return (capacity * -(-self.width // 4),), (capacity, self.width)
+
+    def forward(self, slot: Slot, x: Array, y: Array) -> None:
         """Write the outputs of ``x`` to ``y``."""
-        xp.maximum(x, 0, out=y)
+        xp, rows = slot.xp, len(x)
+        if not slot.trains:
+            xp.multiply(x, 1.0, out=y)
+            return
+        words, mask = slot.work[0][: rows * -(-self.width // 4)], slot.work[1][:rows]
+        slot.draw(words)
+        numbers = words.view(xp.uint16).reshape(rows, -1)[:, : self.width]
+        threshold = min(round(self.rate * 2**16), 2**16 - 1)
+        xp.greater_equal(numbers, threshold, out=mask)
+        xp.multiply(mask, 1.0 / (1.0 - threshold / 2**16), out=mask)
+        xp.multiply(x, mask, out=y)
 
-    def backward(
-        self,
-        xp: Any,
-        parameters: Sequence[Array],
-        gradients: Sequence[Array],
-        x: Array,
-        y: Array,
-        dy: Array,
-        dx: Array | None,
-    ) -> None:
+    def backward(self, slot: Slot, x: Array, y: Array, dy: Array, dx: Array | None) -> None:
         """Write the gradient of the inputs."""
-        xp.sign(y, out=y)
-        xp.multiply(dy, y, out=dx)
+        if dx is not None:
+            slot.xp.multiply(dy, slot.work[1][: len(dy)], out=dx)
+
+
+@dataclass(frozen=True)
+class _Normalization(Layer):
+    """``y = (x - mean) / sqrt(variance + 1e-5) * gain + bias``, moments along ``axis``."""
+
+    width: int
+    axis: ClassVar[int]
+
+    @property
+    def shapes(self) -> Shapes:
+        """Gain (width,) and bias (width,)."""
+        return (self.width,), (self.width,)
+
+    def initial(self, initializer: Initializer, seed: int, index: int) -> tuple[HostArray, ...]:
+        """Return gains of one and biases of zero."""
+        return np.ones(self.width), np.zeros(self.width)
+
+    def work(self, capacity: int) -> Shapes:
+        """Normalised inputs; then mean, reciprocal deviation and a spare, along the axis."""
+        moment = (1, self.width) if self.axis == 0 else (capacity, 1)
+        return (capacity, self.width), moment, moment, moment
+
+    def _work(self, slot: Slot, rows: int) -> list[Array]:
+        normal, *moments = slot.work
+        return [normal[:rows], *(moments if self.axis == 0 else [moment[:rows] for moment in moments])]
+
+    def forward(self, slot: Slot, x: Array, y: Array) -> None:
+        """Write the outputs of ``x`` to ``y``."""
+        xp = slot.xp
+        normal, mean, scale, _ = self._work(slot, len(x))
+        count = 1.0 / x.shape[self.axis]
+        xp.sum(x, axis=self.axis, keepdims=True, out=mean)
+        xp.multiply(mean, count, out=mean)
+        xp.subtract(x, mean, out=normal)
+        xp.multiply(normal, normal, out=y)
+        xp.sum(y, axis=self.axis, keepdims=True, out=scale)
+        xp.multiply(scale, count, out=scale)
+        self._learn(slot, mean, scale, len(x))
+        self._standardize(slot, normal, scale, y)
+
+    def _learn(self, slot: Slot, mean: Array, variance: Array, rows: int) -> None:
+        """Take note of the batch's moments."""
+
+    def _standardize(self, slot: Slot, normal: Array, scale: Array, y: Array) -> None:
+        """From centred inputs and their variances, write the outputs."""
+        xp = slot.xp
+        xp.add(scale, _EPSILON, out=scale)
+        xp.sqrt(scale, out=scale)
+        xp.divide(1.0, scale, out=scale)
+        xp.multiply(normal, scale, out=normal)
+        xp.multiply(normal, slot.parameters[0], out=y)
+        xp.add(y, slot.parameters[1], out=y)
+
+    def backward(self, slot: Slot, x: Array, y: Array, dy: Array, dx: Array | None) -> None:
+        """Write the gradients: Ioffe & Szegedy 2015 (arXiv:1502.03167), section 3, with the sums gathered."""
+        xp, (gain, _), (gain_gradient, bias_gradient) = slot.xp, slot.parameters, slot.gradients
+        normal, mean, scale, product = self._work(slot, len(dy))
+        xp.multiply(dy, normal, out=y)
+        xp.sum(y, axis=0, out=gain_gradient)
+        xp.sum(dy, axis=0, out=bias_gradient)
+        if dx is None:
+            return
+        count = 1.0 / dy.shape[self.axis]
+        xp.multiply(dy, gain, out=dx)
+        xp.multiply(dx, normal, out=y)
+        xp.sum(y, axis=self.axis, keepdims=True, out=product)
+        xp.multiply(product, count, out=product)
+        xp.sum(dx, axis=self.axis, keepdims=True, out=mean)
+        xp.multiply(mean, count, out=mean)
+        xp.multiply(normal, product, out=y)
+        xp.subtract(dx, mean, out=dx)
+        xp.subtract(dx, y, out=dx)
+        xp.multiply(dx, scale, out=dx)
+
+
+@dataclass(frozen=True)
+class LayerNorm(_Normalization):
+    """Normalises each row: Ba, Kiros & Hinton 2016 (arXiv:1607.06450)."""
+
+    axis: ClassVar[int] = 1
+
+
+@dataclass(frozen=True)
+class BatchNorm(_Normalization):
+    """Normalises each column over the mini-batch, outside training with running moments: Ioffe & Szegedy 2015.
+
+    The running variance is of the unbiased kind; both move by a tenth of the difference at every mini-batch.
+    """
+
+    axis: ClassVar[int] = 0
+
+    @property
+    def statistics(self) -> tuple[HostArray, ...]:
+        """Running mean and variance (1, width)."""
+        return np.zeros((1, self.width)), np.ones((1, self.width))
+
+    def forward(self, slot: Slot, x: Array, y: Array) -> None:
+        """Write the outputs of ``x`` to ``y``."""
+        if slot.trains:
+            super().forward(slot, x, y)
+            return
+        xp = slot.xp
+        normal, _, scale, _ = self._work(slot, len(x))
+        mean, variance = slot.statistics
+        xp.subtract(x, mean, out=normal)
+        xp.multiply(variance, 1.0, out=scale)
+        self._standardize(slot, normal, scale, y)
+
+    def _learn(self, slot: Slot, mean: Array, variance: Array, rows: int) -> None:
+        xp, spare = slot.xp, slot.work[3]
+        for running, seen, factor in zip(
+            slot.statistics, (mean, variance), (1.0, rows / max(rows - 1, 1)), strict=True
+        ):
+            xp.multiply(running, 1.0 - _STATISTICS_MOMENTUM, out=running)
+            xp.multiply(seen, _STATISTICS_MOMENTUM * factor, out=spare)
+            xp.add(running, spare, out=running)

@@ -1,54 +1,162 @@
-"""The loss of classification, and its targets."""
+"""Losses: each row's loss and its gradient, for targets that are rows of numbers.
+
+So label smoothing, mix-up and weights are arithmetic on rows, and no loss knows of them.
+"""
 
 from typing import Any
 
-from mlpd.core.arrays import Array, Device
+import numpy as np
+from mlpd.core.activations import sigmoid, softplus_tail
+from mlpd.core.arrays import Array, Device, HostArray
 
 
-class OneHot:
-    """Turns labels into rows of targets, in a buffer for up to ``capacity`` rows; not for use by two threads."""
+class Loss:
+    """A loss with buffers for up to ``capacity`` rows of ``outputs`` numbers; not for use by two threads."""
 
-    def __init__(self, device: Device, classes: int, capacity: int) -> None:
+    def __init__(self, device: Device, outputs: int, capacity: int, dtype: Any, huber_delta: float = 1.0) -> None:
         xp = self._xp = device.xp
-        self._classes = xp.arange(classes, dtype=xp.int64)
-        self._targets = xp.empty((capacity, classes), dtype=xp.float32)
-
-    def __call__(self, labels: Array) -> Array:
-        """Return targets (rows, classes) for int64 ``labels`` (rows,); the next call overwrites them."""
-        targets = self._targets[: len(labels)]
-        self._xp.equal(labels[:, None], self._classes, out=targets)
-        return targets
-
-
-class SoftmaxCrossEntropy:
-    """``-sum(target * log(softmax(logits)))`` by log-sum-exp, for rows of targets that sum to one.
-
-    Holds scratch for up to ``capacity`` rows; not for use by two threads.
-    """
-
-    def __init__(self, device: Device, classes: int, capacity: int, dtype: Any) -> None:
-        xp = self._xp = device.xp
-        self._row = xp.empty((capacity, 1), dtype=dtype)
-        self._chosen = xp.empty((capacity, classes), dtype=dtype)
+        self._row, self._spare_row = (xp.empty((capacity, 1), dtype=dtype) for _ in range(2))
+        self._values = xp.empty((capacity, outputs), dtype=dtype)
         self._sum = xp.zeros((), dtype=xp.float64)
+        self._huber_delta = huber_delta
 
-    def __call__(self, logits: Array, targets: Array, gradient: Array, total: Array, scale: float) -> None:
-        """Add the rows' summed loss to ``total``, and write the gradient of ``scale`` times that sum.
+    def __call__(
+        self, outputs: Array, targets: Array, weights: Array | None, gradient: Array, total: Array, scale: float
+    ) -> None:
+        """Add the rows' weighted, summed loss to ``total``; write the gradient of ``scale`` times that sum.
 
-        ``logits``, ``targets`` and ``gradient`` are (rows, classes), ``total`` is a float64 scalar on the device.
+        ``outputs``, ``targets`` and ``gradient`` are (rows, outputs), ``weights`` (rows, 1), ``total`` is a float64
+        scalar on the device.
         """
-        xp, rows = self._xp, len(logits)
-        row, chosen = self._row[:rows], self._chosen[:rows]
-        xp.max(logits, axis=1, keepdims=True, out=row)
-        xp.subtract(logits, row, out=gradient)
-        xp.multiply(gradient, targets, out=chosen)
-        xp.sum(chosen, dtype=xp.float64, out=self._sum)
-        xp.subtract(total, self._sum, out=total)
-        xp.exp(gradient, out=gradient)
-        xp.sum(gradient, axis=1, keepdims=True, out=row)
-        xp.divide(gradient, row, out=gradient)  # softmax(logits)
-        xp.log(row, out=row)
+        xp, row = self._xp, self._row[: len(outputs)]
+        scale *= self._measure(xp, outputs, targets, gradient, row)
+        if weights is not None:
+            xp.multiply(row, weights, out=row)
+            xp.multiply(gradient, weights, out=gradient)
         xp.sum(row, dtype=xp.float64, out=self._sum)
         xp.add(total, self._sum, out=total)
-        xp.subtract(gradient, targets, out=gradient)
         xp.multiply(gradient, scale, out=gradient)
+
+    def _measure(self, xp: Any, z: Array, t: Array, gradient: Array, row: Array) -> float:
+        """Write the rows' losses and, but for the factor that is returned, their gradients."""
+        values = self._values[: len(z)]
+        self._elements(xp, z, t, values, gradient)
+        mean = 1.0 / int(z.shape[1])
+        xp.sum(values, axis=1, keepdims=True, out=row)
+        xp.multiply(row, mean, out=row)
+        return mean
+
+    def _elements(self, xp: Any, z: Array, t: Array, values: Array, gradient: Array) -> None:
+        """Write the loss and gradient of each number; a row's loss is the mean over its numbers."""
+        raise NotImplementedError
+
+    @staticmethod
+    def predict(outputs: HostArray) -> HostArray:
+        """Return what ``outputs`` (rows, outputs) say of the targets."""
+        return outputs
+
+
+class SoftmaxCrossEntropy(Loss):
+    """``-sum(target * log(softmax(output)))`` by log-sum-exp, for rows of targets that sum to one."""
+
+    def _measure(self, xp: Any, z: Array, t: Array, gradient: Array, row: Array) -> float:
+        rows = len(z)
+        chosen, spare = self._values[:rows], self._spare_row[:rows]
+        xp.max(z, axis=1, keepdims=True, out=row)
+        xp.subtract(z, row, out=gradient)
+        xp.multiply(gradient, t, out=chosen)
+        xp.sum(chosen, axis=1, keepdims=True, out=spare)
+        xp.exp(gradient, out=gradient)
+        xp.sum(gradient, axis=1, keepdims=True, out=row)
+        xp.divide(gradient, row, out=gradient)  # softmax(z)
+        xp.log(row, out=row)
+        xp.subtract(row, spare, out=row)
+        xp.subtract(gradient, t, out=gradient)
+        return 1.0
+
+    @staticmethod
+    def predict(outputs: HostArray) -> HostArray:
+        """Return probabilities (rows, classes)."""
+        shares: HostArray = np.exp(outputs - outputs.max(axis=1, keepdims=True))
+        shares /= shares.sum(axis=1, keepdims=True)
+        return shares
+
+
+class SigmoidCrossEntropy(Loss):
+    """``log(1 + exp(z)) - t z``: the cross-entropy of independent probabilities ``sigmoid(z)``."""
+
+    def _elements(self, xp: Any, z: Array, t: Array, values: Array, gradient: Array) -> None:
+        softplus_tail(xp, z, values)
+        xp.maximum(z, 0, out=gradient)
+        xp.add(values, gradient, out=values)
+        xp.multiply(z, t, out=gradient)
+        xp.subtract(values, gradient, out=values)
+        sigmoid(xp, z, gradient)
+        xp.subtract(gradient, t, out=gradient)
+
+    @staticmethod
+    def predict(outputs: HostArray) -> HostArray:
+        """Return probabilities (rows, outputs), each by itself."""
+        shares = np.empty_like(outputs)
+        sigmoid(np, outputs, shares)
+        return shares
+
+
+class MeanSquared(Loss):
+    """``(z - t)**2``."""
+
+    def _elements(self, xp: Any, z: Array, t: Array, values: Array, gradient: Array) -> None:
+        xp.subtract(z, t, out=gradient)
+        xp.multiply(gradient, gradient, out=values)
+        xp.multiply(gradient, 2.0, out=gradient)
+
+
+class Huber(Loss):
+    """``c (r - c / 2)`` with ``r = z - t`` and ``c`` = ``r`` clipped to +-delta: Huber 1964.
+
+    That is ``r**2 / 2`` within delta and ``delta (|r| - delta / 2)`` beyond; its gradient is ``c``.
+    """
+
+    def _elements(self, xp: Any, z: Array, t: Array, values: Array, gradient: Array) -> None:
+        delta = self._huber_delta
+        xp.subtract(z, t, out=values)
+        xp.minimum(values, delta, out=gradient)
+        xp.maximum(gradient, -delta, out=gradient)
+        xp.multiply(values, 2.0, out=values)
+        xp.subtract(values, gradient, out=values)
+        xp.multiply(values, gradient, out=values)
+        xp.multiply(values, 0.5, out=values)
+
+
+class MeanAbsolute(Loss):
+    """``|z - t|``, whose gradient is taken as 0 where it has none."""
+
+    def _elements(self, xp: Any, z: Array, t: Array, values: Array, gradient: Array) -> None:
+        xp.subtract(z, t, out=gradient)
+        xp.absolute(gradient, out=values)
+        xp.sign(gradient, out=gradient)
+
+
+class Poisson(Loss):
+    """``exp(z) - t z``: the likelihood of counts ``t`` with mean ``exp(z)``, up to ``log(t!)``."""
+
+    def _elements(self, xp: Any, z: Array, t: Array, values: Array, gradient: Array) -> None:
+        xp.exp(z, out=gradient)
+        xp.multiply(z, t, out=values)
+        xp.subtract(gradient, values, out=values)
+        xp.subtract(gradient, t, out=gradient)
+
+    @staticmethod
+    def predict(outputs: HostArray) -> HostArray:
+        """Return means (rows, outputs)."""
+        return np.exp(outputs)
+
+
+LOSSES: dict[str, type[Loss]] = {
+    "softmax_cross_entropy": SoftmaxCrossEntropy,
+    "sigmoid_cross_entropy": SigmoidCrossEntropy,
+    "mean_squared": MeanSquared,
+    "huber": Huber,
+    "mean_absolute": MeanAbsolute,
+    "poisson": Poisson,
+}

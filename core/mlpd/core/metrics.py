@@ -1,53 +1,73 @@
-"""Exact scores of a classifier on labelled rows."""
+"""Exact scores of a model on labelled rows: counts first, everything else from them."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 from mlpd.core.data import Dataset
-from mlpd.core.losses import OneHot, SoftmaxCrossEntropy
-from mlpd.core.model import Classifier
+from mlpd.core.losses import LOSSES
+from mlpd.core.model import Predictor
+from mlpd.core.scores import Scorer, Scores
+from mlpd.core.tasks import TASKS
 from numpy.typing import NDArray
 
 
 @dataclass(frozen=True)
 class Counts:
-    """Sums over the rows seen so far; confusion (true class, predicted class) if it was asked for."""
+    """Sums over the rows seen so far; ``correct_count`` is None where no output is right or wrong.
+
+    ``confusion`` (true class, predicted class) and ``scores`` are there if they were asked for.
+    """
 
     row_count: int
-    correct_count: int
+    correct_count: int | None
     loss_sum: float
-    confusion: NDArray[np.int64] | None
+    confusion: NDArray[np.int64] | None = None
+    scorer: Scorer | None = None
 
     @property
     def loss(self) -> float:
-        """Mean loss in nats."""
+        """Mean loss, in nats where it is a cross-entropy."""
         return self.loss_sum / self.row_count
 
     @property
-    def accuracy(self) -> float:
-        """Fraction of rows whose largest logit, the first of equals, is their label's."""
-        return self.correct_count / self.row_count
+    def accuracy(self) -> float | None:
+        """Fraction of rows that are right: the largest output, the first of equals, or every yes and no."""
+        return None if self.correct_count is None else self.correct_count / self.row_count
+
+    @property
+    def scores(self) -> Scores | None:
+        """All other scores; takes time."""
+        return self.scorer.scores() if self.scorer else None
 
 
-def evaluate(classifier: Classifier, dataset: Dataset, *, include_confusion: bool = False) -> Iterator[Counts]:
+def evaluate(
+    predictor: Predictor, dataset: Dataset, *, include_confusion: bool = False, include_scores: bool = False
+) -> Iterator[Counts]:
     """Score ``dataset``, yielding the counts so far after each batch; the last ones are the answer."""
-    device, capacity, classes = classifier.device, classifier.capacity, classifier.classes
-    xp = device.xp
-    loss = SoftmaxCrossEntropy(device, classes, capacity, xp.float32)
-    gradient = xp.empty((capacity, classes), dtype=xp.float32)
-    targets = OneHot(device, classes, capacity)
-    total = xp.zeros((), dtype=xp.float64)
-    confusion = np.zeros((classes, classes), np.int64) if include_confusion else None
-    correct_count = 0
-    for start in range(0, len(dataset.labels), capacity):
-        labels = dataset.labels[start : start + capacity].astype(np.int64)
-        rows = len(labels)
-        logits = classifier.forward(dataset.inputs[start : start + rows])
-        loss(logits, targets(device.from_host(labels)), gradient[:rows], total, 1.0)
-        predicted = device.to_host(xp.argmax(logits, axis=1))
-        correct_count += int(np.count_nonzero(predicted == labels))
-        if confusion is not None:
-            pairs = np.bincount(labels * classes + predicted, minlength=classes * classes)
-            confusion += pairs.reshape(classes, classes)
-        yield Counts(start + rows, correct_count, float(total), confusion)
+    device, capacity, model = predictor.device, predictor.capacity, predictor.model
+    xp, outputs_size = device.xp, model.spec.layer_sizes[-1]
+    shape = (device, outputs_size, capacity, np.dtype(model.spec.dtype))
+    loss, task = LOSSES[model.loss](*shape), TASKS[model.task](*shape)
+    gradient = xp.empty((capacity, outputs_size), dtype=model.spec.dtype)
+    total, hits = xp.zeros((), dtype=xp.float64), xp.zeros((), dtype=xp.int64)
+    classes = 2 if model.task == "binary" else outputs_size
+    confusion = np.zeros((classes, classes), np.int64) if include_confusion and task.has_classes else None
+    scorer = Scorer(model.task, classes) if include_scores else None
+    for start in range(0, len(dataset), capacity):
+        chosen = slice(start, start + capacity)
+        targets = np.array(dataset.targets[chosen])
+        rows = len(targets)
+        outputs = predictor.forward(dataset.inputs[chosen])
+        on_device = device.from_host(task.prepare(targets, model.spec.dtype))
+        loss(outputs, task.rows(on_device), None, gradient[:rows], total, 1.0)
+        if task.counts_hits:
+            task.count_hits(outputs, on_device, hits)
+        if confusion is not None or scorer:
+            host = device.to_host(outputs)
+            if confusion is not None:
+                pairs = np.bincount(targets.astype(np.int64) * classes + task.classes(host), minlength=classes**2)
+                confusion += pairs.reshape(classes, classes)
+            if scorer:
+                scorer.add(targets, model.predictions(host))
+        yield Counts(start + rows, int(hits) if task.counts_hits else None, float(total), confusion, scorer)

@@ -4,74 +4,169 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from mlpd.core.architecture import ModelSpec, parameter_count, statistic_count
 from mlpd.core.arrays import Array, Device, HostArray
 from mlpd.core.checkpoint import CheckpointError, pack, unpack
+from mlpd.core.codec import from_fields, to_fields
 from mlpd.core.files import FileDigest, write_atomic
-from mlpd.core.network import Pass, multilayer_perceptron, parameter_count
+from mlpd.core.losses import LOSSES
+from mlpd.core.network import Pass
+from mlpd.core.tasks import TASKS
+from numpy.typing import NDArray
+
+_MOMENT = "moment."
+_BLOCK_VALUES = 2**22
+
+
+@dataclass(frozen=True)
+class Scaling:
+    """What is done to inputs first: ``(x - shift) * factor``, both (input_size,); or ``x`` times one number."""
+
+    shift: Array | None
+    factor: Array | float
+
+    @classmethod
+    def of(cls, spec: ModelSpec, inputs: HostArray) -> "Scaling":
+        """Return the fixed scale of ``spec``, or mean and deviation of every column; a constant one is only shifted."""
+        if not spec.standardize_inputs:
+            return cls(None, spec.input_scale)
+        mean = _column_means(inputs, np.zeros(inputs.shape[1]), 1)
+        deviation = np.sqrt(_column_means(inputs, mean, 2))
+        negligible = deviation <= 1e-12 * np.abs(mean)
+        return cls(mean, 1.0 / np.where(negligible | (deviation == 0), 1.0, deviation))
+
+    def on(self, device: Device) -> "Scaling":
+        """Return it with its arrays on a device."""
+        return (
+            self
+            if self.shift is None
+            else Scaling(device.from_host(self.shift), device.from_host(np.asarray(self.factor)))
+        )
+
+    def __call__(self, xp: Any, raw: Array, out: Array) -> None:
+        """Write ``raw`` (rows, input_size) of any type, scaled, to ``out``."""
+        if self.shift is None:
+            xp.multiply(raw, self.factor, out=out, dtype=out.dtype)
+        else:
+            xp.subtract(raw, self.shift, out=out, casting="same_kind")
+            xp.multiply(out, self.factor, out=out, casting="same_kind")
+
+
+def _column_means(inputs: HostArray, centre: HostArray, power: int) -> NDArray[np.float64]:
+    rows, total = max(1, _BLOCK_VALUES // inputs.shape[1]), np.zeros(inputs.shape[1])
+    for start in range(0, len(inputs), rows):
+        total += ((inputs[start : start + rows] - centre) ** power).sum(axis=0, dtype=np.float64)
+    return total / len(inputs)
 
 
 @dataclass(frozen=True)
 class Model:
-    """Layer sizes, input first; the factor of every input value; the flat float32 parameters."""
+    """A network with its weights: flat vectors of ``spec.dtype`` in host memory, and how its inputs are scaled.
 
-    layer_sizes: tuple[int, ...]
-    input_scale: float
+    ``task`` and ``loss`` say what its outputs mean.
+    """
+
+    spec: ModelSpec
+    task: str
+    loss: str
     parameters: Array
+    statistics: Array
+    scaling: Scaling
+
+    @property
+    def sha256(self) -> str:
+        """Digest of the weights: little-endian parameters, then statistics."""
+        digest = hashlib.sha256()
+        for vector in (self.parameters, self.statistics):
+            digest.update(vector.astype(vector.dtype.newbyteorder("<"), copy=False).tobytes())
+        return digest.hexdigest()
+
+    def predictions(self, outputs: HostArray) -> HostArray:
+        """Return what ``outputs`` (rows, outputs) predict: probabilities, or numbers."""
+        return LOSSES[self.loss].predict(outputs)
 
 
-def parameters_sha256(parameters: HostArray) -> str:
-    """Return the digest that names a parameter vector: of its little-endian float32 bytes."""
-    return hashlib.sha256(parameters.astype("<f4", copy=False).tobytes()).hexdigest()
+def save_model(
+    path: Path, model: Model, moments: Mapping[str, HostArray], optimizer_step: int, provenance: Mapping[str, str]
+) -> FileDigest:
+    """Make ``model`` durable as ``path``, with the optimizer's moments, from which training can go on."""
+    vectors = {"parameters": model.parameters} | {_MOMENT + name: vector for name, vector in moments.items()}
+    if len(model.statistics):
+        vectors["statistics"] = model.statistics
+    if model.scaling.shift is not None:
+        vectors |= {"input_shift": model.scaling.shift, "input_factor": np.asarray(model.scaling.factor)}
+    fields = {
+        "model": to_fields(model.spec),
+        "task": model.task,
+        "loss": model.loss,
+        "optimizer_step": optimizer_step,
+        "provenance": dict(provenance),
+    }
+    return write_atomic(path, pack(vectors, fields))
 
 
-def save_model(path: Path, model: Model, provenance: Mapping[str, str]) -> FileDigest:
-    """Make ``model`` durable as ``path``."""
-    fields = {"layer_sizes": model.layer_sizes, "input_scale": model.input_scale, "provenance": dict(provenance)}
-    return write_atomic(path, pack({"parameters": model.parameters}, fields))
+@dataclass(frozen=True)
+class TrainedModel:
+    """A model and the optimizer's state when it was trained."""
+
+    model: Model
+    moments: Mapping[str, HostArray]
+    optimizer_step: int
+
+
+def load_trained(path: Path, sha256: str) -> TrainedModel:
+    """Return what is in ``path``, or raise `CheckpointError` unless its bytes have the digest ``sha256``."""
+    vectors, fields = unpack(path, sha256)
+    try:
+        spec = from_fields(ModelSpec, fields["model"])
+        task, loss = fields["task"], fields["loss"]
+        if task not in TASKS or loss not in LOSSES:
+            raise CheckpointError(f"{path.name} must be of a known task and loss, got {task} and {loss}")
+        layers, dtype = spec.layers(), np.dtype(spec.dtype)
+        statistics = vectors.get("statistics", np.zeros(0, dtype))
+        scaling = Scaling(vectors.get("input_shift"), vectors.get("input_factor", spec.input_scale))
+        model = Model(spec, task, loss, vectors["parameters"], statistics, scaling)
+        moments = {name.removeprefix(_MOMENT): vector for name, vector in vectors.items() if name.startswith(_MOMENT)}
+        trained = TrainedModel(model, moments, int(fields["optimizer_step"]))
+    except (KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(f"{path.name} must hold a model: {error}") from error
+    for name, vector, count in (
+        ("parameters", model.parameters, parameter_count(layers)),
+        ("statistics", statistics, statistic_count(layers)),
+    ):
+        if vector.shape != (count,) or vector.dtype != dtype:
+            raise CheckpointError(f"{path.name} must hold {count} {name} of {dtype}")
+    return trained
 
 
 def load_model(path: Path, sha256: str) -> Model:
     """Return the model in ``path``, or raise `CheckpointError` unless its bytes have the digest ``sha256``."""
-    vectors, fields = unpack(path, sha256)
-    try:
-        model = Model(tuple(fields["layer_sizes"]), float(fields["input_scale"]), vectors["parameters"])
-    except (KeyError, TypeError) as error:
-        raise CheckpointError(f"{path.name} must hold a model: {error}") from error
-    if model.parameters.shape != (parameter_count(model.layer_sizes),):
-        raise CheckpointError(f"{path.name} must hold {parameter_count(model.layer_sizes)} parameters")
-    return model
+    return load_trained(path, sha256).model
 
 
-class Classifier:
-    """Runs a model on rows in their own units; threads may share the model, never a Classifier."""
+class Predictor:
+    """Runs a model on rows in their own units; threads may share the model, never a Predictor."""
 
     def __init__(self, device: Device, model: Model, capacity: int) -> None:
-        self.device, self.capacity, self.classes = device, capacity, model.layer_sizes[-1]
-        self._scale = model.input_scale
-        layers = multilayer_perceptron(model.layer_sizes)
-        parameters = device.from_host(model.parameters)
-        self._pass = Pass(device, layers, model.layer_sizes[0], parameters, capacity, trains=False)
+        self.device, self.model, self.capacity = device, model, capacity
+        self._scaling = model.scaling.on(device)
+        vectors = device.from_host(model.parameters), device.from_host(model.statistics)
+        input_size = model.spec.layer_sizes[0]
+        self._pass = Pass(device, model.spec.layers(), input_size, *vectors, capacity, trains=False)
 
     def forward(self, inputs: HostArray) -> Array:
-        """Return logits (rows, classes) on the device, in a buffer that the next call overwrites."""
+        """Return outputs (rows, outputs) on the device, in a buffer that the next call overwrites."""
         rows = len(inputs)
-        xp = self.device.xp
-        xp.multiply(self.device.from_host(inputs), self._scale, out=self._pass.inputs(rows), dtype=xp.float32)
+        self._scaling(self.device.xp, self.device.from_host(inputs), self._pass.inputs(rows))
         return self._pass.forward(rows)
 
-    def logits(self, inputs: HostArray) -> HostArray:
-        """Return logits (rows, classes) float32 for any number of rows (rows, input_size)."""
-        logits = np.empty((len(inputs), self.classes), np.float32)
+    def outputs(self, inputs: HostArray) -> HostArray:
+        """Return outputs (rows, outputs), logits where there are classes, for any number of rows (rows, input_size)."""
+        outputs = np.empty((len(inputs), self.model.spec.layer_sizes[-1]), self.model.spec.dtype)
         for start in range(0, len(inputs), self.capacity):
             block = inputs[start : start + self.capacity]
-            logits[start : start + len(block)] = self.device.to_host(self.forward(block))
-        return logits
-
-
-def probabilities(logits: HostArray) -> HostArray:
-    """Return the softmax of each row."""
-    shares: HostArray = np.exp(logits - logits.max(axis=1, keepdims=True))
-    shares /= shares.sum(axis=1, keepdims=True)
-    return shares
+            outputs[start : start + len(block)] = self.device.to_host(self.forward(block))
+        return outputs

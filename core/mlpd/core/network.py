@@ -1,46 +1,40 @@
-"""A network: layers, one flat parameter vector, one flat gradient vector, and the buffers of a pass.
+"""A network in memory: one flat vector each for parameters, gradients and statistics, and the buffers of a pass.
 
-One vector each makes optimising, saving and hashing two arrays' work, however deep the network is.
+One vector each makes optimising, averaging, saving and hashing one array's work, however deep the network is.
 """
 
-from collections.abc import Sequence
-from itertools import pairwise
+from collections.abc import Callable, Sequence
+from functools import partial
 from math import prod
 
 import numpy as np
 from mlpd.core.arrays import Array, Device, HostArray
 from mlpd.core.initializers import INITIALIZERS
-from mlpd.core.layers import Affine, Layer, Relu
+from mlpd.core.layers import Layer, Slot
+from mlpd.core.random import Purpose
 
 
-def multilayer_perceptron(layer_sizes: Sequence[int]) -> tuple[Layer, ...]:
-    """Return affine layers between the sizes, with ReLU after each but the last."""
-    layers: list[Layer] = []
-    for inputs, width in pairwise(layer_sizes):
-        layers += [Affine(inputs, width), Relu(width)]
-    return tuple(layers[:-1])
-
-
-def parameter_count(layer_sizes: Sequence[int]) -> int:
-    """Return the number of weights and biases."""
-    return sum((inputs + 1) * width for inputs, width in pairwise(layer_sizes))
-
-
-def initial_parameters(layer_sizes: Sequence[int], initializer: str, seed: int) -> HostArray:
-    """Return the flat float32 vector a run starts from; the same on every device."""
-    draw = INITIALIZERS[initializer]
-    parts = []
-    for layer, (inputs, width) in enumerate(pairwise(layer_sizes)):
-        parts += [draw(seed, layer, inputs, width).ravel(), np.zeros(width)]
-    return np.concatenate(parts).astype(np.float32)
-
-
-def views(vector: Array, layers: Sequence[Layer]) -> list[list[Array]]:
-    """Cut ``vector`` into each layer's parameters, in order."""
-    start, cut = 0, []
+def initial_parameters(layers: Sequence[Layer], initializer: str, seed: int, dtype: str) -> HostArray:
+    """Return the flat vector a run starts from; the same on every device."""
+    index, parts = 0, [np.zeros(0)]
     for layer in layers:
+        parts += [part.ravel() for part in layer.initial(INITIALIZERS[initializer], seed, index)]
+        index += len(layer.shapes) > 0
+    return np.concatenate(parts).astype(dtype)
+
+
+def initial_statistics(layers: Sequence[Layer], dtype: str) -> HostArray:
+    """Return the flat vector of statistics before the first step."""
+    parts = [statistic.ravel() for layer in layers for statistic in layer.statistics]
+    return np.concatenate([np.zeros(0), *parts]).astype(dtype)
+
+
+def views(vector: Array, shapes: Sequence[Sequence[tuple[int, ...]]]) -> list[list[Array]]:
+    """Cut ``vector`` into arrays of these shapes, layer by layer, in order."""
+    start, cut = 0, []
+    for own_shapes in shapes:
         own = []
-        for shape in layer.shapes:
+        for shape in own_shapes:
             end = start + prod(shape)
             own.append(vector[start:end].reshape(shape))
             start = end
@@ -49,9 +43,9 @@ def views(vector: Array, layers: Sequence[Layer]) -> list[list[Array]]:
 
 
 class Pass:
-    """Buffers to run ``layers`` on up to ``capacity`` rows, and back when ``trains``.
+    """Buffers to run ``layers`` on up to ``capacity`` rows, and back when it ``trains``.
 
-    Threads may share ``parameters``, never a Pass.
+    Threads may share ``parameters`` and ``statistics``, never a Pass.
     """
 
     def __init__(
@@ -60,35 +54,69 @@ class Pass:
         layers: Sequence[Layer],
         input_size: int,
         parameters: Array,
+        statistics: Array,
         capacity: int,
         *,
         trains: bool,
+        seed: int = 0,
     ) -> None:
         xp = device.xp
-        self.xp, self.layers, self.parameters, self.capacity = xp, layers, parameters, capacity
-        self._parameters = views(parameters, layers)
-        self._y = self._buffers([xp.empty((capacity, input_size), dtype=parameters.dtype)])
-        if trains:
-            self.gradients = xp.zeros_like(parameters)
-            self._gradients = views(self.gradients, layers)
-            self._dy = self._buffers([None])
+        self.layers, self.parameters, self.capacity = layers, parameters, capacity
+        self.gradients = xp.zeros_like(parameters) if trains else parameters[:0]
+        self._device, self._dtype, self._seed = device, parameters.dtype, seed
+        self._step = self._first_row = 0
+        self._y = self._buffers([self._empty((capacity, input_size))])
+        self._dy = self._buffers([None]) if trains else []
+        shapes = [layer.shapes for layer in layers]
+        no_views: list[list[Array]] = [[] for _ in layers]
+        cut = zip(
+            layers,
+            views(parameters, shapes),
+            views(self.gradients, shapes) if trains else no_views,
+            views(statistics, [[part.shape for part in layer.statistics] for layer in layers]),
+            strict=True,
+        )
+        self._slots = [
+            Slot(xp, own, gradients, running, self._work(layer), trains, self._draw(index, layer.width))
+            for index, (layer, own, gradients, running) in enumerate(cut)
+        ]
+
+    def _empty(self, shape: tuple[int, ...]) -> Array:
+        return self._device.xp.empty(shape, dtype=self._dtype)
 
     def _buffers(self, buffers: list[Array]) -> list[Array]:
         """Extend ``buffers`` by one a layer; an in-place layer shares its predecessor's."""
         for layer in self.layers:
-            shape, dtype = (self.capacity, layer.width), self.parameters.dtype
-            buffers.append(buffers[-1] if layer.in_place else self.xp.empty(shape, dtype=dtype))
+            shared = layer.in_place and len(buffers) > 1
+            buffers.append(buffers[-1] if shared else self._empty((self.capacity, layer.width)))
         return buffers
+
+    def _work(self, layer: Layer) -> list[Array]:
+        return [
+            self._device.xp.empty(shape, dtype=self._dtype if len(shape) > 1 else self._device.xp.uint64)
+            for shape in layer.work(self.capacity)
+        ]
+
+    def _draw(self, index: int, width: int) -> Callable[[Array], None]:
+        return partial(self._fill, index, -(-width // 16))
+
+    def _fill(self, index: int, counters: int, out: Array) -> None:
+        counter = (self._first_row * counters, index, self._step, Purpose.DROPOUT)
+        self._device.fill_random(self._seed, counter, out)
 
     def inputs(self, rows: int) -> Array:
         """Return the buffer (rows, input_size) that ``forward(rows)`` reads."""
         return self._y[0][:rows]
 
-    def forward(self, rows: int) -> Array:
-        """Return the outputs (rows, width), a buffer that the next call overwrites."""
+    def forward(self, rows: int, step: int = 0, first_row: int = 0) -> Array:
+        """Return the outputs (rows, width), a buffer that the next call overwrites.
+
+        Random masks depend on the seed, ``step`` and ``first_row``, the place of the first row in the step's batch.
+        """
+        self._step, self._first_row = step, first_row
         y = [buffer[:rows] for buffer in self._y]
-        for i, layer in enumerate(self.layers):
-            layer.forward(self.xp, self._parameters[i], y[i], y[i + 1])
+        for i, (layer, slot) in enumerate(zip(self.layers, self._slots, strict=True)):
+            layer.forward(slot, y[i], y[i + 1])
         return y[-1]
 
     def output_gradient(self, rows: int) -> Array:
@@ -100,5 +128,4 @@ class Pass:
         y = [buffer[:rows] for buffer in self._y]
         dy = [None if buffer is None else buffer[:rows] for buffer in self._dy]
         for i in reversed(range(len(self.layers))):
-            layer = self.layers[i]
-            layer.backward(self.xp, self._parameters[i], self._gradients[i], y[i], y[i + 1], dy[i + 1], dy[i])
+            self.layers[i].backward(self._slots[i], y[i], y[i + 1], dy[i + 1], dy[i])

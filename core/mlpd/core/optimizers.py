@@ -5,8 +5,9 @@ each works through the vectors in blocks that stay in cache; `Device.block_size`
 """
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from math import sqrt
-from typing import Any, Protocol
+from typing import Any, ClassVar
 
 from mlpd.core.arrays import Array, Device
 
@@ -16,98 +17,258 @@ _FLUSH_STEPS = 16
 _SMALLEST_MEAN, _SMALLEST_SQUARE = 1e-30, 1e-35
 
 
-class Optimizer(Protocol):
-    """Moves parameters against their gradients; not for use by two threads."""
+@dataclass(frozen=True)
+class Block:
+    """A stretch of all vectors: parameters, gradients, moments, and a spare one."""
+
+    xp: Any
+    p: Array
+    g: Array
+    moments: Mapping[str, Array]
+    spare: Array
+
+
+@dataclass(frozen=True)
+class Optimizer:
+    """How parameters move against their gradients: a value, whose ``moments`` name the vectors it keeps."""
+
+    name: ClassVar[str]
 
     @property
-    def state(self) -> Mapping[str, Array]:
-        """The vectors that a resumed run needs, by name."""
+    def moments(self) -> dict[str, float]:
+        """The vectors that it keeps, and below which size their values are made zero."""
+        return {}
 
-    def update(self, parameters: Array, gradients: Array, rate: float, step: int) -> None:
-        """Make step number ``step`` (from 0); ``gradients`` serves as scratch and is left undefined."""
+    def update(self, block: Block, rate: float, step: int) -> None:
+        """Make step number ``step`` (from 0) on a block; its gradients and spare are left undefined."""
+        raise NotImplementedError
 
 
-class Sgd:
+@dataclass(frozen=True)
+class Sgd(Optimizer):
     """Stochastic gradient descent: ``v = momentum * v + g``, ``p -= rate * v``.
 
     With Nesterov's momentum ``p -= rate * (g + momentum * v)``: Sutskever et al. 2013, section 2, in the variant
     that evaluates the gradient at the parameters themselves (Bengio et al. 2013, arXiv:1212.0901, equation 7).
     """
 
-    def __init__(self, device: Device, parameters: Array, momentum: float = 0.0, nesterov: bool = False) -> None:
-        self._xp, self._block_size = device.xp, device.block_size
-        self._momentum, self._nesterov = momentum, nesterov
-        self._velocity = device.xp.zeros_like(parameters) if momentum else None
+    name = "sgd"
+    momentum: float = 0.0
+    nesterov: bool = False
 
     @property
-    def state(self) -> Mapping[str, Array]:
+    def moments(self) -> dict[str, float]:
         """The velocity, where there is momentum."""
-        return {} if self._velocity is None else {"velocity": self._velocity}
+        return {"velocity": _SMALLEST_MEAN} if self.momentum else {}
 
-    def update(self, parameters: Array, gradients: Array, rate: float, step: int) -> None:
-        """Make one step; ``gradients`` serves as scratch and is left undefined."""
-        xp = self._xp
-        for start in range(0, len(parameters), self._block_size):
-            block = slice(start, start + self._block_size)
-            p, g = parameters[block], gradients[block]
-            if self._velocity is not None:
-                v = self._velocity[block]
-                xp.multiply(v, self._momentum, out=v)
-                xp.add(v, g, out=v)
-                if self._nesterov:
-                    xp.multiply(g, rate, out=g)
-                    xp.subtract(p, g, out=p)
-                xp.multiply(v, rate * self._momentum if self._nesterov else rate, out=g)
-            else:
+    def update(self, block: Block, rate: float, step: int) -> None:
+        """Make one step."""
+        xp, p, g = block.xp, block.p, block.g
+        if self.momentum:
+            v = block.moments["velocity"]
+            xp.multiply(v, self.momentum, out=v)
+            xp.add(v, g, out=v)
+            if self.nesterov:
                 xp.multiply(g, rate, out=g)
-            xp.subtract(p, g, out=p)
-            if self._velocity is not None and step % _FLUSH_STEPS == 0:
-                _flush(xp, self._velocity[block], _SMALLEST_MEAN, g)
+                xp.subtract(p, g, out=p)
+            xp.multiply(v, rate * self.momentum if self.nesterov else rate, out=g)
+        else:
+            xp.multiply(g, rate, out=g)
+        xp.subtract(p, g, out=p)
 
 
-class Adam:
-    """Kingma & Ba 2015 (arXiv:1412.6980), algorithm 1."""
+@dataclass(frozen=True)
+class Adam(Optimizer):
+    """Kingma & Ba 2015 (arXiv:1412.6980), algorithm 1; AdamW with decoupled weight decay."""
 
-    def __init__(
-        self, device: Device, parameters: Array, beta1: float = 0.9, beta2: float = 0.999, epsilon: float = 1e-8
-    ) -> None:
-        xp = self._xp = device.xp
-        self._block_size = min(device.block_size, len(parameters))
-        self._beta1, self._beta2, self._epsilon = beta1, beta2, epsilon
-        self._mean, self._square = xp.zeros_like(parameters), xp.zeros_like(parameters)
-        self._scratch = xp.zeros_like(parameters[: self._block_size])
+    name = "adam"
+    beta1: float = 0.9
+    beta2: float = 0.999
+    epsilon: float = 1e-8
 
     @property
-    def state(self) -> Mapping[str, Array]:
+    def moments(self) -> dict[str, float]:
         """First and second moment, uncorrected."""
-        return {"mean": self._mean, "square": self._square}
+        return {"mean": _SMALLEST_MEAN, "square": _SMALLEST_SQUARE}
+
+    def update(self, block: Block, rate: float, step: int) -> None:
+        """Make one step: ``p -= rate * m / (1 - beta1**t) / (sqrt(s / (1 - beta2**t)) + epsilon)``.
+
+        The two corrections are gathered in one rate and one epsilon.
+        """
+        xp, g, spare = block.xp, block.g, block.spare
+        m, s = block.moments["mean"], block.moments["square"]
+        correction = sqrt(1 - self.beta2 ** (step + 1))
+        _move_towards(xp, m, g, self.beta1, spare)
+        xp.multiply(g, g, out=g)
+        _move_towards(xp, s, g, self.beta2, g)
+        xp.sqrt(s, out=spare)
+        xp.add(spare, self.epsilon * correction, out=spare)
+        xp.divide(m, spare, out=spare)
+        xp.multiply(spare, rate * correction / (1 - self.beta1 ** (step + 1)), out=spare)
+        xp.subtract(block.p, spare, out=block.p)
+
+
+@dataclass(frozen=True)
+class RmsProp(Optimizer):
+    """``s = decay * s + (1 - decay) * g**2``, ``p -= rate * v``: Tieleman & Hinton 2012, lecture 6.5.
+
+    ``v`` is ``g / (sqrt(s) + epsilon)``, summed with ``momentum`` as in `Sgd`.
+    """
+
+    name = "rmsprop"
+    decay: float = 0.99
+    epsilon: float = 1e-8
+    momentum: float = 0.0
+
+    @property
+    def moments(self) -> dict[str, float]:
+        """The second moment and, where there is momentum, the velocity."""
+        return {"square": _SMALLEST_SQUARE} | ({"velocity": _SMALLEST_MEAN} if self.momentum else {})
+
+    def update(self, block: Block, rate: float, step: int) -> None:
+        """Make one step."""
+        xp, g, s, spare = block.xp, block.g, block.moments["square"], block.spare
+        xp.multiply(g, g, out=spare)
+        _move_towards(xp, s, spare, self.decay, spare)
+        _normalize(xp, g, s, self.epsilon, spare)
+        if self.momentum:
+            v = block.moments["velocity"]
+            xp.multiply(v, self.momentum, out=v)
+            xp.add(v, g, out=v)
+            xp.multiply(v, rate, out=g)
+        else:
+            xp.multiply(g, rate, out=g)
+        xp.subtract(block.p, g, out=block.p)
+
+
+@dataclass(frozen=True)
+class AdaGrad(Optimizer):
+    """``s += g**2``, ``p -= rate * g / (sqrt(s) + epsilon)``: Duchi, Hazan & Singer 2011, section 1.1, diagonal."""
+
+    name = "adagrad"
+    epsilon: float = 1e-10
+
+    @property
+    def moments(self) -> dict[str, float]:
+        """The sum of squares."""
+        return {"square": _SMALLEST_SQUARE}
+
+    def update(self, block: Block, rate: float, step: int) -> None:
+        """Make one step."""
+        xp, g, s, spare = block.xp, block.g, block.moments["square"], block.spare
+        xp.multiply(g, g, out=spare)
+        xp.add(s, spare, out=s)
+        _normalize(xp, g, s, self.epsilon, spare)
+        xp.multiply(g, rate, out=g)
+        xp.subtract(block.p, g, out=block.p)
+
+
+@dataclass(frozen=True)
+class Lion(Optimizer):
+    """``p -= rate * sign(beta1 * m + (1 - beta1) * g)``, then ``m = beta2 * m + (1 - beta2) * g``.
+
+    Chen et al. 2023 (arXiv:2302.06675), algorithm 2. Its steps have the size of the rate, so a good one is smaller
+    than Adam's, by three to ten.
+    """
+
+    name = "lion"
+    beta1: float = 0.9
+    beta2: float = 0.99
+
+    @property
+    def moments(self) -> dict[str, float]:
+        """The mean gradient."""
+        return {"mean": _SMALLEST_MEAN}
+
+    def update(self, block: Block, rate: float, step: int) -> None:
+        """Make one step."""
+        xp, g, m, spare = block.xp, block.g, block.moments["mean"], block.spare
+        xp.subtract(m, g, out=spare)
+        xp.multiply(spare, self.beta1, out=spare)
+        xp.add(spare, g, out=spare)
+        xp.sign(spare, out=spare)
+        xp.multiply(spare, rate, out=spare)
+        xp.subtract(block.p, spare, out=block.p)
+        _move_towards(xp, m, g, self.beta2, g)
+
+
+OPTIMIZERS: dict[str, type[Optimizer]] = {kind.name: kind for kind in Optimizer.__subclasses__()}
+
+
+class OptimizerState:
+    """The vectors of one run's optimizer; not for use by two threads."""
+
+    def __init__(self, device: Device, optimizer: Optimizer, parameters: Array) -> None:
+        self._xp, self._optimizer = device.xp, optimizer
+        self._block_size = max(1, min(device.block_size, len(parameters)))
+        self.moments = {name: device.xp.zeros_like(parameters) for name in optimizer.moments}
+        self._spare = device.xp.zeros_like(parameters[: self._block_size])
 
     def update(self, parameters: Array, gradients: Array, rate: float, step: int) -> None:
         """Make step number ``step`` (from 0); ``gradients`` serves as scratch and is left undefined."""
         xp = self._xp
-        # p -= rate * m / (1 - beta1**t) / (sqrt(s / (1 - beta2**t)) + epsilon), with one correction for both moments
-        correction = sqrt(1 - self._beta2 ** (step + 1))
-        corrected_rate = rate * correction / (1 - self._beta1 ** (step + 1))
-        corrected_epsilon = self._epsilon * correction
         for start in range(0, len(parameters), self._block_size):
-            block = slice(start, start + self._block_size)
-            p, g, m, s = parameters[block], gradients[block], self._mean[block], self._square[block]
-            scratch = self._scratch[: len(p)]
-            xp.multiply(g, 1 - self._beta1, out=scratch)
-            xp.multiply(m, self._beta1, out=m)
-            xp.add(m, scratch, out=m)
-            xp.multiply(g, g, out=g)
-            xp.multiply(g, 1 - self._beta2, out=g)
-            xp.multiply(s, self._beta2, out=s)
-            xp.add(s, g, out=s)
-            xp.sqrt(s, out=scratch)
-            xp.add(scratch, corrected_epsilon, out=scratch)
-            xp.divide(m, scratch, out=scratch)
-            xp.multiply(scratch, corrected_rate, out=scratch)
-            xp.subtract(p, scratch, out=p)
+            cut = slice(start, start + self._block_size)
+            p = parameters[cut]
+            moments = {name: vector[cut] for name, vector in self.moments.items()}
+            block = Block(xp, p, gradients[cut], moments, self._spare[: len(p)])
+            self._optimizer.update(block, rate, step)
             if step % _FLUSH_STEPS == 0:
-                _flush(xp, m, _SMALLEST_MEAN, scratch)
-                _flush(xp, s, _SMALLEST_SQUARE, scratch)
+                for name, smallest in self._optimizer.moments.items():
+                    _flush(xp, moments[name], smallest, block.spare)
+
+
+class Clipping:
+    """Scales a gradient down to a global norm of at most ``norm``, without a wait: Pascanu et al. 2013, algorithm 1."""
+
+    def __init__(self, device: Device, norm: float, dtype: Any) -> None:
+        self._xp, self._norm = device.xp, norm
+        self._factor = device.xp.zeros((1, 1), dtype=dtype)
+
+    def __call__(self, gradients: Array) -> None:
+        """Scale ``gradients`` in place."""
+        xp, factor = self._xp, self._factor
+        xp.matmul(gradients[None, :], gradients[:, None], out=factor)
+        xp.sqrt(factor, out=factor)
+        xp.maximum(factor, self._norm, out=factor)
+        xp.divide(self._norm, factor, out=factor)
+        xp.multiply(gradients, factor[0], out=gradients)
+
+
+class Average:
+    """Moving averages of vectors: Polyak & Juditsky 1992, exponentially weighted.
+
+    Early on, when there is little to average, the decay is (1 + step) / (10 + step) at most.
+    """
+
+    def __init__(self, device: Device, decay: float, vectors: Mapping[str, Array]) -> None:
+        self._xp, self._decay, self._block_size = device.xp, decay, device.block_size
+        self.vectors = {name: vector.copy() for name, vector in vectors.items()}
+        longest = max(len(vector) for vector in vectors.values())
+        self._spare = device.xp.zeros_like(vectors["parameters"][: min(longest, self._block_size)])
+
+    def update(self, vectors: Mapping[str, Array], step: int) -> None:
+        """Move the averages towards ``vectors`` after step number ``step`` (from 0)."""
+        decay = min(self._decay, (1 + step) / (10 + step))
+        for name, average in self.vectors.items():
+            for start in range(0, len(average), self._block_size):
+                cut = slice(start, start + self._block_size)
+                _move_towards(self._xp, average[cut], vectors[name][cut], decay, self._spare[: len(average[cut])])
+
+
+def _move_towards(xp: Any, mean: Array, value: Array, decay: float, spare: Array) -> None:
+    """Make ``mean`` ``decay * mean + (1 - decay) * value``; ``spare`` may be ``value`` itself."""
+    xp.multiply(value, 1 - decay, out=spare)
+    xp.multiply(mean, decay, out=mean)
+    xp.add(mean, spare, out=mean)
+
+
+def _normalize(xp: Any, g: Array, square: Array, epsilon: float, spare: Array) -> None:
+    """Divide ``g`` by ``sqrt(square) + epsilon``."""
+    xp.sqrt(square, out=spare)
+    xp.add(spare, epsilon, out=spare)
+    xp.divide(g, spare, out=g)
 
 
 def _flush(xp: Any, vector: Array, smallest: float, scratch: Array) -> None:

@@ -16,12 +16,20 @@ class Purpose(IntEnum):
 
     WEIGHTS = 1
     ORDER = 2
+    AUGMENTATION = 3
+    DROPOUT = 4
+    SPLIT = 5
+    MIXING = 6
+
+
+def generator(seed: int, purpose: Purpose, index: int, position: int = 0) -> np.random.Philox:
+    """Return the stream of words that begins four times ``position`` words after that of (seed, purpose, index)."""
+    return np.random.Philox(key=seed, counter=[position, 0, index, purpose])
 
 
 def bits(seed: int, purpose: Purpose, index: int, count: int) -> NDArray[np.uint64]:
     """Return ``count`` uniform 64-bit words; ``index`` numbers the epochs, layers, ... of one purpose."""
-    generator = np.random.Philox(key=seed, counter=[0, 0, index, purpose])
-    words: NDArray[np.uint64] = generator.random_raw(count)
+    words: NDArray[np.uint64] = generator(seed, purpose, index).random_raw(count)
     return words
 
 

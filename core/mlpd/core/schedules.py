@@ -1,25 +1,141 @@
-"""Learning rates as plain functions of the number of steps taken so far."""
+"""Schedules: the share of the peak learning rate at each step of a run, as values that can be joined."""
 
-from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import pairwise
 from math import cos, pi
-
-Schedule = Callable[[int], float]
-
-
-def constant(rate: float) -> Schedule:
-    """Return the schedule that is ``rate`` at every step."""
-    return lambda _step: rate
+from typing import ClassVar
 
 
-def warmup_cosine(peak: float, warmup_steps: int, step_count: int) -> Schedule:
-    """Rise linearly to ``peak`` over ``warmup_steps``, then fall along half a cosine, to reach 0 at ``step_count``.
+@dataclass(frozen=True)
+class Schedule:
+    """A function of the steps taken so far and of all there will be."""
+
+    name: ClassVar[str]
+
+    def share(self, step: int, step_count: int) -> float:
+        """Return the share of the peak rate at ``step`` (from 0) of ``step_count``."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class Constant(Schedule):
+    """1 at every step."""
+
+    name = "constant"
+
+    def share(self, step: int, step_count: int) -> float:
+        """Return 1."""
+        return 1.0
+
+
+@dataclass(frozen=True)
+class Steps(Schedule):
+    """``factor`` ** (how many times ``interval_steps`` have passed)."""
+
+    name = "steps"
+    interval_steps: int = 1
+    factor: float = 0.1
+
+    def share(self, step: int, step_count: int) -> float:
+        """Return the share at ``step``."""
+        return float(self.factor ** (step // self.interval_steps))
+
+
+@dataclass(frozen=True)
+class Exponential(Schedule):
+    """A smooth fall to ``final_share`` at the last step."""
+
+    name = "exponential"
+    final_share: float = 0.01
+
+    def share(self, step: int, step_count: int) -> float:
+        """Return the share at ``step``."""
+        return float(self.final_share ** (step / max(step_count - 1, 1)))
+
+
+@dataclass(frozen=True)
+class Polynomial(Schedule):
+    """From ``initial_share`` to ``final_share`` along ``(1 - progress) ** power``; a straight line with power 1."""
+
+    name = "polynomial"
+    power: float = 1.0
+    initial_share: float = 1.0
+    final_share: float = 0.0
+
+    def share(self, step: int, step_count: int) -> float:
+        """Return the share at ``step``; the final share would come at ``step_count``."""
+        left = 1 - step / step_count
+        return self.final_share + (self.initial_share - self.final_share) * float(left**self.power)
+
+
+@dataclass(frozen=True)
+class WarmupCosine(Schedule):
+    """Rise linearly over ``warmup_steps``, then fall along half a cosine, to reach ``final_share`` at the end.
 
     Loshchilov & Hutter 2017 (arXiv:1608.03983), equation 5 without restarts, after a linear warm-up.
     """
 
-    def rate(step: int) -> float:
-        if step < warmup_steps:
-            return peak * (step + 1) / warmup_steps
-        return peak * (1 + cos(pi * (step - warmup_steps) / (step_count - warmup_steps))) / 2
+    name = "warmup_cosine"
+    warmup_steps: int = 0
+    final_share: float = 0.0
 
-    return rate
+    def share(self, step: int, step_count: int) -> float:
+        """Return the share at ``step``."""
+        if step < self.warmup_steps:
+            return (step + 1) / self.warmup_steps
+        progress = (step - self.warmup_steps) / (step_count - self.warmup_steps)
+        return _cosine(1.0, self.final_share, progress)
+
+
+@dataclass(frozen=True)
+class OneCycle(Schedule):
+    """Half a cosine up from ``initial_share`` over ``rise`` of the run, half a cosine down to ``final_share``.
+
+    Smith & Topin 2018 (arXiv:1708.07120), with cosines for their straight lines.
+    """
+
+    name = "one_cycle"
+    rise: float = 0.3
+    initial_share: float = 0.04
+    final_share: float = 0.0001
+
+    def share(self, step: int, step_count: int) -> float:
+        """Return the share at ``step``."""
+        top = self.rise * step_count
+        if step < top:
+            return _cosine(self.initial_share, 1.0, step / top)
+        return _cosine(1.0, self.final_share, (step - top) / (step_count - top))
+
+
+@dataclass(frozen=True)
+class Segment:
+    """A schedule over its own ``step_count`` steps."""
+
+    schedule: Schedule
+    step_count: int
+
+
+@dataclass(frozen=True)
+class Joined(Schedule):
+    """Schedules one after the other; the last has what steps are left."""
+
+    name = "joined"
+    segments: tuple[Segment, ...] = ()
+
+    def share(self, step: int, step_count: int) -> float:
+        """Return the share at ``step``."""
+        starts = [0]
+        for segment in self.segments[:-1]:
+            starts.append(starts[-1] + segment.step_count)
+        starts.append(max(step_count, starts[-1] + 1))
+        for segment, (start, end) in zip(self.segments, pairwise(starts), strict=True):
+            if step < end:
+                return segment.schedule.share(step - start, end - start)
+        raise ValueError(f"step must be below {step_count}, got {step}")
+
+
+SCHEDULES: dict[str, type[Schedule]] = {kind.name: kind for kind in Schedule.__subclasses__()}
+
+
+def _cosine(start: float, end: float, progress: float) -> float:
+    return end + (start - end) * (1 + cos(pi * progress)) / 2

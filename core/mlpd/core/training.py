@@ -1,26 +1,24 @@
 """Training as a generator of frozen events; closing it stops the run, and nothing is lost but the run's time."""
 
-from collections.abc import Generator
+import time
+from collections.abc import Generator, Mapping
 from dataclasses import dataclass
 from math import isfinite
 
 import numpy as np
-from mlpd.core.arrays import Array, Device
+from mlpd.core.arrays import Array, Device, HostArray
+from mlpd.core.batches import Batches, piece_rows
 from mlpd.core.checkpoint import Checkpoint, CheckpointError, Counters
-from mlpd.core.data import Dataset
-from mlpd.core.losses import OneHot, SoftmaxCrossEntropy
+from mlpd.core.control import Monitor
+from mlpd.core.examples import Examples
+from mlpd.core.losses import LOSSES
 from mlpd.core.metrics import evaluate
-from mlpd.core.model import Classifier, Model
-from mlpd.core.network import Pass, initial_parameters, multilayer_perceptron, views
-from mlpd.core.optimizers import Adam, Optimizer, Sgd
-from mlpd.core.random import permutation
-from mlpd.core.schedules import Schedule, constant, warmup_cosine
-from mlpd.core.spec import ScheduleSpec, SgdSpec, TrainingSpec
+from mlpd.core.model import Model, Predictor, TrainedModel
+from mlpd.core.network import Pass, initial_parameters, initial_statistics, views
+from mlpd.core.optimizers import Average, Clipping, OptimizerState
+from mlpd.core.spec import TrainingSpec
+from mlpd.core.tasks import TASKS, MixUp, mixing_share
 
-# A larger batch runs in pieces of this many rows whose gradients are summed, so that memory does not
-# grow with it and a piece's activations stay near the processor.
-_PIECE_ROWS = 512
-_PIECE_VALUES = 2**22  # of the widest layer
 _EVALUATION_ROWS = 512
 
 
@@ -38,9 +36,9 @@ class StepEnded:
 
 @dataclass(frozen=True)
 class MetricsRecorded:
-    """Mean loss (nats) and accuracy: of the training rows since the last report, or of all validation rows.
+    """Mean loss and accuracy: of the training rows since the last report, or of all validation rows.
 
-    ``step`` and ``epoch`` are counts of what is done.
+    ``accuracy`` is None where no output is right or wrong. ``step`` and ``epoch`` are counts of what is done.
     """
 
     split: str
@@ -49,104 +47,177 @@ class MetricsRecorded:
     epoch: int
     epoch_count: int
     loss: float
-    accuracy: float
+    accuracy: float | None
     learning_rate: float
 
 
-Event = StepEnded | MetricsRecorded
+@dataclass(frozen=True)
+class StoppedEarly:
+    """The run ends before its last epoch; ``reason`` is a sentence."""
+
+    step: int
+    reason: str
+
+
+Event = StepEnded | MetricsRecorded | StoppedEarly
 
 
 class TrainingState:
     """All that changes in a run. Not for use by two threads; `initial` and `restore` make one."""
 
-    def __init__(self, device: Device, spec: TrainingSpec, row_count: int, parameters: Array) -> None:
+    def __init__(
+        self, device: Device, spec: TrainingSpec, examples: Examples, parameters: HostArray, statistics: HostArray
+    ) -> None:
         xp = device.xp
-        self.device, self.spec, self.row_count = device, spec, row_count
-        sizes = spec.model.layer_sizes
-        capacity = _piece_rows(spec)
-        layers = multilayer_perceptron(sizes)
-        self.step = 0
-        self._pass = Pass(device, layers, sizes[0], parameters, capacity, trains=True)
-        self._gradient_sum = xp.zeros_like(parameters) if spec.batch_size > capacity else None
-        self._weights = [own[0] for own in views(parameters, layers) if own]
-        self._optimizer = _optimizer(device, spec, parameters)
-        self._schedule = _schedule(spec.schedule, spec.step_count(row_count))
-        self._loss = SoftmaxCrossEntropy(device, sizes[-1], capacity, parameters.dtype)
-        self._one_hot = OneHot(device, sizes[-1], capacity)
-        self._predicted = xp.empty((capacity,), dtype=xp.int64)
-        self._hits = xp.empty((capacity,), dtype=xp.int64)
-        self._hit_sum, self._correct_count = (xp.zeros((), dtype=xp.int64) for _ in range(2))
+        self.device, self.spec, self.examples = device, spec, examples
+        self.step = self.optimizer_step = 0
+        self.elapsed_seconds = 0.0
+        self.monitor = Monitor()
+        sizes, layers = spec.model.layer_sizes, spec.model.layers()
+        self.capacity = capacity = piece_rows(spec)
+        self._vectors = {"parameters": device.from_host(parameters), "statistics": device.from_host(statistics)}
+        vectors = self._vectors["parameters"], self._vectors["statistics"]
+        self._pass = Pass(device, layers, sizes[0], *vectors, capacity, trains=True, seed=spec.seed)
+        self._gradient_sum = xp.zeros_like(self._pass.parameters) if spec.rows_per_step > capacity else None
+        parts = views(self._pass.parameters, [layer.shapes for layer in layers])
+        self._weights = [part for own in parts for part in own if part.ndim == 2]
+        self._optimizer = OptimizerState(device, spec.optimizer.kind, self._pass.parameters)
+        shape = (device, sizes[-1], capacity, parameters.dtype)
+        clip_norm, average_decay = spec.optimizer.clip_norm, spec.optimizer.average_decay
+        self._clipping = Clipping(device, clip_norm, parameters.dtype) if clip_norm else None
+        self._average = Average(device, average_decay, self._vectors) if average_decay else None
+        self._best: dict[str, Array] = {}
+        self._loss = LOSSES[spec.loss.name](*shape, huber_delta=spec.loss.huber_delta)
+        self._task = TASKS[spec.task](*shape, smoothing=spec.loss.label_smoothing)
+        self._mixing = MixUp(device, sizes[0], *shape[1:]) if spec.loss.mixup_alpha else None
+        self._correct_count = xp.zeros((), dtype=xp.int64)
         self._loss_sum = xp.zeros((), dtype=xp.float64)
         self._rows_seen = 0
 
     @classmethod
-    def initial(cls, device: Device, spec: TrainingSpec, row_count: int) -> "TrainingState":
-        """Return the state before the first step on ``row_count`` rows."""
-        parameters = initial_parameters(spec.model.layer_sizes, spec.model.initializer, spec.seed)
-        return cls(device, spec, row_count, device.from_host(parameters))
+    def initial(
+        cls, device: Device, spec: TrainingSpec, examples: Examples, source: TrainedModel | None = None
+    ) -> "TrainingState":
+        """Return the state before the first step: drawn from the seed, or as ``spec.warm_start`` takes ``source``."""
+        layers, dtype = spec.model.layers(), spec.model.dtype
+        if source is None:
+            parameters = initial_parameters(layers, spec.model.initializer, spec.seed, dtype)
+            return cls(device, spec, examples, parameters, initial_statistics(layers, dtype))
+        state = cls(device, spec, examples, source.model.parameters.copy(), source.model.statistics.copy())
+        if spec.warm_start and spec.warm_start.full:
+            state._fill(state._optimizer.moments, source.moments)
+            state.optimizer_step = source.optimizer_step
+        return state
 
     @classmethod
-    def restore(cls, device: Device, spec: TrainingSpec, row_count: int, checkpoint: Checkpoint) -> "TrainingState":
+    def restore(cls, device: Device, spec: TrainingSpec, examples: Examples, checkpoint: Checkpoint) -> "TrainingState":
         """Return the state that `checkpoint` gave; raises `CheckpointError` for one of another spec."""
-        counters = checkpoint.counters
+        counters, vectors = checkpoint.counters, checkpoint.vectors
         if counters.spec_digest != spec.digest:
             raise CheckpointError(f"the checkpoint must be of spec {spec.digest}, got {counters.spec_digest}")
-        state = cls(device, spec, row_count, device.from_host(checkpoint.vectors["parameters"].copy()))
-        for name, vector in state._optimizer.state.items():
-            vector[...] = device.from_host(checkpoint.vectors[name])
-        state.step, state._rows_seen = counters.step, counters.row_count
+        statistics = vectors.get("statistics", vectors["parameters"][:0])
+        state = cls(device, spec, examples, vectors["parameters"].copy(), statistics.copy())
+        state._fill(state._optimizer.moments, _under("moment", vectors))
+        if state._average:
+            state._fill(state._average.vectors, _under("average", vectors))
+        if best := _under("best", vectors):
+            state._best = {name: device.from_host(best.get(name, statistics[:0]).copy()) for name in state._vectors}
+        state.step, state.optimizer_step = counters.step, counters.optimizer_step
+        state.monitor, state.elapsed_seconds = counters.monitor, counters.elapsed_seconds
+        state._rows_seen = counters.row_count
         state._loss_sum.fill(counters.loss_sum)
         state._correct_count.fill(counters.correct_count)
         return state
+
+    def _fill(self, living: Mapping[str, Array], saved: Mapping[str, HostArray]) -> None:
+        for name, vector in living.items():
+            if len(vector):
+                vector[...] = self.device.from_host(saved[name])
 
     def checkpoint(self) -> Checkpoint:
         """Return a copy of the state in host memory; raises `Diverged` when it is not finite."""
         counters = Counters(
             spec_digest=self.spec.digest,
             step=self.step,
+            optimizer_step=self.optimizer_step,
             loss_sum=float(self._loss_sum),
             correct_count=int(self._correct_count),
             row_count=self._rows_seen,
+            elapsed_seconds=self.elapsed_seconds,
+            monitor=self.monitor,
         )
-        state = {name: self.device.to_host(vector) for name, vector in self._optimizer.state.items()}
-        return Checkpoint(counters, {"parameters": self.model().parameters, **state})
+        averages = self._average.vectors if self._average else {}
+        vectors = dict(self._vectors)
+        for group, members in (("moment", self._optimizer.moments), ("average", averages), ("best", self._best)):
+            vectors |= {f"{group}.{name}": vector for name, vector in members.items()}
+        return Checkpoint(counters, {name: self._finite(vector) for name, vector in vectors.items() if len(vector)})
 
-    def model(self) -> Model:
-        """Return a copy of the model in host memory; raises `Diverged` when it is not finite."""
-        parameters = self.device.to_host(self._pass.parameters)
-        if not np.isfinite(parameters).all():
+    def trained(self) -> TrainedModel:
+        """Return a copy of the model to keep and of the optimizer's state; raises `Diverged` when it is not finite."""
+        vectors = {name: self._finite(vector) for name, vector in (self._best or self._scored).items()}
+        moments = {name: self._finite(vector) for name, vector in self._optimizer.moments.items()}
+        return TrainedModel(self._model(vectors), moments, self.optimizer_step)
+
+    def predictor(self) -> Predictor:
+        """Return a predictor on the living weights, or on their average where there is one."""
+        return Predictor(self.device, self._model(self._scored), _EVALUATION_ROWS)
+
+    @property
+    def _scored(self) -> Mapping[str, Array]:
+        return self._average.vectors if self._average else self._vectors
+
+    def _model(self, vectors: Mapping[str, Array]) -> Model:
+        spec = self.spec
+        return Model(spec.model, spec.task, spec.loss.name, **vectors, scaling=self.examples.scaling)
+
+    def _finite(self, vector: Array) -> HostArray:
+        host = self.device.to_host(vector)
+        if not np.isfinite(host).all():
             raise Diverged(f"the parameters are not finite after step {self.step}; try a smaller learning rate")
-        return Model(self.spec.model.layer_sizes, self.spec.model.input_scale, parameters)
+        return host
 
-    def classifier(self) -> Classifier:
-        """Return a classifier on the living parameters."""
-        model = Model(self.spec.model.layer_sizes, self.spec.model.input_scale, self._pass.parameters)
-        return Classifier(self.device, model, _EVALUATION_ROWS)
-
-    def learn(self, batch: "_Batch") -> None:
-        """Make one step on a mini-batch."""
-        run, xp = self._pass, self.device.xp
+    def learn(self, batches: Batches, epoch: int, first: int, rows: int) -> None:
+        """Make one step on ``rows`` rows from place ``first`` of ``epoch``'s order."""
+        run, xp, spec = self._pass, self.device.xp, self.spec
         gradients = run.gradients
         if self._gradient_sum is not None:
             gradients = self._gradient_sum
             gradients.fill(0)
-        for start in range(0, batch.rows, run.capacity):
-            rows = min(run.capacity, batch.rows - start)
-            labels = batch.read(start, rows, run.inputs(rows))
-            logits = run.forward(rows)
-            self._count(logits, labels, rows)
-            targets = self._one_hot(labels)
-            self._loss(logits, targets, run.output_gradient(rows), self._loss_sum, 1.0 / batch.rows)
-            run.backward(rows)
+        for start in range(0, rows, self.capacity):
+            count = min(self.capacity, rows - start)
+            inputs = run.inputs(count)
+            piece = batches.read(epoch, first + start, count, inputs)
+            targets = self._task.rows(piece.targets)
+            if self._mixing:
+                self._mixing(inputs, targets, mixing_share(spec.seed, self.step, start, spec.loss.mixup_alpha))
+            outputs = run.forward(count, self.step, start)
+            if self._task.counts_hits:
+                self._task.count_hits(outputs, piece.targets, self._correct_count)
+            self._loss(outputs, targets, piece.weights, run.output_gradient(count), self._loss_sum, 1.0 / rows)
+            run.backward(count)
             if self._gradient_sum is not None:
                 xp.add(gradients, run.gradients, out=gradients)
-        rate = self._schedule(self.step)
+        self._move(gradients)
+        self._rows_seen += rows
+        self.step += 1
+        self.optimizer_step += 1
+
+    def _move(self, gradients: Array) -> None:
+        rate = self.learning_rate(self.step)
+        if self._clipping:
+            self._clipping(gradients)
         if decay := self.spec.optimizer.weight_decay:
             for weight in self._weights:
-                xp.multiply(weight, 1.0 - rate * decay, out=weight)
-        self._optimizer.update(run.parameters, gradients, rate, self.step)
-        self._rows_seen += batch.rows
-        self.step += 1
+                self.device.xp.multiply(weight, 1.0 - rate * decay, out=weight)
+        self._optimizer.update(self._pass.parameters, gradients, rate, self.optimizer_step)
+        if self._average:
+            self._average.update(self._vectors, self.step)
+
+    def learning_rate(self, step: int) -> float:
+        """Return the learning rate of step number ``step``."""
+        schedule = self.spec.schedule
+        share = schedule.shape.share(step, self.spec.step_count(self.examples.row_count))
+        return schedule.learning_rate * share * self.monitor.rate_share
 
     def report(self, epoch: int) -> MetricsRecorded:
         """Return the means since the last report and start new ones: the run's one wait for the device.
@@ -154,119 +225,93 @@ class TrainingState:
         Raises `Diverged` as `metrics` does.
         """
         loss = float(self._loss_sum) / self._rows_seen
-        metrics = self.metrics("train", epoch, loss, int(self._correct_count) / self._rows_seen)
+        accuracy = int(self._correct_count) / self._rows_seen if self._task.counts_hits else None
+        metrics = self.metrics("train", epoch, loss, accuracy)
         self._loss_sum.fill(0)
         self._correct_count.fill(0)
         self._rows_seen = 0
         return metrics
 
-    def metrics(self, split: str, epoch: int, loss: float, accuracy: float) -> MetricsRecorded:
+    def metrics(self, split: str, epoch: int, loss: float, accuracy: float | None) -> MetricsRecorded:
         """Return a report at the current step; raises `Diverged` when the loss is not finite."""
         if not isfinite(loss):
             raise Diverged(f"the {split} loss is {loss} at step {self.step}; try a smaller learning rate")
         return MetricsRecorded(
             split=split,
             step=self.step,
-            step_count=self.spec.step_count(self.row_count),
+            step_count=self.spec.step_count(self.examples.row_count),
             epoch=epoch,
             epoch_count=self.spec.epoch_count,
             loss=loss,
             accuracy=accuracy,
-            learning_rate=self._schedule(self.step - 1),
+            learning_rate=self.learning_rate(self.step - 1),
         )
 
-    def _count(self, logits: Array, labels: Array, rows: int) -> None:
-        xp, predicted, hits = self.device.xp, self._predicted[:rows], self._hits[:rows]
-        xp.argmax(logits, axis=1, out=predicted)
-        xp.equal(predicted, labels, out=hits)
-        xp.sum(hits, out=self._hit_sum)
-        xp.add(self._correct_count, self._hit_sum, out=self._correct_count)
+    def take_note(self, validation: MetricsRecorded) -> None:
+        """Let the monitor see a validation; keep a copy of the weights if they are the best so far."""
+        spec = self.spec
+        before = self.monitor.best_score
+        self.monitor = self.monitor.after(
+            validation.epoch, validation.loss, validation.accuracy, spec.early_stopping, spec.schedule.plateau
+        )
+        if self.monitor.best_score != before:
+            self._best = {name: vector.copy() for name, vector in self._scored.items()}
+
+    def reason_to_stop(self) -> str:
+        """Say why the run should end here, or nothing."""
+        stopping, limit = self.spec.early_stopping, self.spec.time_limit_seconds
+        if stopping and self.monitor.stops(stopping):
+            return (
+                f"the validation {stopping.metric} has not improved for {stopping.patience} validations; "
+                f"the weights of epoch {self.monitor.best_epoch} are kept"
+            )
+        if limit and self.elapsed_seconds >= limit:
+            return f"the time limit of {limit:g} s is used up"
+        return ""
 
 
-def train(state: TrainingState, data: Dataset, validation: Dataset | None) -> Generator[Event, None, None]:
+def train(state: TrainingState) -> Generator[Event, None, None]:
     """Train ``state`` to the end of its spec, yielding `StepEnded` after every step, reports just before it.
 
     Rows are visited in an order that depends on (seed, epoch) alone. A run resumed from a checkpoint taken at
-    any `StepEnded` repeats the rest bit for bit. Raises `Diverged`.
+    any `StepEnded` repeats the rest bit for bit, but for a time limit. Raises `Diverged`.
     """
-    spec = state.spec
-    steps_per_epoch = spec.steps_per_epoch(state.row_count)
-    reader = _Reader(state, data)
-    classifier = state.classifier() if validation else None
-    while state.step < spec.step_count(state.row_count):
-        epoch, done = divmod(state.step, steps_per_epoch)
-        reader.shuffle(epoch)
-        for index in range(done, steps_per_epoch):
-            state.learn(reader.batch(index))
+    spec, validation = state.spec, state.examples.validation
+    row_count, size = len(state.examples.train), spec.rows_per_step
+    steps_per_epoch = -(-row_count // size)
+    predictor = state.predictor() if validation else None
+    time_spent = _Stopwatch(state.elapsed_seconds)
+    with Batches(state.device, spec, state.examples, state.capacity, state.step) as batches:
+        while state.step < spec.epoch_count * steps_per_epoch:
+            if reason := state.reason_to_stop():
+                yield StoppedEarly(state.step, reason)
+                return
+            epoch, index = divmod(state.step, steps_per_epoch)
+            first = index * size
+            state.learn(batches, epoch, first, min(size, row_count - first))
             last = index + 1 == steps_per_epoch
             epochs_done = epoch + last
             if last or state.step % spec.metrics_interval_steps == 0:
                 yield state.report(epochs_done)
-            if last and validation and classifier:
-                *_, counts = evaluate(classifier, validation)
-                yield state.metrics("validation", epochs_done, counts.loss, counts.accuracy)
+            due = epochs_done % spec.validation.interval_epochs == 0 or epochs_done == spec.epoch_count
+            if last and due and validation and predictor:
+                *_, counts = evaluate(predictor, validation)
+                scores = state.metrics("validation", epochs_done, counts.loss, counts.accuracy)
+                yield scores
+                state.take_note(scores)
+            if spec.time_limit_seconds:
+                state.elapsed_seconds = time_spent()
             yield StepEnded(state.step, epochs_done)
 
 
-class _Reader:
-    """Brings rows to the device in an epoch's order; data stay in their own type until they are gathered."""
+class _Stopwatch:
+    def __init__(self, elapsed_seconds: float) -> None:
+        self._start = time.monotonic() - elapsed_seconds
 
-    def __init__(self, state: TrainingState, data: Dataset) -> None:
-        spec, xp = state.spec, state.device.xp
-        self.device, self.scale = state.device, spec.model.input_scale
-        self.inputs = state.device.from_host(data.inputs)
-        self.labels = state.device.from_host(data.labels.astype(np.int64))
-        capacity = _piece_rows(spec)
-        self.gathered = xp.empty((capacity, data.inputs.shape[1]), dtype=data.inputs.dtype)
-        self.gathered_labels = xp.empty((capacity,), dtype=xp.int64)
-        self.order: Array | None = None
-        self._seed, self._batch_size, self._row_count = spec.seed, spec.batch_size, state.row_count
-
-    def shuffle(self, epoch: int) -> None:
-        """Draw the epoch's order; a batch of all rows needs none."""
-        if self._batch_size < self._row_count:
-            self.order = self.device.from_host(permutation(self._seed, epoch, self._row_count))
-
-    def batch(self, index: int) -> "_Batch":
-        """Return the epoch's mini-batch number ``index``."""
-        start = index * self._batch_size
-        return _Batch(self, start, min(self._batch_size, self._row_count - start))
+    def __call__(self) -> float:
+        return time.monotonic() - self._start
 
 
-@dataclass(frozen=True)
-class _Batch:
-    """Rows ``first`` to ``first + rows`` of an epoch's order."""
-
-    reader: _Reader
-    first: int
-    rows: int
-
-    def read(self, start: int, rows: int, inputs: Array) -> Array:
-        """Write ``rows`` scaled rows to ``inputs`` and return their labels (rows,) int64."""
-        reader, xp = self.reader, self.reader.device.xp
-        chosen = slice(self.first + start, self.first + start + rows)
-        if reader.order is None:
-            raw, labels = reader.inputs[chosen], reader.labels[chosen]
-        else:
-            raw, labels, order = reader.gathered[:rows], reader.gathered_labels[:rows], reader.order[chosen]
-            reader.device.gather(reader.inputs, order, raw)
-            reader.device.gather(reader.labels, order, labels)
-        xp.multiply(raw, reader.scale, out=inputs, dtype=inputs.dtype)
-        return labels
-
-
-def _piece_rows(spec: TrainingSpec) -> int:
-    return min(spec.batch_size, _PIECE_ROWS, max(1, _PIECE_VALUES // max(spec.model.layer_sizes)))
-
-
-def _optimizer(device: Device, spec: TrainingSpec, parameters: Array) -> Optimizer:
-    kind = spec.optimizer.kind
-    if isinstance(kind, SgdSpec):
-        return Sgd(device, parameters, kind.momentum, kind.nesterov)
-    return Adam(device, parameters, kind.beta1, kind.beta2, kind.epsilon)
-
-
-def _schedule(schedule: ScheduleSpec, step_count: int) -> Schedule:
-    if schedule.kind == "warmup_cosine":
-        return warmup_cosine(schedule.learning_rate, schedule.warmup_steps, step_count)
-    return constant(schedule.learning_rate)
+def _under(group: str, vectors: Mapping[str, HostArray]) -> dict[str, HostArray]:
+    prefix = f"{group}."
+    return {name.removeprefix(prefix): vector for name, vector in vectors.items() if name.startswith(prefix)}

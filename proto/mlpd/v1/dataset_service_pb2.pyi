@@ -35,6 +35,11 @@ class Dataset(_message.Message):
     CLASS_COUNT_FIELD_NUMBER: _builtins.int
     CLASS_ROW_COUNTS_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
+    TARGET_SIZE_FIELD_NUMBER: _builtins.int
+    TARGET_MINIMUM_FIELD_NUMBER: _builtins.int
+    TARGET_MAXIMUM_FIELD_NUMBER: _builtins.int
+    WEIGHTED_FIELD_NUMBER: _builtins.int
+    TARGET_DATA_TYPE_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Resource name."""
     sha256: _builtins.str
@@ -48,7 +53,17 @@ class Dataset(_message.Message):
     data_type: _types_pb2.DataType.ValueType
     """Element type of the inputs."""
     class_count: _builtins.int
-    """Largest label + 1."""
+    """Largest label + 1; 0 where targets are numbers."""
+    target_size: _builtins.int
+    """Numbers in a row's target; 0 where targets are classes."""
+    target_minimum: _builtins.float
+    """Least number in the targets."""
+    target_maximum: _builtins.float
+    """Largest number in the targets."""
+    weighted: _builtins.bool
+    """Whether rows have weights."""
+    target_data_type: _types_pb2.DataType.ValueType
+    """Element type of the labels or targets."""
     @_builtins.property
     def class_row_counts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """Rows of each class, by label."""
@@ -69,10 +84,15 @@ class Dataset(_message.Message):
         class_count: _builtins.int = ...,
         class_row_counts: _abc.Iterable[_builtins.int] | None = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
+        target_size: _builtins.int = ...,
+        target_minimum: _builtins.float = ...,
+        target_maximum: _builtins.float = ...,
+        weighted: _builtins.bool = ...,
+        target_data_type: _types_pb2.DataType.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["class_count", b"class_count", "class_row_counts", b"class_row_counts", "create_time", b"create_time", "data_type", b"data_type", "input_size", b"input_size", "name", b"name", "row_count", b"row_count", "sha256", b"sha256", "size_bytes", b"size_bytes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["class_count", b"class_count", "class_row_counts", b"class_row_counts", "create_time", b"create_time", "data_type", b"data_type", "input_size", b"input_size", "name", b"name", "row_count", b"row_count", "sha256", b"sha256", "size_bytes", b"size_bytes", "target_data_type", b"target_data_type", "target_maximum", b"target_maximum", "target_minimum", b"target_minimum", "target_size", b"target_size", "weighted", b"weighted"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -28,8 +28,10 @@ if _version_not_supported:
 class DatasetServiceStub(object):
     """Labelled data sets, addressed by their content.
 
-    A data set travels and is stored as one safetensors file with two tensors: "inputs" [N, width]
-    (FP32, FP64, FP16, UINT8, INT32 or INT64) and "labels" [N] (INT64, INT32 or UINT8), classes 0, 1, 2, ...
+    A data set travels and is stored as one safetensors file: "inputs" [N, width] (FP32, FP64, FP16, UINT8,
+    INT32 or INT64); either "labels" [N] (INT64, INT32 or UINT8), classes 0, 1, 2, ..., or "targets" [N, outputs]
+    (FP32, FP64 or UINT8), numbers, or 0 and 1 for labels that do not exclude each other; and if rows count unequally in
+    training "weights" [N] (FP32 or FP64).
     """
 
     def __init__(self, channel):
@@ -58,8 +60,10 @@ class DatasetServiceStub(object):
 class DatasetServiceServicer(object):
     """Labelled data sets, addressed by their content.
 
-    A data set travels and is stored as one safetensors file with two tensors: "inputs" [N, width]
-    (FP32, FP64, FP16, UINT8, INT32 or INT64) and "labels" [N] (INT64, INT32 or UINT8), classes 0, 1, 2, ...
+    A data set travels and is stored as one safetensors file: "inputs" [N, width] (FP32, FP64, FP16, UINT8,
+    INT32 or INT64); either "labels" [N] (INT64, INT32 or UINT8), classes 0, 1, 2, ..., or "targets" [N, outputs]
+    (FP32, FP64 or UINT8), numbers, or 0 and 1 for labels that do not exclude each other; and if rows count unequally in
+    training "weights" [N] (FP32 or FP64).
     """
 
     def UploadDataset(self, request_iterator, context):
@@ -114,8 +118,10 @@ def add_DatasetServiceServicer_to_server(servicer, server):
 class DatasetService(object):
     """Labelled data sets, addressed by their content.
 
-    A data set travels and is stored as one safetensors file with two tensors: "inputs" [N, width]
-    (FP32, FP64, FP16, UINT8, INT32 or INT64) and "labels" [N] (INT64, INT32 or UINT8), classes 0, 1, 2, ...
+    A data set travels and is stored as one safetensors file: "inputs" [N, width] (FP32, FP64, FP16, UINT8,
+    INT32 or INT64); either "labels" [N] (INT64, INT32 or UINT8), classes 0, 1, 2, ..., or "targets" [N, outputs]
+    (FP32, FP64 or UINT8), numbers, or 0 and 1 for labels that do not exclude each other; and if rows count unequally in
+    training "weights" [N] (FP32 or FP64).
     """
 
     @staticmethod

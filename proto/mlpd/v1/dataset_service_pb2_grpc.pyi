@@ -29,8 +29,10 @@ GRPC_VERSION: str
 class DatasetServiceStub:
     """Labelled data sets, addressed by their content.
 
-    A data set travels and is stored as one safetensors file with two tensors: "inputs" [N, width]
-    (FP32, FP64, FP16, UINT8, INT32 or INT64) and "labels" [N] (INT64, INT32 or UINT8), classes 0, 1, 2, ...
+    A data set travels and is stored as one safetensors file: "inputs" [N, width] (FP32, FP64, FP16, UINT8,
+    INT32 or INT64); either "labels" [N] (INT64, INT32 or UINT8), classes 0, 1, 2, ..., or "targets" [N, outputs]
+    (FP32, FP64 or UINT8), numbers, or 0 and 1 for labels that do not exclude each other; and if rows count unequally in
+    training "weights" [N] (FP32 or FP64).
     """
 
     @_typing.overload
@@ -51,8 +53,10 @@ class DatasetServiceStub:
 class DatasetServiceAsyncStub(DatasetServiceStub):
     """Labelled data sets, addressed by their content.
 
-    A data set travels and is stored as one safetensors file with two tensors: "inputs" [N, width]
-    (FP32, FP64, FP16, UINT8, INT32 or INT64) and "labels" [N] (INT64, INT32 or UINT8), classes 0, 1, 2, ...
+    A data set travels and is stored as one safetensors file: "inputs" [N, width] (FP32, FP64, FP16, UINT8,
+    INT32 or INT64); either "labels" [N] (INT64, INT32 or UINT8), classes 0, 1, 2, ..., or "targets" [N, outputs]
+    (FP32, FP64 or UINT8), numbers, or 0 and 1 for labels that do not exclude each other; and if rows count unequally in
+    training "weights" [N] (FP32 or FP64).
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -69,8 +73,10 @@ class DatasetServiceAsyncStub(DatasetServiceStub):
 class DatasetServiceServicer(metaclass=_abc_1.ABCMeta):
     """Labelled data sets, addressed by their content.
 
-    A data set travels and is stored as one safetensors file with two tensors: "inputs" [N, width]
-    (FP32, FP64, FP16, UINT8, INT32 or INT64) and "labels" [N] (INT64, INT32 or UINT8), classes 0, 1, 2, ...
+    A data set travels and is stored as one safetensors file: "inputs" [N, width] (FP32, FP64, FP16, UINT8,
+    INT32 or INT64); either "labels" [N] (INT64, INT32 or UINT8), classes 0, 1, 2, ..., or "targets" [N, outputs]
+    (FP32, FP64 or UINT8), numbers, or 0 and 1 for labels that do not exclude each other; and if rows count unequally in
+    training "weights" [N] (FP32 or FP64).
     """
 
     @_abc_1.abstractmethod

@@ -8,6 +8,7 @@ from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
+from mlpd.v1 import types_pb2 as _types_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -28,25 +29,28 @@ class ModelVersion(_message.Message):
     NAME_FIELD_NUMBER: _builtins.int
     PARAMETERS_SHA256_FIELD_NUMBER: _builtins.int
     TRAINING_JOB_FIELD_NUMBER: _builtins.int
-    LAYER_SIZES_FIELD_NUMBER: _builtins.int
-    INPUT_SCALE_FIELD_NUMBER: _builtins.int
+    SPEC_FIELD_NUMBER: _builtins.int
+    TASK_FIELD_NUMBER: _builtins.int
     PARAMETER_COUNT_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
+    LOSS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Resource name."""
     parameters_sha256: _builtins.str
-    """Lower-case hex SHA-256 of the parameters: little-endian float32, layer by layer, weight
-    (inputs, width) before bias.
+    """Lower-case hex SHA-256 of the parameters, little-endian, layer by layer, weight (inputs, width) before
+    bias, gain before bias; then of the running statistics, if there are any.
     """
     training_job: _builtins.str
     """Job that made it."""
-    input_scale: _builtins.float
-    """Multiplies every input value before the first layer."""
+    task: _builtins.str
+    """What its outputs are for: multiclass, binary, multilabel or regression."""
     parameter_count: _builtins.int
-    """Weights and biases."""
+    """Numbers that were trained."""
+    loss: _builtins.str
+    """Loss it was trained with, which says what its outputs mean."""
     @_builtins.property
-    def layer_sizes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
-        """Units per layer, input first."""
+    def spec(self) -> _types_pb2.ModelSpec:
+        """The network."""
 
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
@@ -58,14 +62,15 @@ class ModelVersion(_message.Message):
         name: _builtins.str = ...,
         parameters_sha256: _builtins.str = ...,
         training_job: _builtins.str = ...,
-        layer_sizes: _abc.Iterable[_builtins.int] | None = ...,
-        input_scale: _builtins.float = ...,
+        spec: _types_pb2.ModelSpec | None = ...,
+        task: _builtins.str = ...,
         parameter_count: _builtins.int = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
+        loss: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "spec", b"spec"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "input_scale", b"input_scale", "layer_sizes", b"layer_sizes", "name", b"name", "parameter_count", b"parameter_count", "parameters_sha256", b"parameters_sha256", "training_job", b"training_job"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "loss", b"loss", "name", b"name", "parameter_count", b"parameter_count", "parameters_sha256", b"parameters_sha256", "spec", b"spec", "task", b"task", "training_job", b"training_job"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -32,11 +32,15 @@ class _OutputKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_OutputKind
     OUTPUT_KIND_UNSPECIFIED: _OutputKind.ValueType  # 0
     """Rejected."""
     OUTPUT_KIND_LOGITS: _OutputKind.ValueType  # 1
-    """[N, C] FP32 before softmax."""
+    """[N, outputs], what the last layer gives. Floats are of the model's type."""
     OUTPUT_KIND_PROBABILITIES: _OutputKind.ValueType  # 2
-    """[N, C] FP32 softmax."""
+    """[N, C] of classes, two for task binary; [N, outputs] of labels."""
     OUTPUT_KIND_CLASSES: _OutputKind.ValueType  # 3
-    """[N] INT64 most probable class."""
+    """INT64: [N] most probable class; [N, outputs] 1 for a label that is more likely than not."""
+    OUTPUT_KIND_VALUES: _OutputKind.ValueType  # 4
+    """[N, outputs] numbers, of task regression."""
+    OUTPUT_KIND_ALL: _OutputKind.ValueType  # 5
+    """All of these that the model's task has."""
 
 class OutputKind(_OutputKind, metaclass=_OutputKindEnumTypeWrapper):
     """Output selector."""
@@ -44,79 +48,64 @@ class OutputKind(_OutputKind, metaclass=_OutputKindEnumTypeWrapper):
 OUTPUT_KIND_UNSPECIFIED: OutputKind.ValueType  # 0
 """Rejected."""
 OUTPUT_KIND_LOGITS: OutputKind.ValueType  # 1
-"""[N, C] FP32 before softmax."""
+"""[N, outputs], what the last layer gives. Floats are of the model's type."""
 OUTPUT_KIND_PROBABILITIES: OutputKind.ValueType  # 2
-"""[N, C] FP32 softmax."""
+"""[N, C] of classes, two for task binary; [N, outputs] of labels."""
 OUTPUT_KIND_CLASSES: OutputKind.ValueType  # 3
-"""[N] INT64 most probable class."""
+"""INT64: [N] most probable class; [N, outputs] 1 for a label that is more likely than not."""
+OUTPUT_KIND_VALUES: OutputKind.ValueType  # 4
+"""[N, outputs] numbers, of task regression."""
+OUTPUT_KIND_ALL: OutputKind.ValueType  # 5
+"""All of these that the model's task has."""
 Global___OutputKind: _TypeAlias = OutputKind  # noqa: Y015
 
 @_typing.final
-class ModelSpec(_message.Message):
-    """A fully connected classifier: affine layers with ReLU between them, softmax at the end."""
+class Loss(_message.Message):
+    """What is minimised, and what is done to the targets before."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
-    class _Initializer:
-        ValueType = _typing.NewType("ValueType", _builtins.int)
-        V: _TypeAlias = ValueType  # noqa: Y015
-
-    class _InitializerEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[ModelSpec._Initializer.ValueType], _builtins.type):
-        DESCRIPTOR: _descriptor.EnumDescriptor
-        INITIALIZER_UNSPECIFIED: ModelSpec._Initializer.ValueType  # 0
-        """HE_NORMAL."""
-        INITIALIZER_HE_NORMAL: ModelSpec._Initializer.ValueType  # 1
-        """Normal, variance 2 / inputs (He et al. 2015)."""
-        INITIALIZER_HE_UNIFORM: ModelSpec._Initializer.ValueType  # 2
-        """Uniform, variance 2 / inputs (He et al. 2015)."""
-        INITIALIZER_GLOROT_NORMAL: ModelSpec._Initializer.ValueType  # 3
-        """Normal, variance 2 / (inputs + width) (Glorot & Bengio 2010)."""
-        INITIALIZER_GLOROT_UNIFORM: ModelSpec._Initializer.ValueType  # 4
-        """Uniform, variance 2 / (inputs + width) (Glorot & Bengio 2010)."""
-
-    class Initializer(_Initializer, metaclass=_InitializerEnumTypeWrapper):
-        """How weights are drawn; biases start at zero."""
-
-    INITIALIZER_UNSPECIFIED: ModelSpec.Initializer.ValueType  # 0
-    """HE_NORMAL."""
-    INITIALIZER_HE_NORMAL: ModelSpec.Initializer.ValueType  # 1
-    """Normal, variance 2 / inputs (He et al. 2015)."""
-    INITIALIZER_HE_UNIFORM: ModelSpec.Initializer.ValueType  # 2
-    """Uniform, variance 2 / inputs (He et al. 2015)."""
-    INITIALIZER_GLOROT_NORMAL: ModelSpec.Initializer.ValueType  # 3
-    """Normal, variance 2 / (inputs + width) (Glorot & Bengio 2010)."""
-    INITIALIZER_GLOROT_UNIFORM: ModelSpec.Initializer.ValueType  # 4
-    """Uniform, variance 2 / (inputs + width) (Glorot & Bengio 2010)."""
-
-    LAYER_SIZES_FIELD_NUMBER: _builtins.int
-    INITIALIZER_FIELD_NUMBER: _builtins.int
-    INPUT_SCALE_FIELD_NUMBER: _builtins.int
-    initializer: Global___ModelSpec.Initializer.ValueType
-    """Initial weights."""
-    input_scale: _builtins.float
-    """Multiplies every input value. Default: 1/255 for UINT8 data, else 1. Belongs to the model
-    version: predictions take rows in the same units as the training data.
+    KIND_FIELD_NUMBER: _builtins.int
+    HUBER_DELTA_FIELD_NUMBER: _builtins.int
+    LABEL_SMOOTHING_FIELD_NUMBER: _builtins.int
+    CLASS_WEIGHTS_FIELD_NUMBER: _builtins.int
+    BALANCED_CLASSES_FIELD_NUMBER: _builtins.int
+    MIXUP_ALPHA_FIELD_NUMBER: _builtins.int
+    kind: _builtins.str
+    """softmax_cross_entropy for task multiclass; sigmoid_cross_entropy for binary and multilabel;
+    mean_squared (default), huber, mean_absolute or poisson (outputs are logarithms of means) for regression.
     """
+    huber_delta: _builtins.float
+    """Of huber: where its square becomes a line. Default 1."""
+    label_smoothing: _builtins.float
+    """In [0, 1): the share of a target that is spread evenly over all classes."""
+    balanced_classes: _builtins.bool
+    """Weigh classes by the inverse of their row counts; resolved into class_weights."""
+    mixup_alpha: _builtins.float
+    """In [0, 1]: mixes pairs of rows in shares from Beta(alpha, alpha) (Zhang et al. 2018)."""
     @_builtins.property
-    def layer_sizes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
-        """Units per layer, input first: [784, 532, 10] for the reference run. Required."""
+    def class_weights(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """How much rows of each class count, by label; they are scaled so that the mean over the rows is 1."""
 
     def __init__(
         self,
         *,
-        layer_sizes: _abc.Iterable[_builtins.int] | None = ...,
-        initializer: Global___ModelSpec.Initializer.ValueType = ...,
-        input_scale: _builtins.float | None = ...,
+        kind: _builtins.str = ...,
+        huber_delta: _builtins.float | None = ...,
+        label_smoothing: _builtins.float = ...,
+        class_weights: _abc.Iterable[_builtins.float] | None = ...,
+        balanced_classes: _builtins.bool = ...,
+        mixup_alpha: _builtins.float = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_input_scale", b"_input_scale", "input_scale", b"input_scale"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_huber_delta", b"_huber_delta", "huber_delta", b"huber_delta"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_input_scale", b"_input_scale", "initializer", b"initializer", "input_scale", b"input_scale", "layer_sizes", b"layer_sizes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_huber_delta", b"_huber_delta", "balanced_classes", b"balanced_classes", "class_weights", b"class_weights", "huber_delta", b"huber_delta", "kind", b"kind", "label_smoothing", b"label_smoothing", "mixup_alpha", b"mixup_alpha"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType__input_scale: _TypeAlias = _typing.Literal["input_scale"]  # noqa: Y015
-    _WhichOneofArgType__input_scale: _TypeAlias = _typing.Literal["_input_scale", b"_input_scale"]  # noqa: Y015
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__input_scale) -> _WhichOneofReturnType__input_scale | None: ...
+    _WhichOneofReturnType__huber_delta: _TypeAlias = _typing.Literal["huber_delta"]  # noqa: Y015
+    _WhichOneofArgType__huber_delta: _TypeAlias = _typing.Literal["_huber_delta", b"_huber_delta"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__huber_delta) -> _WhichOneofReturnType__huber_delta | None: ...
 
-Global___ModelSpec: _TypeAlias = ModelSpec  # noqa: Y015
+Global___Loss: _TypeAlias = Loss  # noqa: Y015
 
 @_typing.final
 class Optimizer(_message.Message):
@@ -191,11 +180,112 @@ class Optimizer(_message.Message):
         @_typing.overload
         def WhichOneof(self, oneof_group: _WhichOneofArgType__epsilon) -> _WhichOneofReturnType__epsilon | None: ...
 
+    @_typing.final
+    class RmsProp(_message.Message):
+        """RMSprop."""
+
+        DESCRIPTOR: _descriptor.Descriptor
+
+        DECAY_FIELD_NUMBER: _builtins.int
+        EPSILON_FIELD_NUMBER: _builtins.int
+        MOMENTUM_FIELD_NUMBER: _builtins.int
+        decay: _builtins.float
+        """In [0, 1); default 0.99."""
+        epsilon: _builtins.float
+        """Default 1e-8."""
+        momentum: _builtins.float
+        """In [0, 1); default 0."""
+        def __init__(
+            self,
+            *,
+            decay: _builtins.float | None = ...,
+            epsilon: _builtins.float | None = ...,
+            momentum: _builtins.float | None = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _typing.Literal["_decay", b"_decay", "_epsilon", b"_epsilon", "_momentum", b"_momentum", "decay", b"decay", "epsilon", b"epsilon", "momentum", b"momentum"]  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["_decay", b"_decay", "_epsilon", b"_epsilon", "_momentum", b"_momentum", "decay", b"decay", "epsilon", b"epsilon", "momentum", b"momentum"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        _WhichOneofReturnType__decay: _TypeAlias = _typing.Literal["decay"]  # noqa: Y015
+        _WhichOneofArgType__decay: _TypeAlias = _typing.Literal["_decay", b"_decay"]  # noqa: Y015
+        _WhichOneofReturnType__epsilon: _TypeAlias = _typing.Literal["epsilon"]  # noqa: Y015
+        _WhichOneofArgType__epsilon: _TypeAlias = _typing.Literal["_epsilon", b"_epsilon"]  # noqa: Y015
+        _WhichOneofReturnType__momentum: _TypeAlias = _typing.Literal["momentum"]  # noqa: Y015
+        _WhichOneofArgType__momentum: _TypeAlias = _typing.Literal["_momentum", b"_momentum"]  # noqa: Y015
+        @_typing.overload
+        def WhichOneof(self, oneof_group: _WhichOneofArgType__decay) -> _WhichOneofReturnType__decay | None: ...
+        @_typing.overload
+        def WhichOneof(self, oneof_group: _WhichOneofArgType__epsilon) -> _WhichOneofReturnType__epsilon | None: ...
+        @_typing.overload
+        def WhichOneof(self, oneof_group: _WhichOneofArgType__momentum) -> _WhichOneofReturnType__momentum | None: ...
+
+    @_typing.final
+    class AdaGrad(_message.Message):
+        """AdaGrad."""
+
+        DESCRIPTOR: _descriptor.Descriptor
+
+        EPSILON_FIELD_NUMBER: _builtins.int
+        epsilon: _builtins.float
+        """Default 1e-10."""
+        def __init__(
+            self,
+            *,
+            epsilon: _builtins.float | None = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _typing.Literal["_epsilon", b"_epsilon", "epsilon", b"epsilon"]  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["_epsilon", b"_epsilon", "epsilon", b"epsilon"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        _WhichOneofReturnType__epsilon: _TypeAlias = _typing.Literal["epsilon"]  # noqa: Y015
+        _WhichOneofArgType__epsilon: _TypeAlias = _typing.Literal["_epsilon", b"_epsilon"]  # noqa: Y015
+        def WhichOneof(self, oneof_group: _WhichOneofArgType__epsilon) -> _WhichOneofReturnType__epsilon | None: ...
+
+    @_typing.final
+    class Lion(_message.Message):
+        """Lion (Chen et al. 2023)."""
+
+        DESCRIPTOR: _descriptor.Descriptor
+
+        BETA1_FIELD_NUMBER: _builtins.int
+        BETA2_FIELD_NUMBER: _builtins.int
+        beta1: _builtins.float
+        """In [0, 1); default 0.9."""
+        beta2: _builtins.float
+        """In [0, 1); default 0.99."""
+        def __init__(
+            self,
+            *,
+            beta1: _builtins.float | None = ...,
+            beta2: _builtins.float | None = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _typing.Literal["_beta1", b"_beta1", "_beta2", b"_beta2", "beta1", b"beta1", "beta2", b"beta2"]  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["_beta1", b"_beta1", "_beta2", b"_beta2", "beta1", b"beta1", "beta2", b"beta2"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        _WhichOneofReturnType__beta1: _TypeAlias = _typing.Literal["beta1"]  # noqa: Y015
+        _WhichOneofArgType__beta1: _TypeAlias = _typing.Literal["_beta1", b"_beta1"]  # noqa: Y015
+        _WhichOneofReturnType__beta2: _TypeAlias = _typing.Literal["beta2"]  # noqa: Y015
+        _WhichOneofArgType__beta2: _TypeAlias = _typing.Literal["_beta2", b"_beta2"]  # noqa: Y015
+        @_typing.overload
+        def WhichOneof(self, oneof_group: _WhichOneofArgType__beta1) -> _WhichOneofReturnType__beta1 | None: ...
+        @_typing.overload
+        def WhichOneof(self, oneof_group: _WhichOneofArgType__beta2) -> _WhichOneofReturnType__beta2 | None: ...
+
     SGD_FIELD_NUMBER: _builtins.int
     ADAM_FIELD_NUMBER: _builtins.int
+    RMSPROP_FIELD_NUMBER: _builtins.int
+    ADAGRAD_FIELD_NUMBER: _builtins.int
+    LION_FIELD_NUMBER: _builtins.int
     WEIGHT_DECAY_FIELD_NUMBER: _builtins.int
+    CLIP_NORM_FIELD_NUMBER: _builtins.int
+    AVERAGE_DECAY_FIELD_NUMBER: _builtins.int
     weight_decay: _builtins.float
     """Decoupled weight decay, multiplied by the learning rate; weights only, not biases. Default 0."""
+    clip_norm: _builtins.float
+    """Largest Euclidean norm of the whole gradient; longer ones are scaled down. 0 = no limit."""
+    average_decay: _builtins.float
+    """In [0, 1): decay of a moving average of the weights, which is what is validated and published. 0 = none."""
     @_builtins.property
     def sgd(self) -> Global___Optimizer.Sgd:
         """SGD."""
@@ -204,18 +294,35 @@ class Optimizer(_message.Message):
     def adam(self) -> Global___Optimizer.Adam:
         """Adam and AdamW."""
 
+    @_builtins.property
+    def rmsprop(self) -> Global___Optimizer.RmsProp:
+        """RMSprop."""
+
+    @_builtins.property
+    def adagrad(self) -> Global___Optimizer.AdaGrad:
+        """AdaGrad."""
+
+    @_builtins.property
+    def lion(self) -> Global___Optimizer.Lion:
+        """Lion."""
+
     def __init__(
         self,
         *,
         sgd: Global___Optimizer.Sgd | None = ...,
         adam: Global___Optimizer.Adam | None = ...,
+        rmsprop: Global___Optimizer.RmsProp | None = ...,
+        adagrad: Global___Optimizer.AdaGrad | None = ...,
+        lion: Global___Optimizer.Lion | None = ...,
         weight_decay: _builtins.float = ...,
+        clip_norm: _builtins.float = ...,
+        average_decay: _builtins.float = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["adam", b"adam", "kind", b"kind", "sgd", b"sgd"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["adagrad", b"adagrad", "adam", b"adam", "kind", b"kind", "lion", b"lion", "rmsprop", b"rmsprop", "sgd", b"sgd"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["adam", b"adam", "kind", b"kind", "sgd", b"sgd", "weight_decay", b"weight_decay"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["adagrad", b"adagrad", "adam", b"adam", "average_decay", b"average_decay", "clip_norm", b"clip_norm", "kind", b"kind", "lion", b"lion", "rmsprop", b"rmsprop", "sgd", b"sgd", "weight_decay", b"weight_decay"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["sgd", "adam"]  # noqa: Y015
+    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["sgd", "adam", "rmsprop", "adagrad", "lion"]  # noqa: Y015
     _WhichOneofArgType_kind: _TypeAlias = _typing.Literal["kind", b"kind"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_kind) -> _WhichOneofReturnType_kind | None: ...
 
@@ -244,27 +351,242 @@ class Schedule(_message.Message):
 
     @_typing.final
     class WarmupCosine(_message.Message):
-        """A linear rise over warmup_steps, then half a cosine to 0 at the last step."""
+        """A linear rise over warmup_steps, then half a cosine to final_share at the last step."""
 
         DESCRIPTOR: _descriptor.Descriptor
 
         WARMUP_STEPS_FIELD_NUMBER: _builtins.int
+        FINAL_SHARE_FIELD_NUMBER: _builtins.int
         warmup_steps: _builtins.int
         """Default 0."""
+        final_share: _builtins.float
+        """Share of the peak rate. Default 0."""
         def __init__(
             self,
             *,
             warmup_steps: _builtins.int = ...,
+            final_share: _builtins.float = ...,
         ) -> None: ...
         _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
         def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-        _ClearFieldArgType: _TypeAlias = _typing.Literal["warmup_steps", b"warmup_steps"]  # noqa: Y015
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["final_share", b"final_share", "warmup_steps", b"warmup_steps"]  # noqa: Y015
         def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
         def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    @_typing.final
+    class Steps(_message.Message):
+        """A drop every so many steps."""
+
+        DESCRIPTOR: _descriptor.Descriptor
+
+        INTERVAL_STEPS_FIELD_NUMBER: _builtins.int
+        FACTOR_FIELD_NUMBER: _builtins.int
+        interval_steps: _builtins.int
+        """Steps between drops. Required."""
+        factor: _builtins.float
+        """In (0, 1]; default 0.1."""
+        def __init__(
+            self,
+            *,
+            interval_steps: _builtins.int = ...,
+            factor: _builtins.float | None = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _typing.Literal["_factor", b"_factor", "factor", b"factor"]  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["_factor", b"_factor", "factor", b"factor", "interval_steps", b"interval_steps"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        _WhichOneofReturnType__factor: _TypeAlias = _typing.Literal["factor"]  # noqa: Y015
+        _WhichOneofArgType__factor: _TypeAlias = _typing.Literal["_factor", b"_factor"]  # noqa: Y015
+        def WhichOneof(self, oneof_group: _WhichOneofArgType__factor) -> _WhichOneofReturnType__factor | None: ...
+
+    @_typing.final
+    class Exponential(_message.Message):
+        """A smooth exponential fall."""
+
+        DESCRIPTOR: _descriptor.Descriptor
+
+        FINAL_SHARE_FIELD_NUMBER: _builtins.int
+        final_share: _builtins.float
+        """Share of the peak rate at the last step, in (0, 1]; default 0.01."""
+        def __init__(
+            self,
+            *,
+            final_share: _builtins.float | None = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _typing.Literal["_final_share", b"_final_share", "final_share", b"final_share"]  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["_final_share", b"_final_share", "final_share", b"final_share"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        _WhichOneofReturnType__final_share: _TypeAlias = _typing.Literal["final_share"]  # noqa: Y015
+        _WhichOneofArgType__final_share: _TypeAlias = _typing.Literal["_final_share", b"_final_share"]  # noqa: Y015
+        def WhichOneof(self, oneof_group: _WhichOneofArgType__final_share) -> _WhichOneofReturnType__final_share | None: ...
+
+    @_typing.final
+    class Polynomial(_message.Message):
+        """A fall (or rise) along (1 - progress) ** power."""
+
+        DESCRIPTOR: _descriptor.Descriptor
+
+        POWER_FIELD_NUMBER: _builtins.int
+        INITIAL_SHARE_FIELD_NUMBER: _builtins.int
+        FINAL_SHARE_FIELD_NUMBER: _builtins.int
+        power: _builtins.float
+        """Default 1, a straight line."""
+        initial_share: _builtins.float
+        """Share of the peak rate at the first step, default 1."""
+        final_share: _builtins.float
+        """Share of the peak rate at the end, default 0."""
+        def __init__(
+            self,
+            *,
+            power: _builtins.float | None = ...,
+            initial_share: _builtins.float | None = ...,
+            final_share: _builtins.float = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _typing.Literal["_initial_share", b"_initial_share", "_power", b"_power", "initial_share", b"initial_share", "power", b"power"]  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["_initial_share", b"_initial_share", "_power", b"_power", "final_share", b"final_share", "initial_share", b"initial_share", "power", b"power"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        _WhichOneofReturnType__initial_share: _TypeAlias = _typing.Literal["initial_share"]  # noqa: Y015
+        _WhichOneofArgType__initial_share: _TypeAlias = _typing.Literal["_initial_share", b"_initial_share"]  # noqa: Y015
+        _WhichOneofReturnType__power: _TypeAlias = _typing.Literal["power"]  # noqa: Y015
+        _WhichOneofArgType__power: _TypeAlias = _typing.Literal["_power", b"_power"]  # noqa: Y015
+        @_typing.overload
+        def WhichOneof(self, oneof_group: _WhichOneofArgType__initial_share) -> _WhichOneofReturnType__initial_share | None: ...
+        @_typing.overload
+        def WhichOneof(self, oneof_group: _WhichOneofArgType__power) -> _WhichOneofReturnType__power | None: ...
+
+    @_typing.final
+    class OneCycle(_message.Message):
+        """Half a cosine up, half a cosine down."""
+
+        DESCRIPTOR: _descriptor.Descriptor
+
+        RISE_FIELD_NUMBER: _builtins.int
+        INITIAL_SHARE_FIELD_NUMBER: _builtins.int
+        FINAL_SHARE_FIELD_NUMBER: _builtins.int
+        rise: _builtins.float
+        """Share of the run that the rise takes, in [0, 1); default 0.3."""
+        initial_share: _builtins.float
+        """Share of the peak rate at the first step; default 0.04."""
+        final_share: _builtins.float
+        """Share of the peak rate at the end; default 0.0001."""
+        def __init__(
+            self,
+            *,
+            rise: _builtins.float | None = ...,
+            initial_share: _builtins.float | None = ...,
+            final_share: _builtins.float | None = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _typing.Literal["_final_share", b"_final_share", "_initial_share", b"_initial_share", "_rise", b"_rise", "final_share", b"final_share", "initial_share", b"initial_share", "rise", b"rise"]  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["_final_share", b"_final_share", "_initial_share", b"_initial_share", "_rise", b"_rise", "final_share", b"final_share", "initial_share", b"initial_share", "rise", b"rise"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        _WhichOneofReturnType__final_share: _TypeAlias = _typing.Literal["final_share"]  # noqa: Y015
+        _WhichOneofArgType__final_share: _TypeAlias = _typing.Literal["_final_share", b"_final_share"]  # noqa: Y015
+        _WhichOneofReturnType__initial_share: _TypeAlias = _typing.Literal["initial_share"]  # noqa: Y015
+        _WhichOneofArgType__initial_share: _TypeAlias = _typing.Literal["_initial_share", b"_initial_share"]  # noqa: Y015
+        _WhichOneofReturnType__rise: _TypeAlias = _typing.Literal["rise"]  # noqa: Y015
+        _WhichOneofArgType__rise: _TypeAlias = _typing.Literal["_rise", b"_rise"]  # noqa: Y015
+        @_typing.overload
+        def WhichOneof(self, oneof_group: _WhichOneofArgType__final_share) -> _WhichOneofReturnType__final_share | None: ...
+        @_typing.overload
+        def WhichOneof(self, oneof_group: _WhichOneofArgType__initial_share) -> _WhichOneofReturnType__initial_share | None: ...
+        @_typing.overload
+        def WhichOneof(self, oneof_group: _WhichOneofArgType__rise) -> _WhichOneofReturnType__rise | None: ...
+
+    @_typing.final
+    class Segment(_message.Message):
+        """A part of a joined schedule."""
+
+        DESCRIPTOR: _descriptor.Descriptor
+
+        SCHEDULE_FIELD_NUMBER: _builtins.int
+        STEP_COUNT_FIELD_NUMBER: _builtins.int
+        step_count: _builtins.int
+        """Steps it takes; the last segment has what is left."""
+        @_builtins.property
+        def schedule(self) -> Global___Schedule:
+            """Its form; without a learning_rate and not joined itself."""
+
+        def __init__(
+            self,
+            *,
+            schedule: Global___Schedule | None = ...,
+            step_count: _builtins.int = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _typing.Literal["schedule", b"schedule"]  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["schedule", b"schedule", "step_count", b"step_count"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    @_typing.final
+    class Joined(_message.Message):
+        """Schedules one after the other."""
+
+        DESCRIPTOR: _descriptor.Descriptor
+
+        SEGMENTS_FIELD_NUMBER: _builtins.int
+        @_builtins.property
+        def segments(self) -> _containers.RepeatedCompositeFieldContainer[Global___Schedule.Segment]:
+            """In order."""
+
+        def __init__(
+            self,
+            *,
+            segments: _abc.Iterable[Global___Schedule.Segment] | None = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["segments", b"segments"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    @_typing.final
+    class Plateau(_message.Message):
+        """Lowers the rate when the validation loss stays where it is."""
+
+        DESCRIPTOR: _descriptor.Descriptor
+
+        FACTOR_FIELD_NUMBER: _builtins.int
+        PATIENCE_FIELD_NUMBER: _builtins.int
+        MINIMUM_SHARE_FIELD_NUMBER: _builtins.int
+        factor: _builtins.float
+        """In (0, 1); default 0.1."""
+        patience: _builtins.int
+        """Validations without a new lowest loss before the rate is lowered; default 5."""
+        minimum_share: _builtins.float
+        """Share of the rate that always stays."""
+        def __init__(
+            self,
+            *,
+            factor: _builtins.float | None = ...,
+            patience: _builtins.int | None = ...,
+            minimum_share: _builtins.float = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _typing.Literal["_factor", b"_factor", "_patience", b"_patience", "factor", b"factor", "patience", b"patience"]  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["_factor", b"_factor", "_patience", b"_patience", "factor", b"factor", "minimum_share", b"minimum_share", "patience", b"patience"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        _WhichOneofReturnType__factor: _TypeAlias = _typing.Literal["factor"]  # noqa: Y015
+        _WhichOneofArgType__factor: _TypeAlias = _typing.Literal["_factor", b"_factor"]  # noqa: Y015
+        _WhichOneofReturnType__patience: _TypeAlias = _typing.Literal["patience"]  # noqa: Y015
+        _WhichOneofArgType__patience: _TypeAlias = _typing.Literal["_patience", b"_patience"]  # noqa: Y015
+        @_typing.overload
+        def WhichOneof(self, oneof_group: _WhichOneofArgType__factor) -> _WhichOneofReturnType__factor | None: ...
+        @_typing.overload
+        def WhichOneof(self, oneof_group: _WhichOneofArgType__patience) -> _WhichOneofReturnType__patience | None: ...
 
     LEARNING_RATE_FIELD_NUMBER: _builtins.int
     CONSTANT_FIELD_NUMBER: _builtins.int
     WARMUP_COSINE_FIELD_NUMBER: _builtins.int
+    STEPS_FIELD_NUMBER: _builtins.int
+    EXPONENTIAL_FIELD_NUMBER: _builtins.int
+    POLYNOMIAL_FIELD_NUMBER: _builtins.int
+    ONE_CYCLE_FIELD_NUMBER: _builtins.int
+    JOINED_FIELD_NUMBER: _builtins.int
+    PLATEAU_FIELD_NUMBER: _builtins.int
     learning_rate: _builtins.float
     """Peak rate. Required."""
     @_builtins.property
@@ -275,22 +597,189 @@ class Schedule(_message.Message):
     def warmup_cosine(self) -> Global___Schedule.WarmupCosine:
         """Warm-up, then cosine."""
 
+    @_builtins.property
+    def steps(self) -> Global___Schedule.Steps:
+        """Steps."""
+
+    @_builtins.property
+    def exponential(self) -> Global___Schedule.Exponential:
+        """Exponential."""
+
+    @_builtins.property
+    def polynomial(self) -> Global___Schedule.Polynomial:
+        """Polynomial."""
+
+    @_builtins.property
+    def one_cycle(self) -> Global___Schedule.OneCycle:
+        """One cycle."""
+
+    @_builtins.property
+    def joined(self) -> Global___Schedule.Joined:
+        """Joined."""
+
+    @_builtins.property
+    def plateau(self) -> Global___Schedule.Plateau:
+        """Multiplies whatever the kind says."""
+
     def __init__(
         self,
         *,
         learning_rate: _builtins.float = ...,
         constant: Global___Schedule.Constant | None = ...,
         warmup_cosine: Global___Schedule.WarmupCosine | None = ...,
+        steps: Global___Schedule.Steps | None = ...,
+        exponential: Global___Schedule.Exponential | None = ...,
+        polynomial: Global___Schedule.Polynomial | None = ...,
+        one_cycle: Global___Schedule.OneCycle | None = ...,
+        joined: Global___Schedule.Joined | None = ...,
+        plateau: Global___Schedule.Plateau | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["constant", b"constant", "kind", b"kind", "warmup_cosine", b"warmup_cosine"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["constant", b"constant", "exponential", b"exponential", "joined", b"joined", "kind", b"kind", "one_cycle", b"one_cycle", "plateau", b"plateau", "polynomial", b"polynomial", "steps", b"steps", "warmup_cosine", b"warmup_cosine"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["constant", b"constant", "kind", b"kind", "learning_rate", b"learning_rate", "warmup_cosine", b"warmup_cosine"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["constant", b"constant", "exponential", b"exponential", "joined", b"joined", "kind", b"kind", "learning_rate", b"learning_rate", "one_cycle", b"one_cycle", "plateau", b"plateau", "polynomial", b"polynomial", "steps", b"steps", "warmup_cosine", b"warmup_cosine"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["constant", "warmup_cosine"]  # noqa: Y015
+    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["constant", "warmup_cosine", "steps", "exponential", "polynomial", "one_cycle", "joined"]  # noqa: Y015
     _WhichOneofArgType_kind: _TypeAlias = _typing.Literal["kind", b"kind"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_kind) -> _WhichOneofReturnType_kind | None: ...
 
 Global___Schedule: _TypeAlias = Schedule  # noqa: Y015
+
+@_typing.final
+class Augmentation(_message.Message):
+    """Images in rows, line by line, and how far each is changed at random whenever it is read."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    IMAGE_HEIGHT_FIELD_NUMBER: _builtins.int
+    IMAGE_WIDTH_FIELD_NUMBER: _builtins.int
+    SHIFT_PIXELS_FIELD_NUMBER: _builtins.int
+    ROTATION_DEGREES_FIELD_NUMBER: _builtins.int
+    SCALE_FIELD_NUMBER: _builtins.int
+    SHEAR_FIELD_NUMBER: _builtins.int
+    ELASTIC_PIXELS_FIELD_NUMBER: _builtins.int
+    ELASTIC_SMOOTHNESS_PIXELS_FIELD_NUMBER: _builtins.int
+    image_height: _builtins.int
+    """Default: the square root of the row's width."""
+    image_width: _builtins.int
+    """Default: the square root of the row's width."""
+    shift_pixels: _builtins.float
+    """Largest shift along each axis."""
+    rotation_degrees: _builtins.float
+    """Largest rotation."""
+    scale: _builtins.float
+    """Largest change of size, as a fraction."""
+    shear: _builtins.float
+    """Largest horizontal shear, as a fraction."""
+    elastic_pixels: _builtins.float
+    """Standard deviation of an elastic deformation."""
+    elastic_smoothness_pixels: _builtins.float
+    """Width of its bumps, at least 1; default 4."""
+    def __init__(
+        self,
+        *,
+        image_height: _builtins.int = ...,
+        image_width: _builtins.int = ...,
+        shift_pixels: _builtins.float = ...,
+        rotation_degrees: _builtins.float = ...,
+        scale: _builtins.float = ...,
+        shear: _builtins.float = ...,
+        elastic_pixels: _builtins.float = ...,
+        elastic_smoothness_pixels: _builtins.float | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_elastic_smoothness_pixels", b"_elastic_smoothness_pixels", "elastic_smoothness_pixels", b"elastic_smoothness_pixels"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_elastic_smoothness_pixels", b"_elastic_smoothness_pixels", "elastic_pixels", b"elastic_pixels", "elastic_smoothness_pixels", b"elastic_smoothness_pixels", "image_height", b"image_height", "image_width", b"image_width", "rotation_degrees", b"rotation_degrees", "scale", b"scale", "shear", b"shear", "shift_pixels", b"shift_pixels"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__elastic_smoothness_pixels: _TypeAlias = _typing.Literal["elastic_smoothness_pixels"]  # noqa: Y015
+    _WhichOneofArgType__elastic_smoothness_pixels: _TypeAlias = _typing.Literal["_elastic_smoothness_pixels", b"_elastic_smoothness_pixels"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__elastic_smoothness_pixels) -> _WhichOneofReturnType__elastic_smoothness_pixels | None: ...
+
+Global___Augmentation: _TypeAlias = Augmentation  # noqa: Y015
+
+@_typing.final
+class EarlyStopping(_message.Message):
+    """Ends a run that no longer gets better, and keeps its best weights."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PATIENCE_FIELD_NUMBER: _builtins.int
+    MINIMUM_DELTA_FIELD_NUMBER: _builtins.int
+    METRIC_FIELD_NUMBER: _builtins.int
+    patience: _builtins.int
+    """Validations without an improvement before the run ends; default 10."""
+    minimum_delta: _builtins.float
+    """What counts as one."""
+    metric: _builtins.str
+    """loss (default) or accuracy, of the validation rows."""
+    def __init__(
+        self,
+        *,
+        patience: _builtins.int | None = ...,
+        minimum_delta: _builtins.float = ...,
+        metric: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_patience", b"_patience", "patience", b"patience"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_patience", b"_patience", "metric", b"metric", "minimum_delta", b"minimum_delta", "patience", b"patience"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__patience: _TypeAlias = _typing.Literal["patience"]  # noqa: Y015
+    _WhichOneofArgType__patience: _TypeAlias = _typing.Literal["_patience", b"_patience"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__patience) -> _WhichOneofReturnType__patience | None: ...
+
+Global___EarlyStopping: _TypeAlias = EarlyStopping  # noqa: Y015
+
+@_typing.final
+class WarmStart(_message.Message):
+    """Goes on from a model version instead of drawn weights."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    class _Scope:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _ScopeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[WarmStart._Scope.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        SCOPE_UNSPECIFIED: WarmStart._Scope.ValueType  # 0
+        """Rejected: say which."""
+        SCOPE_WEIGHTS: WarmStart._Scope.ValueType  # 1
+        """Weights only; the optimizer starts anew."""
+        SCOPE_FULL: WarmStart._Scope.ValueType  # 2
+        """Weights and the optimizer's moments, as they were at the end of that run. Its optimizer must be the same."""
+
+    class Scope(_Scope, metaclass=_ScopeEnumTypeWrapper):
+        """How much is taken over."""
+
+    SCOPE_UNSPECIFIED: WarmStart.Scope.ValueType  # 0
+    """Rejected: say which."""
+    SCOPE_WEIGHTS: WarmStart.Scope.ValueType  # 1
+    """Weights only; the optimizer starts anew."""
+    SCOPE_FULL: WarmStart.Scope.ValueType  # 2
+    """Weights and the optimizer's moments, as they were at the end of that run. Its optimizer must be the same."""
+
+    MODEL_FIELD_NUMBER: _builtins.int
+    SCOPE_FIELD_NUMBER: _builtins.int
+    SHA256_FIELD_NUMBER: _builtins.int
+    model: _builtins.str
+    """models/{model}/versions/{version}, or models/{model} for its newest version, resolved at once. Required."""
+    scope: Global___WarmStart.Scope.ValueType
+    """Required."""
+    sha256: _builtins.str
+    """Output only: SHA-256 of the model's file."""
+    def __init__(
+        self,
+        *,
+        model: _builtins.str = ...,
+        scope: Global___WarmStart.Scope.ValueType = ...,
+        sha256: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["model", b"model", "scope", b"scope", "sha256", b"sha256"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WarmStart: _TypeAlias = WarmStart  # noqa: Y015
 
 @_typing.final
 class TrainingSpec(_message.Message):
@@ -310,10 +799,19 @@ class TrainingSpec(_message.Message):
     METRICS_INTERVAL_STEPS_FIELD_NUMBER: _builtins.int
     TRAIN_SHA256_FIELD_NUMBER: _builtins.int
     VALIDATION_SHA256_FIELD_NUMBER: _builtins.int
+    TASK_FIELD_NUMBER: _builtins.int
+    LOSS_FIELD_NUMBER: _builtins.int
+    VALIDATION_FRACTION_FIELD_NUMBER: _builtins.int
+    VALIDATION_INTERVAL_EPOCHS_FIELD_NUMBER: _builtins.int
+    ACCUMULATION_STEPS_FIELD_NUMBER: _builtins.int
+    AUGMENTATION_FIELD_NUMBER: _builtins.int
+    EARLY_STOPPING_FIELD_NUMBER: _builtins.int
+    TIME_LIMIT_FIELD_NUMBER: _builtins.int
+    WARM_START_FIELD_NUMBER: _builtins.int
     train_dataset: _builtins.str
     """Training data: datasets/{dataset}. Required."""
     validation_dataset: _builtins.str
-    """Validation data, scored after every epoch."""
+    """Validation data, scored every validation_interval_epochs."""
     batch_size: _builtins.int
     """Rows per mini-batch; unset = every row in each step (full-batch gradient descent)."""
     epoch_count: _builtins.int
@@ -328,8 +826,18 @@ class TrainingSpec(_message.Message):
     """Output only: SHA-256 of the training data."""
     validation_sha256: _builtins.str
     """Output only: SHA-256 of the validation data."""
+    task: _builtins.str
+    """multiclass, binary, multilabel or regression. Default: multiclass for class labels, binary if there is one
+    output; multilabel for UINT8 targets, else regression.
+    """
+    validation_fraction: _builtins.float
+    """In [0, 1): share of the training rows that is held out for validation instead, the same of every class."""
+    validation_interval_epochs: _builtins.int
+    """Epochs between validations, and always after the last; default 1."""
+    accumulation_steps: _builtins.int
+    """Mini-batches whose gradients are summed for one step; default 1."""
     @_builtins.property
-    def model(self) -> Global___ModelSpec:
+    def model(self) -> _types_pb2.ModelSpec:
         """Architecture. Required."""
 
     @_builtins.property
@@ -340,10 +848,32 @@ class TrainingSpec(_message.Message):
     def schedule(self) -> Global___Schedule:
         """Learning rate. Required."""
 
+    @_builtins.property
+    def loss(self) -> Global___Loss:
+        """Loss. Default: that of the task."""
+
+    @_builtins.property
+    def augmentation(self) -> Global___Augmentation:
+        """Random changes of images. Unset = none."""
+
+    @_builtins.property
+    def early_stopping(self) -> Global___EarlyStopping:
+        """Unset = run to the last epoch."""
+
+    @_builtins.property
+    def time_limit(self) -> _duration_pb2.Duration:
+        """Time of computing after which the run ends with what it has; it counts across restarts. Unset = none. A run that
+        ends by it is not determined by its spec alone.
+        """
+
+    @_builtins.property
+    def warm_start(self) -> Global___WarmStart:
+        """Unset = weights are drawn."""
+
     def __init__(
         self,
         *,
-        model: Global___ModelSpec | None = ...,
+        model: _types_pb2.ModelSpec | None = ...,
         train_dataset: _builtins.str = ...,
         validation_dataset: _builtins.str = ...,
         batch_size: _builtins.int | None = ...,
@@ -355,23 +885,40 @@ class TrainingSpec(_message.Message):
         metrics_interval_steps: _builtins.int | None = ...,
         train_sha256: _builtins.str = ...,
         validation_sha256: _builtins.str = ...,
+        task: _builtins.str = ...,
+        loss: Global___Loss | None = ...,
+        validation_fraction: _builtins.float = ...,
+        validation_interval_epochs: _builtins.int | None = ...,
+        accumulation_steps: _builtins.int | None = ...,
+        augmentation: Global___Augmentation | None = ...,
+        early_stopping: Global___EarlyStopping | None = ...,
+        time_limit: _duration_pb2.Duration | None = ...,
+        warm_start: Global___WarmStart | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_batch_size", b"_batch_size", "_metrics_interval_steps", b"_metrics_interval_steps", "_seed", b"_seed", "batch_size", b"batch_size", "metrics_interval_steps", b"metrics_interval_steps", "model", b"model", "optimizer", b"optimizer", "schedule", b"schedule", "seed", b"seed"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_accumulation_steps", b"_accumulation_steps", "_batch_size", b"_batch_size", "_metrics_interval_steps", b"_metrics_interval_steps", "_seed", b"_seed", "_validation_interval_epochs", b"_validation_interval_epochs", "accumulation_steps", b"accumulation_steps", "augmentation", b"augmentation", "batch_size", b"batch_size", "early_stopping", b"early_stopping", "loss", b"loss", "metrics_interval_steps", b"metrics_interval_steps", "model", b"model", "optimizer", b"optimizer", "schedule", b"schedule", "seed", b"seed", "time_limit", b"time_limit", "validation_interval_epochs", b"validation_interval_epochs", "warm_start", b"warm_start"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_batch_size", b"_batch_size", "_metrics_interval_steps", b"_metrics_interval_steps", "_seed", b"_seed", "batch_size", b"batch_size", "device", b"device", "epoch_count", b"epoch_count", "metrics_interval_steps", b"metrics_interval_steps", "model", b"model", "optimizer", b"optimizer", "schedule", b"schedule", "seed", b"seed", "train_dataset", b"train_dataset", "train_sha256", b"train_sha256", "validation_dataset", b"validation_dataset", "validation_sha256", b"validation_sha256"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_accumulation_steps", b"_accumulation_steps", "_batch_size", b"_batch_size", "_metrics_interval_steps", b"_metrics_interval_steps", "_seed", b"_seed", "_validation_interval_epochs", b"_validation_interval_epochs", "accumulation_steps", b"accumulation_steps", "augmentation", b"augmentation", "batch_size", b"batch_size", "device", b"device", "early_stopping", b"early_stopping", "epoch_count", b"epoch_count", "loss", b"loss", "metrics_interval_steps", b"metrics_interval_steps", "model", b"model", "optimizer", b"optimizer", "schedule", b"schedule", "seed", b"seed", "task", b"task", "time_limit", b"time_limit", "train_dataset", b"train_dataset", "train_sha256", b"train_sha256", "validation_dataset", b"validation_dataset", "validation_fraction", b"validation_fraction", "validation_interval_epochs", b"validation_interval_epochs", "validation_sha256", b"validation_sha256", "warm_start", b"warm_start"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__accumulation_steps: _TypeAlias = _typing.Literal["accumulation_steps"]  # noqa: Y015
+    _WhichOneofArgType__accumulation_steps: _TypeAlias = _typing.Literal["_accumulation_steps", b"_accumulation_steps"]  # noqa: Y015
     _WhichOneofReturnType__batch_size: _TypeAlias = _typing.Literal["batch_size"]  # noqa: Y015
     _WhichOneofArgType__batch_size: _TypeAlias = _typing.Literal["_batch_size", b"_batch_size"]  # noqa: Y015
     _WhichOneofReturnType__metrics_interval_steps: _TypeAlias = _typing.Literal["metrics_interval_steps"]  # noqa: Y015
     _WhichOneofArgType__metrics_interval_steps: _TypeAlias = _typing.Literal["_metrics_interval_steps", b"_metrics_interval_steps"]  # noqa: Y015
     _WhichOneofReturnType__seed: _TypeAlias = _typing.Literal["seed"]  # noqa: Y015
     _WhichOneofArgType__seed: _TypeAlias = _typing.Literal["_seed", b"_seed"]  # noqa: Y015
+    _WhichOneofReturnType__validation_interval_epochs: _TypeAlias = _typing.Literal["validation_interval_epochs"]  # noqa: Y015
+    _WhichOneofArgType__validation_interval_epochs: _TypeAlias = _typing.Literal["_validation_interval_epochs", b"_validation_interval_epochs"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__accumulation_steps) -> _WhichOneofReturnType__accumulation_steps | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__batch_size) -> _WhichOneofReturnType__batch_size | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__metrics_interval_steps) -> _WhichOneofReturnType__metrics_interval_steps | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__seed) -> _WhichOneofReturnType__seed | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__validation_interval_epochs) -> _WhichOneofReturnType__validation_interval_epochs | None: ...
 
 Global___TrainingSpec: _TypeAlias = TrainingSpec  # noqa: Y015
 
@@ -396,7 +943,7 @@ class TrainingJob(_message.Message):
         STATE_CANCELLING: TrainingJob._State.ValueType  # 3
         """Cancel accepted, finishing the current mini-batch."""
         STATE_SUCCEEDED: TrainingJob._State.ValueType  # 4
-        """Terminal: all epochs done, model version published."""
+        """Terminal: the run ended as its spec says, model version published."""
         STATE_FAILED: TrainingJob._State.ValueType  # 5
         """Terminal: see error."""
         STATE_CANCELLED: TrainingJob._State.ValueType  # 6
@@ -414,7 +961,7 @@ class TrainingJob(_message.Message):
     STATE_CANCELLING: TrainingJob.State.ValueType  # 3
     """Cancel accepted, finishing the current mini-batch."""
     STATE_SUCCEEDED: TrainingJob.State.ValueType  # 4
-    """Terminal: all epochs done, model version published."""
+    """Terminal: the run ended as its spec says, model version published."""
     STATE_FAILED: TrainingJob.State.ValueType  # 5
     """Terminal: see error."""
     STATE_CANCELLED: TrainingJob.State.ValueType  # 6
@@ -435,6 +982,7 @@ class TrainingJob(_message.Message):
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     START_TIME_FIELD_NUMBER: _builtins.int
     END_TIME_FIELD_NUMBER: _builtins.int
+    MEMORY_BYTES_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Resource name."""
     state: Global___TrainingJob.State.ValueType
@@ -453,6 +1001,8 @@ class TrainingJob(_message.Message):
     """Device in use, for example "cpu, numpy 2.4.6, openblas 0.3.31, 2 threads"."""
     model_version: _builtins.str
     """models/{model}/versions/{version} once SUCCEEDED."""
+    memory_bytes: _builtins.int
+    """Memory that the run is estimated to need on its device."""
     @_builtins.property
     def error(self) -> _status_pb2.Status:
         """Set when FAILED, with the details an RPC error would carry."""
@@ -495,10 +1045,11 @@ class TrainingJob(_message.Message):
         create_time: _timestamp_pb2.Timestamp | None = ...,
         start_time: _timestamp_pb2.Timestamp | None = ...,
         end_time: _timestamp_pb2.Timestamp | None = ...,
+        memory_bytes: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "end_time", b"end_time", "error", b"error", "progress", b"progress", "spec", b"spec", "start_time", b"start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "create_time", b"create_time", "device_description", b"device_description", "end_time", b"end_time", "error", b"error", "event_log_id", b"event_log_id", "last_sequence", b"last_sequence", "model_version", b"model_version", "name", b"name", "progress", b"progress", "queue_position", b"queue_position", "spec", b"spec", "spec_digest", b"spec_digest", "start_time", b"start_time", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "create_time", b"create_time", "device_description", b"device_description", "end_time", b"end_time", "error", b"error", "event_log_id", b"event_log_id", "last_sequence", b"last_sequence", "memory_bytes", b"memory_bytes", "model_version", b"model_version", "name", b"name", "progress", b"progress", "queue_position", b"queue_position", "spec", b"spec", "spec_digest", b"spec_digest", "start_time", b"start_time", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -829,9 +1380,9 @@ class MetricsRecorded(_message.Message):
     split: Global___MetricsRecorded.Split.ValueType
     """Split."""
     loss: _builtins.float
-    """Mean loss in nats."""
+    """Mean loss; in nats where it is a cross-entropy."""
     accuracy: _builtins.float
-    """Fraction in [0, 1]."""
+    """Fraction of rows that are right in all, in [0, 1]; unset for task regression."""
     learning_rate: _builtins.float
     """Learning rate of the last step."""
     @_builtins.property
@@ -844,14 +1395,16 @@ class MetricsRecorded(_message.Message):
         split: Global___MetricsRecorded.Split.ValueType = ...,
         progress: Global___Progress | None = ...,
         loss: _builtins.float = ...,
-        accuracy: _builtins.float = ...,
+        accuracy: _builtins.float | None = ...,
         learning_rate: _builtins.float = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["progress", b"progress"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_accuracy", b"_accuracy", "accuracy", b"accuracy", "progress", b"progress"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["accuracy", b"accuracy", "learning_rate", b"learning_rate", "loss", b"loss", "progress", b"progress", "split", b"split"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_accuracy", b"_accuracy", "accuracy", b"accuracy", "learning_rate", b"learning_rate", "loss", b"loss", "progress", b"progress", "split", b"split"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__accuracy: _TypeAlias = _typing.Literal["accuracy"]  # noqa: Y015
+    _WhichOneofArgType__accuracy: _TypeAlias = _typing.Literal["_accuracy", b"_accuracy"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__accuracy) -> _WhichOneofReturnType__accuracy | None: ...
 
 Global___MetricsRecorded: _TypeAlias = MetricsRecorded  # noqa: Y015
 
@@ -1002,12 +1555,15 @@ class EvaluateRequest(_message.Message):
     DATASET_FIELD_NUMBER: _builtins.int
     ROWS_FIELD_NUMBER: _builtins.int
     INCLUDE_CONFUSION_MATRIX_FIELD_NUMBER: _builtins.int
+    INCLUDE_SCORES_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """models/{model}/versions/{version}, or models/{model} for its newest version. Required."""
     dataset: _builtins.str
     """Stored data set: datasets/{dataset}."""
     include_confusion_matrix: _builtins.bool
-    """Also return the confusion matrix."""
+    """Also return the confusion matrix; of tasks multiclass and binary."""
+    include_scores: _builtins.bool
+    """Also return metrics and class_scores."""
     @_builtins.property
     def rows(self) -> Global___LabelledRows:
         """Inline rows, for small sets."""
@@ -1019,10 +1575,11 @@ class EvaluateRequest(_message.Message):
         dataset: _builtins.str = ...,
         rows: Global___LabelledRows | None = ...,
         include_confusion_matrix: _builtins.bool = ...,
+        include_scores: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "dataset", b"dataset", "rows", b"rows"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "dataset", b"dataset", "include_confusion_matrix", b"include_confusion_matrix", "model", b"model", "rows", b"rows"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "dataset", b"dataset", "include_confusion_matrix", b"include_confusion_matrix", "include_scores", b"include_scores", "model", b"model", "rows", b"rows"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_data: _TypeAlias = _typing.Literal["dataset", "rows"]  # noqa: Y015
     _WhichOneofArgType_data: _TypeAlias = _typing.Literal["data", b"data"]  # noqa: Y015
@@ -1044,7 +1601,7 @@ class LabelledRows(_message.Message):
 
     @_builtins.property
     def labels(self) -> _types_pb2.Tensor:
-        """[N] class indices: INT64, INT32 or UINT8. Required."""
+        """[N] class indices: INT64, INT32 or UINT8; or [N, outputs] numbers: FP32, FP64 or UINT8. Required."""
 
     def __init__(
         self,
@@ -1066,6 +1623,26 @@ class EvaluateResponse(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class MetricsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.float
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.float = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     MODEL_FIELD_NUMBER: _builtins.int
     PARAMETERS_SHA256_FIELD_NUMBER: _builtins.int
     ROW_COUNT_FIELD_NUMBER: _builtins.int
@@ -1073,6 +1650,8 @@ class EvaluateResponse(_message.Message):
     LOSS_FIELD_NUMBER: _builtins.int
     CONFUSION_MATRIX_FIELD_NUMBER: _builtins.int
     COMPUTE_DURATION_FIELD_NUMBER: _builtins.int
+    METRICS_FIELD_NUMBER: _builtins.int
+    CLASS_SCORES_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """Canonical name of the version that was scored."""
     parameters_sha256: _builtins.str
@@ -1080,9 +1659,9 @@ class EvaluateResponse(_message.Message):
     row_count: _builtins.int
     """Rows scored."""
     correct_count: _builtins.int
-    """Rows whose most probable class is their label: accuracy = correct_count / row_count."""
+    """Rows that are right in all: accuracy = correct_count / row_count. Unset for task regression."""
     loss: _builtins.float
-    """Mean loss in nats."""
+    """Mean loss; in nats where it is a cross-entropy."""
     @_builtins.property
     def confusion_matrix(self) -> _types_pb2.Tensor:
         """[C, C] INT64, rows = true class, columns = predicted class; if asked."""
@@ -1091,24 +1670,80 @@ class EvaluateResponse(_message.Message):
     def compute_duration(self) -> _duration_pb2.Duration:
         """Time spent computing."""
 
+    @_builtins.property
+    def metrics(self) -> _containers.ScalarMap[_builtins.str, _builtins.float]:
+        """Scores by name, if asked. Of classes: accuracy, log_loss, brier, calibration_error, roc_auc (of two),
+        top_{2,3,5}_accuracy, {macro,weighted}_{precision,recall,f1}, macro_roc_auc. Of labels: accuracy,
+        label_accuracy, log_loss, brier and the means. Of numbers: mean_squared_error, root_mean_squared_error,
+        mean_absolute_error, r2.
+        """
+
+    @_builtins.property
+    def class_scores(self) -> _containers.RepeatedCompositeFieldContainer[Global___ClassScores]:
+        """Of each class or label against the rest, in order, if asked."""
+
     def __init__(
         self,
         *,
         model: _builtins.str = ...,
         parameters_sha256: _builtins.str = ...,
         row_count: _builtins.int = ...,
-        correct_count: _builtins.int = ...,
+        correct_count: _builtins.int | None = ...,
         loss: _builtins.float = ...,
         confusion_matrix: _types_pb2.Tensor | None = ...,
         compute_duration: _duration_pb2.Duration | None = ...,
+        metrics: _abc.Mapping[_builtins.str, _builtins.float] | None = ...,
+        class_scores: _abc.Iterable[Global___ClassScores] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["compute_duration", b"compute_duration", "confusion_matrix", b"confusion_matrix"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_correct_count", b"_correct_count", "compute_duration", b"compute_duration", "confusion_matrix", b"confusion_matrix", "correct_count", b"correct_count"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["compute_duration", b"compute_duration", "confusion_matrix", b"confusion_matrix", "correct_count", b"correct_count", "loss", b"loss", "model", b"model", "parameters_sha256", b"parameters_sha256", "row_count", b"row_count"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_correct_count", b"_correct_count", "class_scores", b"class_scores", "compute_duration", b"compute_duration", "confusion_matrix", b"confusion_matrix", "correct_count", b"correct_count", "loss", b"loss", "metrics", b"metrics", "model", b"model", "parameters_sha256", b"parameters_sha256", "row_count", b"row_count"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__correct_count: _TypeAlias = _typing.Literal["correct_count"]  # noqa: Y015
+    _WhichOneofArgType__correct_count: _TypeAlias = _typing.Literal["_correct_count", b"_correct_count"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__correct_count) -> _WhichOneofReturnType__correct_count | None: ...
 
 Global___EvaluateResponse: _TypeAlias = EvaluateResponse  # noqa: Y015
+
+@_typing.final
+class ClassScores(_message.Message):
+    """Scores of one class or label against the rest."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ROW_COUNT_FIELD_NUMBER: _builtins.int
+    PRECISION_FIELD_NUMBER: _builtins.int
+    RECALL_FIELD_NUMBER: _builtins.int
+    F1_FIELD_NUMBER: _builtins.int
+    ROC_AUC_FIELD_NUMBER: _builtins.int
+    row_count: _builtins.int
+    """Rows that have it."""
+    precision: _builtins.float
+    """Share of the rows said to have it that do."""
+    recall: _builtins.float
+    """Share of the rows that have it that are said to."""
+    f1: _builtins.float
+    """Harmonic mean of the two."""
+    roc_auc: _builtins.float
+    """Area under the ROC curve; unset where one side has no rows, or above 2**26 values."""
+    def __init__(
+        self,
+        *,
+        row_count: _builtins.int = ...,
+        precision: _builtins.float = ...,
+        recall: _builtins.float = ...,
+        f1: _builtins.float = ...,
+        roc_auc: _builtins.float | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_roc_auc", b"_roc_auc", "roc_auc", b"roc_auc"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_roc_auc", b"_roc_auc", "f1", b"f1", "precision", b"precision", "recall", b"recall", "roc_auc", b"roc_auc", "row_count", b"row_count"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__roc_auc: _TypeAlias = _typing.Literal["roc_auc"]  # noqa: Y015
+    _WhichOneofArgType__roc_auc: _TypeAlias = _typing.Literal["_roc_auc", b"_roc_auc"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__roc_auc) -> _WhichOneofReturnType__roc_auc | None: ...
+
+Global___ClassScores: _TypeAlias = ClassScores  # noqa: Y015
 
 @_typing.final
 class PredictRequest(_message.Message):
@@ -1127,7 +1762,7 @@ class PredictRequest(_message.Message):
 
     @_builtins.property
     def outputs(self) -> _containers.RepeatedScalarFieldContainer[Global___OutputKind.ValueType]:
-        """Outputs wanted; empty = probabilities only."""
+        """Outputs wanted; empty = probabilities, or values for task regression."""
 
     def __init__(
         self,
@@ -1155,23 +1790,28 @@ class PredictResponse(_message.Message):
     PROBABILITIES_FIELD_NUMBER: _builtins.int
     CLASSES_FIELD_NUMBER: _builtins.int
     COMPUTE_DURATION_FIELD_NUMBER: _builtins.int
+    VALUES_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """Canonical name of the version that answered."""
     @_builtins.property
     def logits(self) -> _types_pb2.Tensor:
-        """[N, C], if asked."""
+        """If asked."""
 
     @_builtins.property
     def probabilities(self) -> _types_pb2.Tensor:
-        """[N, C], if asked."""
+        """If asked."""
 
     @_builtins.property
     def classes(self) -> _types_pb2.Tensor:
-        """[N], if asked."""
+        """If asked."""
 
     @_builtins.property
     def compute_duration(self) -> _duration_pb2.Duration:
         """Time spent computing."""
+
+    @_builtins.property
+    def values(self) -> _types_pb2.Tensor:
+        """If asked."""
 
     def __init__(
         self,
@@ -1181,10 +1821,11 @@ class PredictResponse(_message.Message):
         probabilities: _types_pb2.Tensor | None = ...,
         classes: _types_pb2.Tensor | None = ...,
         compute_duration: _duration_pb2.Duration | None = ...,
+        values: _types_pb2.Tensor | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["classes", b"classes", "compute_duration", b"compute_duration", "logits", b"logits", "probabilities", b"probabilities"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["classes", b"classes", "compute_duration", b"compute_duration", "logits", b"logits", "probabilities", b"probabilities", "values", b"values"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["classes", b"classes", "compute_duration", b"compute_duration", "logits", b"logits", "model", b"model", "probabilities", b"probabilities"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["classes", b"classes", "compute_duration", b"compute_duration", "logits", b"logits", "model", b"model", "probabilities", b"probabilities", "values", b"values"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1368,22 +2009,26 @@ class GetServerInfoResponse(_message.Message):
         DEVICE_FIELD_NUMBER: _builtins.int
         USABLE_FIELD_NUMBER: _builtins.int
         DESCRIPTION_FIELD_NUMBER: _builtins.int
+        MEMORY_BYTES_FIELD_NUMBER: _builtins.int
         device: _types_pb2.Device.ValueType
         """Kind."""
         usable: _builtins.bool
         """Whether jobs can run on it."""
         description: _builtins.str
         """What it is, or why it can't be used."""
+        memory_bytes: _builtins.int
+        """Its memory; 0 = unknown."""
         def __init__(
             self,
             *,
             device: _types_pb2.Device.ValueType = ...,
             usable: _builtins.bool = ...,
             description: _builtins.str = ...,
+            memory_bytes: _builtins.int = ...,
         ) -> None: ...
         _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
         def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-        _ClearFieldArgType: _TypeAlias = _typing.Literal["description", b"description", "device", b"device", "usable", b"usable"]  # noqa: Y015
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["description", b"description", "device", b"device", "memory_bytes", b"memory_bytes", "usable", b"usable"]  # noqa: Y015
         def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 

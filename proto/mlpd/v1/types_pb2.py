@@ -24,17 +24,19 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x13mlpd/v1/types.proto\x12\x07mlpd.v1\"K\n\x06Tensor\x12$\n\tdata_type\x18\x01 \x01(\x0e\x32\x11.mlpd.v1.DataType\x12\r\n\x05shape\x18\x02 \x03(\x03\x12\x0c\n\x04\x64\x61ta\x18\x03 \x01(\x0c*\xa0\x01\n\x08\x44\x61taType\x12\x19\n\x15\x44\x41TA_TYPE_UNSPECIFIED\x10\x00\x12\x12\n\x0e\x44\x41TA_TYPE_FP32\x10\x01\x12\x12\n\x0e\x44\x41TA_TYPE_FP64\x10\x02\x12\x12\n\x0e\x44\x41TA_TYPE_FP16\x10\x03\x12\x13\n\x0f\x44\x41TA_TYPE_UINT8\x10\x04\x12\x13\n\x0f\x44\x41TA_TYPE_INT32\x10\x05\x12\x13\n\x0f\x44\x41TA_TYPE_INT64\x10\x06*A\n\x06\x44\x65vice\x12\x16\n\x12\x44\x45VICE_UNSPECIFIED\x10\x00\x12\x0e\n\nDEVICE_CPU\x10\x01\x12\x0f\n\x0b\x44\x45VICE_CUDA\x10\x02\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x13mlpd/v1/types.proto\x12\x07mlpd.v1\"K\n\x06Tensor\x12$\n\tdata_type\x18\x01 \x01(\x0e\x32\x11.mlpd.v1.DataType\x12\r\n\x05shape\x18\x02 \x03(\x03\x12\x0c\n\x04\x64\x61ta\x18\x03 \x01(\x0c\"\x80\x02\n\tModelSpec\x12\x13\n\x0blayer_sizes\x18\x01 \x03(\x03\x12\x13\n\x0binitializer\x18\x02 \x01(\t\x12\x18\n\x0binput_scale\x18\x03 \x01(\x01H\x00\x88\x01\x01\x12\x13\n\x0b\x61\x63tivations\x18\x04 \x03(\t\x12\x15\n\rdropout_rates\x18\x05 \x03(\x01\x12\x1a\n\x12input_dropout_rate\x18\x06 \x01(\x01\x12\x15\n\rnormalization\x18\x07 \x01(\t\x12\x1a\n\x12standardize_inputs\x18\x08 \x01(\x08\x12$\n\tdata_type\x18\t \x01(\x0e\x32\x11.mlpd.v1.DataTypeB\x0e\n\x0c_input_scale*\xa0\x01\n\x08\x44\x61taType\x12\x19\n\x15\x44\x41TA_TYPE_UNSPECIFIED\x10\x00\x12\x12\n\x0e\x44\x41TA_TYPE_FP32\x10\x01\x12\x12\n\x0e\x44\x41TA_TYPE_FP64\x10\x02\x12\x12\n\x0e\x44\x41TA_TYPE_FP16\x10\x03\x12\x13\n\x0f\x44\x41TA_TYPE_UINT8\x10\x04\x12\x13\n\x0f\x44\x41TA_TYPE_INT32\x10\x05\x12\x13\n\x0f\x44\x41TA_TYPE_INT64\x10\x06*A\n\x06\x44\x65vice\x12\x16\n\x12\x44\x45VICE_UNSPECIFIED\x10\x00\x12\x0e\n\nDEVICE_CPU\x10\x01\x12\x0f\n\x0b\x44\x45VICE_CUDA\x10\x02\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'mlpd.v1.types_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_DATATYPE']._serialized_start=110
-  _globals['_DATATYPE']._serialized_end=270
-  _globals['_DEVICE']._serialized_start=272
-  _globals['_DEVICE']._serialized_end=337
+  _globals['_DATATYPE']._serialized_start=369
+  _globals['_DATATYPE']._serialized_end=529
+  _globals['_DEVICE']._serialized_start=531
+  _globals['_DEVICE']._serialized_end=596
   _globals['_TENSOR']._serialized_start=32
   _globals['_TENSOR']._serialized_end=107
+  _globals['_MODELSPEC']._serialized_start=110
+  _globals['_MODELSPEC']._serialized_end=366
 # @@protoc_insertion_point(module_scope)

@@ -114,3 +114,77 @@ class Tensor(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Tensor: _TypeAlias = Tensor  # noqa: Y015
+
+@_typing.final
+class ModelSpec(_message.Message):
+    """A fully connected network. Each hidden layer is affine, normalised, activated, dropped out; the last layer is
+    affine.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LAYER_SIZES_FIELD_NUMBER: _builtins.int
+    INITIALIZER_FIELD_NUMBER: _builtins.int
+    INPUT_SCALE_FIELD_NUMBER: _builtins.int
+    ACTIVATIONS_FIELD_NUMBER: _builtins.int
+    DROPOUT_RATES_FIELD_NUMBER: _builtins.int
+    INPUT_DROPOUT_RATE_FIELD_NUMBER: _builtins.int
+    NORMALIZATION_FIELD_NUMBER: _builtins.int
+    STANDARDIZE_INPUTS_FIELD_NUMBER: _builtins.int
+    DATA_TYPE_FIELD_NUMBER: _builtins.int
+    initializer: _builtins.str
+    """How weights are drawn: he_normal (default), he_uniform, glorot_normal, glorot_uniform, lecun_normal,
+    lecun_uniform, orthogonal or zeros; biases start at zero.
+    """
+    input_scale: _builtins.float
+    """Multiplies every input value. Default: 1/255 for UINT8 data, else 1. Belongs to the model
+    version: predictions take rows in the same units as the training data.
+    """
+    input_dropout_rate: _builtins.float
+    """The same for the inputs."""
+    normalization: _builtins.str
+    """Of hidden layers: none (default), layer or batch."""
+    standardize_inputs: _builtins.bool
+    """Shift and scale every input column to mean 0 and deviation 1, learnt on the training rows and stored in
+    the model version.
+    """
+    data_type: Global___DataType.ValueType
+    """FP32 (default) or FP64: parameters and arithmetic."""
+    @_builtins.property
+    def layer_sizes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Units per layer, input first: [784, 532, 10] for the reference run. Required, but with a warm start, which
+        brings the whole spec.
+        """
+
+    @_builtins.property
+    def activations(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """relu (default), leaky_relu, tanh, sigmoid, gelu, silu, softplus, elu or identity: one for all hidden
+        layers, or one each.
+        """
+
+    @_builtins.property
+    def dropout_rates(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """Share of a hidden layer's values that a training step zeroes, in [0, 1): one for all, or one each. Default 0."""
+
+    def __init__(
+        self,
+        *,
+        layer_sizes: _abc.Iterable[_builtins.int] | None = ...,
+        initializer: _builtins.str = ...,
+        input_scale: _builtins.float | None = ...,
+        activations: _abc.Iterable[_builtins.str] | None = ...,
+        dropout_rates: _abc.Iterable[_builtins.float] | None = ...,
+        input_dropout_rate: _builtins.float = ...,
+        normalization: _builtins.str = ...,
+        standardize_inputs: _builtins.bool = ...,
+        data_type: Global___DataType.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_input_scale", b"_input_scale", "input_scale", b"input_scale"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_input_scale", b"_input_scale", "activations", b"activations", "data_type", b"data_type", "dropout_rates", b"dropout_rates", "initializer", b"initializer", "input_dropout_rate", b"input_dropout_rate", "input_scale", b"input_scale", "layer_sizes", b"layer_sizes", "normalization", b"normalization", "standardize_inputs", b"standardize_inputs"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__input_scale: _TypeAlias = _typing.Literal["input_scale"]  # noqa: Y015
+    _WhichOneofArgType__input_scale: _TypeAlias = _typing.Literal["_input_scale", b"_input_scale"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__input_scale) -> _WhichOneofReturnType__input_scale | None: ...
+
+Global___ModelSpec: _TypeAlias = ModelSpec  # noqa: Y015

@@ -12,6 +12,7 @@ import structlog
 import typer
 from mlpd.server.artifacts import DataDirectoryInUse
 from mlpd.server.daemon import PortTaken, serve
+from mlpd.server.database import SchemaMismatch
 from mlpd.server.options import ServerOptions
 from sqlalchemy.exc import DatabaseError
 
@@ -74,6 +75,8 @@ def main(
         _fail(str(error))
     except OSError as error:
         _fail(f"the data directory {data_dir} can't be used: {error.strerror or error}")
+    except SchemaMismatch as error:
+        _fail(f"the database in {data_dir} can't be used: {error}; nothing was changed")
     except DatabaseError as error:
         _fail(f"the database in {data_dir} can't be opened: {error.orig}; nothing was changed")
 

@@ -62,13 +62,14 @@ class Daemon:
     async def run(self, ready: Callable[[str], None]) -> None:
         """Serve; ``ready(address)`` is called once requests are answered.
 
-        Raises `DataDirectoryInUse`, `PortTaken`, `OSError`, or SQLAlchemy's ``DatabaseError`` when it can't start.
+        Raises `DataDirectoryInUse`, `PortTaken`, `SchemaMismatch`, `OSError`, or SQLAlchemy's ``DatabaseError`` when it
+        can't start.
         """
         options = self._options
         async with AsyncExitStack() as stack:
             directory = DataDirectory(options.data_directory)
             stack.callback(directory.close)
-            database = Database(directory.database, schema.metadata)
+            database = Database(directory.database, schema.metadata, schema.VERSION)
             stack.callback(database.close)
             log = EventLog()
             store = Store(database, log.publish)

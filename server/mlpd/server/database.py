@@ -28,19 +28,26 @@ class _Request:
     answer: Future[Any]
 
 
+class SchemaMismatch(Exception):
+    """The file has tables of another version of this program."""
+
+
 class Database:
     """The data directory's SQLite file; its methods belong to one event loop.
 
-    Raises `sqlalchemy.exc.DatabaseError` from the constructor when the file is not a sound database.
+    Raises `sqlalchemy.exc.DatabaseError` from the constructor when the file is not a sound database, and
+    `SchemaMismatch` when its tables are not those of ``version``.
     """
 
-    def __init__(self, path: Path, metadata: sa.MetaData) -> None:
+    def __init__(self, path: Path, metadata: sa.MetaData, version: int) -> None:
         self._writer = _engine(path, "PRAGMA journal_mode=WAL", "PRAGMA synchronous=FULL", "PRAGMA foreign_keys=ON")
         self._reader = _engine(path, "PRAGMA query_only=ON")
         self._requests: queue.SimpleQueue[_Request | None] = queue.SimpleQueue()
         self._readers = ThreadPoolExecutor(_READER_THREADS, thread_name_prefix="database-reader")
         with self._writer.begin() as connection:
+            _check_version(connection, version)
             metadata.create_all(connection)
+            connection.exec_driver_sql(f"PRAGMA user_version={version}")
         self._thread = threading.Thread(target=self._commit_groups, name="database-writer", daemon=True)
         self._thread.start()
 
@@ -118,3 +125,9 @@ def _engine(path: Path, *pragmas: str) -> sa.Engine:
         connection.exec_driver_sql("BEGIN")
 
     return engine
+
+
+def _check_version(connection: sa.Connection, version: int) -> None:
+    found = connection.exec_driver_sql("PRAGMA user_version").scalar_one()
+    if sa.inspect(connection).get_table_names() and found != version:
+        raise SchemaMismatch(f"its tables are of version {found}, this program needs version {version}")

@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from mlpd.core import mnist
-from mlpd.core.data import DataError, DatasetInfo, inspect_dataset, write_dataset
+from mlpd.core.data import DataError, Dataset, DatasetInfo, inspect_dataset, write_dataset
 from mlpd.server.artifacts import DataDirectory
 from mlpd.server.asynchronous import to_the_end
 from mlpd.server.errors import DataLoss, FieldViolation, InvalidRequest, NotFound, ResourceExhausted
@@ -85,6 +85,10 @@ class Datasets:
                 input_size=info.input_size,
                 dtype=info.dtype,
                 class_row_counts=info.class_row_counts,
+                target_dtype=info.target_dtype,
+                target_size=info.target_size,
+                target_range=info.target_range,
+                weighted=info.weighted,
                 create_time=time.time_ns(),
             )
         )
@@ -111,7 +115,7 @@ class Datasets:
 
 
 def _write_mnist(path: Path, split: str) -> None:
-    write_dataset(path, *mnist.load(split))
+    write_dataset(path, Dataset(*mnist.load(split)))
 
 
 async def _receive(path: Path, chunks: AsyncIterator[bytes], sha256: str, size_bytes: int) -> None:

@@ -16,10 +16,11 @@ _PROBE_SECONDS = 60
 
 @dataclass(frozen=True)
 class DeviceReport:
-    """Whether jobs can run on a kind of device, and what it is or why not."""
+    """Whether jobs can run on a kind of device, and what it is or why not; ``memory_bytes`` 0 = unknown."""
 
     usable: bool
     description: str
+    memory_bytes: int = 0
 
 
 class Devices:
@@ -43,7 +44,8 @@ class Devices:
 
 def _report(name: str) -> DeviceReport:
     try:
-        return DeviceReport(True, open_device(name).description())
+        device = open_device(name)
+        return DeviceReport(True, device.description(), device.memory_bytes())
     except DeviceUnavailable as error:
         return DeviceReport(False, str(error))
 

@@ -41,6 +41,7 @@ class Submission:
     model_id: str
     spec: TrainingSpec
     row_count: int
+    memory_bytes: int
 
 
 class Jobs:
@@ -70,6 +71,7 @@ class Jobs:
             spec=spec,
             state=JobState.QUEUED,
             progress=Progress(0, spec.step_count(submission.row_count), 0, spec.epoch_count),
+            memory_bytes=submission.memory_bytes,
             create_time=time.time_ns(),
         )
 
@@ -180,13 +182,14 @@ class Jobs:
                 del self._workers[job.id]
 
     def _task(self, job: Job) -> Task:
-        validation = job.spec.validation_sha256
+        validation, source = job.spec.validation.sha256, job.spec.warm_start
         return Task(
             job_id=job.id,
             spec=job.spec,
             reason=job.queue_reason,
             train_path=self._directory.dataset(job.spec.train_sha256),
             validation_path=self._directory.dataset(validation) if validation else None,
+            source_path=self._directory.model(source.sha256) if source else None,
             job_directory=self._directory.job(job.id),
             models_directory=self._directory.models,
             checkpoints=job.checkpoints,

@@ -8,7 +8,6 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 
-from mlpd.core.network import parameter_count
 from mlpd.server.errors import PreconditionFailed
 from mlpd.server.names import job_name
 from mlpd.server.records import (
@@ -67,13 +66,13 @@ def report(job: Job, attempt: int, frames: Sequence[Frame]) -> Decision:
             case Finished():
                 job, change = _moved(job, JobState.SUCCEEDED)
                 payloads.append(change)
-                sizes = job.spec.model.layer_sizes
                 publication = Publication(
                     file_sha256=frame.model_sha256,
                     parameters_sha256=frame.parameters_sha256,
-                    layer_sizes=sizes,
-                    input_scale=job.spec.model.input_scale,
-                    parameter_count=parameter_count(sizes),
+                    spec=job.spec.model,
+                    task=job.spec.task,
+                    loss=job.spec.loss.name,
+                    parameter_count=frame.parameter_count,
                 )
             case Failed():
                 job, change = _moved(job, JobState.FAILED, frame.failure)

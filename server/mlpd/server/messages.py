@@ -1,8 +1,7 @@
 """Records as protobuf messages."""
 
-from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
-from mlpd.core.spec import AdamSpec, SgdSpec, TrainingSpec
+from mlpd.server.durations import duration
 from mlpd.server.names import dataset_name, job_name, version_name
 from mlpd.server.records import (
     AttemptStarted,
@@ -17,58 +16,18 @@ from mlpd.server.records import (
     Progress,
     StateChanged,
 )
+from mlpd.server.specs import model_spec_message, spec_message
 from mlpd.server.status import status_of_failure
 from mlpd.server.tensors import data_type_of
 from mlpd.v1 import dataset_service_pb2 as datasets
 from mlpd.v1 import model_service_pb2 as models
 from mlpd.v1 import trainer_service_pb2 as trainer
-from mlpd.v1 import types_pb2 as types
 
-DEVICES = {"cpu": types.DEVICE_CPU, "cuda": types.DEVICE_CUDA}
-INITIALIZERS = {
-    "he_normal": trainer.ModelSpec.INITIALIZER_HE_NORMAL,
-    "he_uniform": trainer.ModelSpec.INITIALIZER_HE_UNIFORM,
-    "glorot_normal": trainer.ModelSpec.INITIALIZER_GLOROT_NORMAL,
-    "glorot_uniform": trainer.ModelSpec.INITIALIZER_GLOROT_UNIFORM,
-}
 _STATES = {state: trainer.TrainingJob.State.Value(f"STATE_{state}") for state in JobState}
 _SPLITS = {
     "train": trainer.MetricsRecorded.SPLIT_TRAIN,
     "validation": trainer.MetricsRecorded.SPLIT_VALIDATION,
 }
-
-
-def spec_message(spec: TrainingSpec) -> trainer.TrainingSpec:
-    """Return a resolved spec, every default filled in."""
-    optimizer = trainer.Optimizer(weight_decay=spec.optimizer.weight_decay)
-    match spec.optimizer.kind:
-        case SgdSpec(momentum, nesterov):
-            optimizer.sgd.CopyFrom(trainer.Optimizer.Sgd(momentum=momentum, nesterov=nesterov))
-        case AdamSpec(beta1, beta2, epsilon):
-            optimizer.adam.CopyFrom(trainer.Optimizer.Adam(beta1=beta1, beta2=beta2, epsilon=epsilon))
-    schedule = trainer.Schedule(learning_rate=spec.schedule.learning_rate)
-    if spec.schedule.kind == "warmup_cosine":
-        schedule.warmup_cosine.CopyFrom(trainer.Schedule.WarmupCosine(warmup_steps=spec.schedule.warmup_steps))
-    else:
-        schedule.constant.SetInParent()
-    return trainer.TrainingSpec(
-        model=trainer.ModelSpec(
-            layer_sizes=spec.model.layer_sizes,
-            initializer=INITIALIZERS[spec.model.initializer],
-            input_scale=spec.model.input_scale,
-        ),
-        train_dataset=spec.train_dataset,
-        validation_dataset=spec.validation_dataset,
-        batch_size=spec.batch_size,
-        epoch_count=spec.epoch_count,
-        optimizer=optimizer,
-        schedule=schedule,
-        seed=spec.seed,
-        device=DEVICES[spec.device],
-        metrics_interval_steps=spec.metrics_interval_steps,
-        train_sha256=spec.train_sha256,
-        validation_sha256=spec.validation_sha256,
-    )
 
 
 def job_message(job: Job, queue_position: int = 0) -> trainer.TrainingJob:
@@ -86,6 +45,7 @@ def job_message(job: Job, queue_position: int = 0) -> trainer.TrainingJob:
         attempt=job.attempt,
         device_description=job.device_description,
         model_version=job.model_version,
+        memory_bytes=job.memory_bytes,
         create_time=_timestamp(job.create_time),
         start_time=_timestamp(job.start_time),
         end_time=_timestamp(job.end_time),
@@ -143,6 +103,11 @@ def dataset_message(record: DatasetRecord) -> datasets.Dataset:
         data_type=data_type_of(record.dtype),
         class_count=len(record.class_row_counts),
         class_row_counts=record.class_row_counts,
+        target_data_type=data_type_of(record.target_dtype),
+        target_size=record.target_size,
+        target_minimum=record.target_range[0],
+        target_maximum=record.target_range[1],
+        weighted=record.weighted,
         create_time=_timestamp(record.create_time),
     )
 
@@ -153,18 +118,12 @@ def model_message(record: ModelRecord) -> models.ModelVersion:
         name=version_name(record.model_id, record.version),
         parameters_sha256=record.parameters_sha256,
         training_job=job_name(record.job_id),
-        layer_sizes=record.layer_sizes,
-        input_scale=record.input_scale,
+        spec=model_spec_message(record.spec),
+        task=record.task,
+        loss=record.loss,
         parameter_count=record.parameter_count,
         create_time=_timestamp(record.create_time),
     )
-
-
-def duration(seconds: float) -> Duration:
-    """Return a duration message."""
-    message = Duration()
-    message.FromNanoseconds(round(seconds * 1e9))
-    return message
 
 
 def _progress(progress: Progress) -> trainer.Progress:

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Any
 
+from mlpd.core.architecture import ModelSpec
 from mlpd.core.spec import TrainingSpec
 
 
@@ -64,12 +65,12 @@ class StateChanged:
 
 @dataclass(frozen=True)
 class MetricsRecorded:
-    """Mean loss (nats) and accuracy at a step; a (split, step) pair is logged once per job."""
+    """Mean loss and accuracy at a step; a (split, step) pair is logged once per job."""
 
     split: str
     progress: Progress
     loss: float
-    accuracy: float
+    accuracy: float | None
     learning_rate: float
 
     def repeats(self, other: "MetricsRecorded") -> bool:
@@ -110,10 +111,11 @@ class MessageLogged:
 
 @dataclass(frozen=True)
 class Finished:
-    """A worker's last frame: every epoch is done and the model file is durable."""
+    """A worker's last frame: the run has ended as its spec says and the model file is durable."""
 
     model_sha256: str
     parameters_sha256: str
+    parameter_count: int
 
 
 @dataclass(frozen=True)
@@ -161,6 +163,7 @@ class Job:
     spec: TrainingSpec
     state: JobState
     progress: Progress
+    memory_bytes: int
     create_time: int
     start_time: int = 0
     end_time: int = 0
@@ -185,6 +188,10 @@ class DatasetRecord:
     input_size: int
     dtype: str
     class_row_counts: tuple[int, ...]
+    target_dtype: str
+    target_size: int
+    target_range: tuple[float, float]
+    weighted: bool
     create_time: int
 
 
@@ -197,8 +204,9 @@ class ModelRecord:
     file_sha256: str
     parameters_sha256: str
     job_id: str
-    layer_sizes: tuple[int, ...]
-    input_scale: float
+    spec: ModelSpec
+    task: str
+    loss: str
     parameter_count: int
     create_time: int
 

@@ -2,18 +2,32 @@
 
 import hashlib
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from google.protobuf.message import Message
 from google.protobuf.unknown_fields import UnknownFieldSet
-from mlpd.core.spec import AdamSpec, ModelSpec, OptimizerSpec, ScheduleSpec, SgdSpec, TrainingSpec, find_violations
-from mlpd.server.devices import Devices
-from mlpd.server.errors import FieldViolation, InvalidRequest, PreconditionFailed
+from mlpd.core.architecture import ModelSpec
+from mlpd.core.memory import estimate_bytes
+from mlpd.core.optimizers import OPTIMIZERS
+from mlpd.core.rules import find_violations
+from mlpd.core.spec import TrainingSpec, WarmStartSpec
+from mlpd.core.tasks import TASKS
+from mlpd.server.devices import DeviceReport, Devices
+from mlpd.server.durations import seconds_of
+from mlpd.server.errors import FieldViolation, InvalidRequest, PreconditionFailed, ResourceExhausted
 from mlpd.server.jobs import Submission
-from mlpd.server.messages import INITIALIZERS
-from mlpd.server.names import check_id, check_request_id, parse_dataset
-from mlpd.server.records import DatasetRecord
+from mlpd.server.names import check_id, check_request_id, parse_dataset, parse_model, version_name
+from mlpd.server.records import DatasetRecord, Job, ModelRecord
+from mlpd.server.specs import (
+    augmentation_of,
+    early_stopping_of,
+    loss_of,
+    optimizer_of,
+    schedule_of,
+    validation_of,
+)
 from mlpd.server.store import Store
 from mlpd.v1 import trainer_service_pb2 as trainer
 from mlpd.v1 import types_pb2 as types
@@ -22,10 +36,16 @@ T = TypeVar("T")
 
 _SEED_LIMIT = 2**32
 _UINT8_SCALE = 1 / 255
-_INITIALIZER_NAMES = {number: name for name, number in INITIALIZERS.items()} | {
-    trainer.ModelSpec.INITIALIZER_UNSPECIFIED: "he_normal"
-}
 _DEVICES = (types.DEVICE_UNSPECIFIED, types.DEVICE_CPU, types.DEVICE_CUDA)
+_DATA_TYPES = {
+    types.DATA_TYPE_UNSPECIFIED: "float32",
+    types.DATA_TYPE_FP32: "float32",
+    types.DATA_TYPE_FP64: "float64",
+}
+_SCOPES = (trainer.WarmStart.SCOPE_WEIGHTS, trainer.WarmStart.SCOPE_FULL)
+# What weights depend on; a warm start may change the rest of a model's spec.
+_KEPT_FIELDS = ("layer_sizes", "activations", "normalization", "input_scale", "standardize_inputs", "dtype")
+_WIRE_NAMES = {"dtype": "data_type"}
 
 
 def digest_of(request: trainer.TrainRequest) -> str:
@@ -40,26 +60,66 @@ def digest_of(request: trainer.TrainRequest) -> str:
 async def resolve(request: trainer.TrainRequest, store: Store, devices: Devices) -> Submission:
     """Return what ``request`` asks for in full.
 
-    Raises `InvalidRequest` with every field that breaks a rule, `NotFound` for a data set that is not there, and
-    `PreconditionFailed` for a device that can't be used.
+    Raises `InvalidRequest` with every field that breaks a rule, `NotFound` for a data set or model that is not there,
+    `PreconditionFailed` for a device that can't be used, and `ResourceExhausted` for a run it can't hold.
     """
     check = _Violations()
     check.unknown_fields("", request)
     request_id = check(lambda: check_request_id(request.request_id)) if request.request_id else None
     job_id = check(lambda: check_id("training_job_id", request.training_job_id)) if request.training_job_id else None
     model_id = check(lambda: check_id("model_id", request.model_id)) if request.model_id else None
-    train_id = check(lambda: parse_dataset("spec.train_dataset", request.spec.train_dataset))
-    validation = request.spec.validation_dataset
-    validation_id = check(lambda: parse_dataset("spec.validation_dataset", validation)) if validation else None
-    check.enumerations(request.spec)
-    train_record = await store.dataset(train_id) if train_id else None
-    validation_record = await store.dataset(validation_id) if validation_id else None
-    spec = _spec(request.spec, train_record, validation_record, await _device(request.spec.device, devices))
-    for violation in find_violations(spec, train_record, validation_record):
+    check.choices(request.spec)
+    sources = await _sources(request.spec, check, store)
+    report, device = await _device(request.spec.device, devices)
+    spec = _spec(request.spec, sources, device)
+    for violation in find_violations(spec, sources.train, sources.validation):
         check.add(f"spec.{violation.field}", f"spec.{violation.description}")
+    check.warm_start(request.spec, spec, sources)
     check.finish()
-    assert train_record is not None
-    return Submission(request_id, digest_of(request), job_id or "", model_id or "", spec, train_record.row_count)
+    assert sources.train is not None
+    memory_bytes = _check_memory(spec, sources.train, report)
+    return Submission(
+        request_id, digest_of(request), job_id or "", model_id or "", spec, sources.train.row_count, memory_bytes
+    )
+
+
+@dataclass(frozen=True)
+class _Sources:
+    """What a spec names: data sets, and a model to go on from with the job that made it."""
+
+    train: DatasetRecord | None
+    validation: DatasetRecord | None
+    model: ModelRecord | None
+    job: Job | None
+
+
+async def _sources(spec: trainer.TrainingSpec, check: "_Violations", store: Store) -> _Sources:
+    train_id = check(lambda: parse_dataset("spec.train_dataset", spec.train_dataset))
+    train = await store.dataset(train_id) if train_id else None
+    validation = model = job = None
+    if spec.validation_dataset:
+        validation_id = check(lambda: parse_dataset("spec.validation_dataset", spec.validation_dataset))
+        validation = await store.dataset(validation_id) if validation_id else None
+    if spec.HasField("warm_start") and (
+        name := check(lambda: parse_model("spec.warm_start.model", spec.warm_start.model))
+    ):
+        model = await store.model(*name)
+        job = await store.job(model.job_id)
+    return _Sources(train, validation, model, job)
+
+
+def _check_memory(spec: TrainingSpec, train: DatasetRecord, device: DeviceReport) -> int:
+    """Return the estimated memory; raises `ResourceExhausted` where the device has less in all."""
+    needed = estimate_bytes(spec, train, train.size_bytes // train.row_count)
+    if 0 < device.memory_bytes < needed:
+        raise ResourceExhausted(
+            "DEVICE_MEMORY",
+            f"the run must fit into the {device.memory_bytes:,} bytes of device {spec.device}, it needs about "
+            f"{needed:,}; try smaller layers or a smaller batch",
+            needed_bytes=needed,
+            device_bytes=device.memory_bytes,
+        )
+    return needed
 
 
 class _Violations:
@@ -78,16 +138,41 @@ class _Violations:
     def add(self, field: str, description: str) -> None:
         self._violations.append(FieldViolation(field, description))
 
-    def enumerations(self, spec: trainer.TrainingSpec) -> None:
+    def choices(self, spec: trainer.TrainingSpec) -> None:
         """Look for enum numbers that a newer client may know, and for a missing choice."""
-        if spec.model.initializer not in _INITIALIZER_NAMES:
-            self.add(
-                "spec.model.initializer", f"spec.model.initializer must be a known one, got {spec.model.initializer}"
-            )
         if spec.device not in _DEVICES:
             self.add("spec.device", f"spec.device must be a known one, got {spec.device}")
+        if spec.model.data_type not in _DATA_TYPES:
+            text = f"spec.model.data_type must be FP32 or FP64, got {spec.model.data_type}"
+            self.add("spec.model.data_type", text)
         if not spec.optimizer.WhichOneof("kind"):
-            self.add("spec.optimizer", "spec.optimizer must say sgd or adam, got neither")
+            kinds = ", ".join(OPTIMIZERS)
+            self.add("spec.optimizer", f"spec.optimizer must say one of {kinds}, got none")
+        if spec.loss.balanced_classes and spec.loss.class_weights:
+            text = "spec.loss.class_weights must be empty with balanced_classes"
+            self.add("spec.loss.class_weights", f"{text}, got {len(spec.loss.class_weights)} entries")
+        if any(segment.schedule.learning_rate for segment in spec.schedule.joined.segments):
+            text = "spec.schedule.joined.segments must have no learning_rate of their own"
+            self.add("spec.schedule.joined.segments", f"{text}, the peak is spec.schedule.learning_rate")
+        if spec.HasField("warm_start") and spec.warm_start.scope not in _SCOPES:
+            text = f"spec.warm_start.scope must be WEIGHTS or FULL, got {spec.warm_start.scope}"
+            self.add("spec.warm_start.scope", text)
+
+    def warm_start(self, asked: trainer.TrainingSpec, spec: TrainingSpec, sources: _Sources) -> None:
+        """Look whether the weights fit, and the optimizer's moments if they are wanted."""
+        if not (sources.model and sources.job and spec.warm_start):
+            return
+        if asked.model.layer_sizes:
+            source = sources.model.spec
+            for field in _KEPT_FIELDS:
+                wanted, found = getattr(source, field), getattr(spec.model, field)
+                if wanted != found:
+                    path = f"spec.model.{_WIRE_NAMES.get(field, field)}"
+                    self.add(path, f"{path} must be that of {asked.warm_start.model}, {wanted}, got {found}")
+        before, now = sources.job.spec.optimizer.kind, spec.optimizer.kind
+        if spec.warm_start.full and (before.name, before.moments) != (now.name, now.moments):
+            text = f"spec.optimizer must keep what {asked.warm_start.model} was trained with for a full warm start"
+            self.add("spec.optimizer", f"{text}, {before}, got {now}")
 
     def unknown_fields(self, path: str, message: Message) -> None:
         """Look for what a newer client asks for: to train without it would be to train something else."""
@@ -96,65 +181,112 @@ class _Violations:
             text = f"{where} must have only fields this server knows, got number {unknown.field_number}"
             self.add(f"{path}{unknown.field_number}", text)
         for field, value in message.ListFields():
-            if field.message_type:
+            if not field.message_type:
+                continue
+            if isinstance(value, Message):
                 self.unknown_fields(f"{path}{field.name}.", value)
+            else:
+                for i, item in enumerate(value):
+                    self.unknown_fields(f"{path}{field.name}[{i}].", item)
 
     def finish(self) -> None:
         if self._violations:
             raise InvalidRequest(self._violations)
 
 
-def _spec(
-    spec: trainer.TrainingSpec, train: DatasetRecord | None, validation: DatasetRecord | None, device: str
-) -> TrainingSpec:
+def _spec(asked: trainer.TrainingSpec, sources: _Sources, device: str) -> TrainingSpec:
+    train = sources.train
+    model = _model(asked.model, sources)
+    task, outputs = asked.task or _default_task(model, train), max(model.layer_sizes[-1:] or (0,))
+    loss = loss_of(asked.loss, TASKS[task].losses[0] if task in TASKS else "")
+    if asked.loss.balanced_classes and train:
+        loss = replace(loss, class_weights=_balanced(train.class_row_counts, 2 if task == "binary" else outputs))
+    validation = validation_of(asked, sources.validation.sha256 if sources.validation else "")
     row_count = train.row_count if train else 1
-    batch_size = spec.batch_size if spec.HasField("batch_size") else row_count
-    interval = spec.metrics_interval_steps if spec.HasField("metrics_interval_steps") else None
-    default_scale = _UINT8_SCALE if train and train.dtype == "uint8" else 1.0
-    cosine = spec.schedule.WhichOneof("kind") == "warmup_cosine"
+    if 0 <= validation.fraction < 1:
+        row_count -= round(validation.fraction * row_count)
+    batch_size = asked.batch_size if asked.HasField("batch_size") else max(row_count, 1)
+    accumulation_steps = asked.accumulation_steps if asked.HasField("accumulation_steps") else 1
+    steps_per_epoch = -(-row_count // max(batch_size * accumulation_steps, 1))
+    interval = asked.metrics_interval_steps if asked.HasField("metrics_interval_steps") else max(steps_per_epoch, 1)
     return TrainingSpec(
-        model=ModelSpec(
-            layer_sizes=tuple(spec.model.layer_sizes),
-            initializer=_INITIALIZER_NAMES.get(spec.model.initializer, "he_normal"),
-            input_scale=spec.model.input_scale if spec.model.HasField("input_scale") else default_scale,
-        ),
-        train_dataset=spec.train_dataset,
+        model=model,
+        task=task,
+        loss=loss,
+        train_dataset=asked.train_dataset,
         train_sha256=train.sha256 if train else "",
-        validation_dataset=spec.validation_dataset,
-        validation_sha256=validation.sha256 if validation else "",
+        validation=validation,
         batch_size=batch_size,
-        epoch_count=spec.epoch_count,
-        optimizer=OptimizerSpec(_optimizer(spec.optimizer), spec.optimizer.weight_decay),
-        schedule=ScheduleSpec(
-            learning_rate=spec.schedule.learning_rate,
-            kind="warmup_cosine" if cosine else "constant",
-            warmup_steps=spec.schedule.warmup_cosine.warmup_steps if cosine else 0,
-        ),
-        seed=spec.seed if spec.HasField("seed") else secrets.randbelow(_SEED_LIMIT),
+        accumulation_steps=accumulation_steps,
+        epoch_count=asked.epoch_count,
+        optimizer=optimizer_of(asked.optimizer),
+        schedule=schedule_of(asked.schedule),
+        augmentation=augmentation_of(asked.augmentation, model.layer_sizes[0])
+        if asked.HasField("augmentation") and model.layer_sizes
+        else None,
+        early_stopping=early_stopping_of(asked.early_stopping) if asked.HasField("early_stopping") else None,
+        time_limit_seconds=seconds_of(asked.time_limit),
+        warm_start=_warm_start(asked, sources),
+        seed=asked.seed if asked.HasField("seed") else secrets.randbelow(_SEED_LIMIT),
         device=device,
-        metrics_interval_steps=interval if interval is not None else -(-row_count // max(batch_size, 1)),
+        metrics_interval_steps=interval,
     )
 
 
-def _optimizer(optimizer: trainer.Optimizer) -> SgdSpec | AdamSpec:
-    if optimizer.WhichOneof("kind") == "adam":
-        adam = optimizer.adam
-        return AdamSpec(
-            beta1=adam.beta1 if adam.HasField("beta1") else 0.9,
-            beta2=adam.beta2 if adam.HasField("beta2") else 0.999,
-            epsilon=adam.epsilon if adam.HasField("epsilon") else 1e-8,
-        )
-    return SgdSpec(momentum=optimizer.sgd.momentum, nesterov=optimizer.sgd.nesterov)
+def _model(asked: types.ModelSpec, sources: _Sources) -> ModelSpec:
+    if sources.model and not asked.layer_sizes:
+        return sources.model.spec
+    hidden = max(len(asked.layer_sizes) - 2, 0)
+    scale = _UINT8_SCALE if sources.train and sources.train.dtype == "uint8" else 1.0
+    if asked.standardize_inputs:
+        scale = 1.0
+    return ModelSpec(
+        layer_sizes=tuple(asked.layer_sizes),
+        activations=_one_each(asked.activations, "relu", hidden),
+        dropout_rates=_one_each(asked.dropout_rates, 0.0, hidden),
+        input_dropout_rate=asked.input_dropout_rate,
+        normalization=asked.normalization or "none",
+        initializer=asked.initializer or "he_normal",
+        input_scale=asked.input_scale if asked.HasField("input_scale") else scale,
+        standardize_inputs=asked.standardize_inputs,
+        dtype=_DATA_TYPES.get(asked.data_type, "float32"),
+    )
 
 
-async def _device(device: types.Device.ValueType, devices: Devices) -> str:
+def _balanced(row_counts: Sequence[int], classes: int) -> tuple[float, ...]:
+    """Return weights that give all classes that occur the same share of the rows."""
+    present = sum(count > 0 for count in row_counts)
+    weights = [sum(row_counts) / (present * count) if count else 0.0 for count in row_counts]
+    return (*weights, *[0.0] * (classes - len(weights)))
+
+
+def _one_each(given: Sequence[T], default: T, count: int) -> tuple[T, ...]:
+    """Return one entry a hidden layer where there is one for all, or none."""
+    values = tuple(given) or (default,)
+    return values * count if len(values) == 1 else values
+
+
+def _default_task(model: ModelSpec, train: DatasetRecord | None) -> str:
+    if train and train.target_size:
+        return "multilabel" if train.target_dtype == "uint8" else "regression"
+    return "binary" if model.layer_sizes[-1:] == (1,) else "multiclass"
+
+
+def _warm_start(asked: trainer.TrainingSpec, sources: _Sources) -> WarmStartSpec | None:
+    if sources.model is None:
+        return None
+    name = version_name(sources.model.model_id, sources.model.version)
+    return WarmStartSpec(name, sources.model.file_sha256, asked.warm_start.scope == trainer.WarmStart.SCOPE_FULL)
+
+
+async def _device(device: types.Device.ValueType, devices: Devices) -> tuple[DeviceReport, str]:
     if device == types.DEVICE_CPU:
-        return "cpu"
+        return devices.cpu(), "cpu"
     cuda = await devices.cuda()
     if cuda.usable:
-        return "cuda"
+        return cuda, "cuda"
     if device == types.DEVICE_CUDA:
         raise PreconditionFailed(
             "DEVICE_UNAVAILABLE", f"spec.device must be usable on this server, CUDA is not: {cuda.description}"
         )
-    return "cpu"
+    return devices.cpu(), "cpu"

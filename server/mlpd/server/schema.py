@@ -2,6 +2,9 @@
 
 import sqlalchemy as sa
 
+# Raised with every change of the tables, or of what is stored in them.
+VERSION = 2
+
 metadata = sa.MetaData()
 
 jobs = sa.Table(
@@ -16,6 +19,7 @@ jobs = sa.Table(
     sa.Column("spec", sa.Text, nullable=False),
     sa.Column("state", sa.Text, nullable=False, index=True),
     sa.Column("progress", sa.JSON, nullable=False),
+    sa.Column("memory_bytes", sa.BigInteger, nullable=False),
     sa.Column("create_time", sa.BigInteger, nullable=False),
     sa.Column("start_time", sa.BigInteger, nullable=False),
     sa.Column("end_time", sa.BigInteger, nullable=False),
@@ -54,6 +58,10 @@ datasets = sa.Table(
     sa.Column("input_size", sa.BigInteger, nullable=False),
     sa.Column("dtype", sa.Text, nullable=False),
     sa.Column("class_row_counts", sa.JSON, nullable=False),
+    sa.Column("target_dtype", sa.Text, nullable=False),
+    sa.Column("target_size", sa.BigInteger, nullable=False),
+    sa.Column("target_range", sa.JSON, nullable=False),
+    sa.Column("weighted", sa.Boolean, nullable=False),
     sa.Column("create_time", sa.BigInteger, nullable=False),
 )
 
@@ -66,8 +74,9 @@ models = sa.Table(
     sa.Column("file_sha256", sa.Text, nullable=False),
     sa.Column("parameters_sha256", sa.Text, nullable=False),
     sa.Column("job_id", sa.Text, sa.ForeignKey("jobs.id"), nullable=False, unique=True),
-    sa.Column("layer_sizes", sa.JSON, nullable=False),
-    sa.Column("input_scale", sa.Float, nullable=False),
+    sa.Column("spec", sa.JSON, nullable=False),
+    sa.Column("task", sa.Text, nullable=False),
+    sa.Column("loss", sa.Text, nullable=False),
     sa.Column("parameter_count", sa.BigInteger, nullable=False),
     sa.Column("create_time", sa.BigInteger, nullable=False),
     sa.UniqueConstraint("model_id", "version"),

@@ -18,7 +18,9 @@ from mlpd.core.arrays import Cpu
 from mlpd.core.checkpoint import CheckpointError
 from mlpd.core.data import Dataset
 from mlpd.core.metrics import Counts, evaluate
-from mlpd.core.model import Classifier, Model, load_model, probabilities
+from mlpd.core.model import Model, Predictor, load_model
+from mlpd.core.scores import Scores
+from mlpd.core.tasks import TASKS
 from mlpd.server.artifacts import DataDirectory
 from mlpd.server.errors import DataLoss
 from mlpd.server.names import version_name
@@ -29,25 +31,29 @@ T = TypeVar("T")
 
 _PREDICTION_THREADS = 2
 _MODELS_KEPT = 16
-_CLASSIFIERS_KEPT = 4
+_PREDICTORS_KEPT = 4
 _CAPACITY_ROWS = 512
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """Outputs for ``rows`` inputs: logits and probabilities (rows, classes) float32, classes (rows,) int64."""
+    """What the last layer gives for rows (rows, outputs), what that predicts (rows, outputs), and what it decides.
 
-    logits: np.ndarray[Any, Any]
-    probabilities: np.ndarray[Any, Any]
-    classes: np.ndarray[Any, Any]
+    Decisions are classes (rows,) or yes and no (rows, outputs), int64; None for regression.
+    """
+
+    outputs: np.ndarray[Any, Any]
+    predictions: np.ndarray[Any, Any]
+    decisions: np.ndarray[Any, Any] | None
     compute_seconds: float
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Exact counts, and the time that counting took."""
+    """Exact counts, further scores if they were asked for, and the time that took."""
 
     counts: Counts
+    scores: Scores | None
     compute_seconds: float
 
 
@@ -69,22 +75,29 @@ class Serving:
 
         def compute(_stopped: threading.Event) -> Prediction:
             started = time.perf_counter()
-            logits = self._classifier(record).logits(inputs)
-            shares = probabilities(logits)
-            return Prediction(logits, shares, logits.argmax(axis=1), time.perf_counter() - started)
+            predictor, task = self._predictor(record), TASKS[record.task]
+            outputs = predictor.outputs(inputs)
+            predictions = predictor.model.predictions(outputs)
+            decisions = task.classes(outputs) if task.counts_hits else None
+            return Prediction(outputs, predictions, decisions, time.perf_counter() - started)
 
         return await _in(self._predictors, compute)
 
-    async def evaluate(self, record: ModelRecord, dataset: Dataset, *, include_confusion: bool) -> Evaluation:
+    async def evaluate(
+        self, record: ModelRecord, dataset: Dataset, *, include_confusion: bool, include_scores: bool
+    ) -> Evaluation:
         """Score a model version on labelled rows; stops between batches when the caller has gone."""
 
         def compute(stopped: threading.Event) -> Evaluation:
             started = time.perf_counter()
-            batches = evaluate(self._classifier(record), dataset, include_confusion=include_confusion)
+            batches = evaluate(
+                self._predictor(record), dataset, include_confusion=include_confusion, include_scores=include_scores
+            )
             counts = next(batches)
             while not stopped.is_set() and (more := next(batches, None)):
                 counts = more
-            return Evaluation(counts, time.perf_counter() - started)
+            scores = None if stopped.is_set() else counts.scores
+            return Evaluation(counts, scores, time.perf_counter() - started)
 
         return await _in(self._evaluators, compute)
 
@@ -93,12 +106,12 @@ class Serving:
         self._predictors.shutdown(cancel_futures=True)
         self._evaluators.shutdown(cancel_futures=True)
 
-    def _classifier(self, record: ModelRecord) -> Classifier:
+    def _predictor(self, record: ModelRecord) -> Predictor:
         """Return this thread's own buffers around the shared model."""
-        classifiers: OrderedDict[str, Classifier] = self._local.__dict__.setdefault("classifiers", OrderedDict())
-        if record.file_sha256 not in classifiers:
-            classifiers[record.file_sha256] = Classifier(Cpu(), self._model(record), _CAPACITY_ROWS)
-        return _newest(classifiers, record.file_sha256, _CLASSIFIERS_KEPT)
+        predictors: OrderedDict[str, Predictor] = self._local.__dict__.setdefault("predictors", OrderedDict())
+        if record.file_sha256 not in predictors:
+            predictors[record.file_sha256] = Predictor(Cpu(), self._model(record), _CAPACITY_ROWS)
+        return _newest(predictors, record.file_sha256, _PREDICTORS_KEPT)
 
     def _model(self, record: ModelRecord) -> Model:
         with self._models_lock:

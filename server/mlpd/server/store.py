@@ -7,10 +7,12 @@ the publisher in commit order, after the commit.
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 import sqlalchemy as sa
+from mlpd.core.architecture import ModelSpec
+from mlpd.core.codec import from_fields
 from mlpd.core.spec import TrainingSpec
 from mlpd.server import schema
 from mlpd.server.asynchronous import to_the_end
@@ -44,8 +46,9 @@ class Publication:
 
     file_sha256: str
     parameters_sha256: str
-    layer_sizes: tuple[int, ...]
-    input_scale: float
+    spec: ModelSpec
+    task: str
+    loss: str
     parameter_count: int
 
 
@@ -286,7 +289,11 @@ def _publish_model(connection: sa.Connection, job: Job, publication: Publication
         sa.select(sa.func.coalesce(sa.func.max(table.c.version), 0)).where(table.c.model_id == job.model_id)
     ).scalar_one()
     record = ModelRecord(
-        model_id=job.model_id, version=newest + 1, job_id=job.id, create_time=time.time_ns(), **asdict(publication)
+        model_id=job.model_id,
+        version=newest + 1,
+        job_id=job.id,
+        create_time=time.time_ns(),
+        **{field.name: getattr(publication, field.name) for field in fields(publication)},
     )
     connection.execute(table.insert().values(asdict(record)))
     return version_name(record.model_id, record.version)
@@ -309,16 +316,16 @@ def _job_row(job: Job) -> dict[str, Any]:
 
 
 def _job_from(row: sa.Row[Any]) -> Job:
-    fields = dict(row._mapping)
-    del fields["number"]
+    columns = dict(row._mapping)
+    del columns["number"]
     return Job(
-        **fields
+        **columns
         | {
-            "spec": TrainingSpec.from_json(fields["spec"]),
-            "state": JobState(fields["state"]),
-            "progress": Progress(**fields["progress"]),
-            "checkpoints": tuple(CheckpointSaved(**saved) for saved in fields["checkpoints"]),
-            "failure": fields["failure"] and Failure(**fields["failure"]),
+            "spec": TrainingSpec.from_json(columns["spec"]),
+            "state": JobState(columns["state"]),
+            "progress": Progress(**columns["progress"]),
+            "checkpoints": tuple(CheckpointSaved(**saved) for saved in columns["checkpoints"]),
+            "failure": columns["failure"] and Failure(**columns["failure"]),
         }
     )
 
@@ -343,10 +350,11 @@ def _event_from(row: sa.Row[Any]) -> Event:
 
 
 def _dataset_from(row: sa.Row[Any]) -> DatasetRecord:
-    return DatasetRecord(**dict(row._mapping) | {"class_row_counts": tuple(row.class_row_counts)})
+    own = {"class_row_counts": tuple(row.class_row_counts), "target_range": tuple(row.target_range)}
+    return DatasetRecord(**dict(row._mapping) | own)
 
 
 def _model_from(row: sa.Row[Any]) -> ModelRecord:
-    fields = dict(row._mapping)
-    del fields["number"]
-    return ModelRecord(**fields | {"layer_sizes": tuple(fields["layer_sizes"])})
+    columns = dict(row._mapping)
+    del columns["number"]
+    return ModelRecord(**columns | {"spec": from_fields(ModelSpec, columns["spec"])})

@@ -1,7 +1,7 @@
 """What a worker is told: one line of JSON, then orders."""
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from enum import StrEnum
 from pathlib import Path
 
@@ -28,6 +28,7 @@ class Task:
     reason: str
     train_path: Path
     validation_path: Path | None
+    source_path: Path | None
     job_directory: Path
     models_directory: Path
     checkpoints: tuple[CheckpointSaved, ...]
@@ -36,21 +37,27 @@ class Task:
 
     def to_line(self) -> bytes:
         """Return the task as one line."""
-        return json.dumps(asdict(self) | {"spec": self.spec.to_json()}, default=str).encode() + b"\n"
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        values |= {"spec": self.spec.to_json(), "checkpoints": [asdict(saved) for saved in self.checkpoints]}
+        return json.dumps(values, default=str).encode() + b"\n"
 
     @classmethod
     def from_line(cls, line: bytes) -> "Task":
         """Return the task that `to_line` wrote."""
-        fields = json.loads(line)
-        validation = fields["validation_path"]
+        values = json.loads(line)
         return cls(
-            **fields
+            **values
             | {
-                "spec": TrainingSpec.from_json(fields["spec"]),
-                "train_path": Path(fields["train_path"]),
-                "validation_path": None if validation is None else Path(validation),
-                "job_directory": Path(fields["job_directory"]),
-                "models_directory": Path(fields["models_directory"]),
-                "checkpoints": tuple(CheckpointSaved(**saved) for saved in fields["checkpoints"]),
+                "spec": TrainingSpec.from_json(values["spec"]),
+                "train_path": Path(values["train_path"]),
+                "validation_path": _path(values["validation_path"]),
+                "source_path": _path(values["source_path"]),
+                "job_directory": Path(values["job_directory"]),
+                "models_directory": Path(values["models_directory"]),
+                "checkpoints": tuple(CheckpointSaved(**saved) for saved in values["checkpoints"]),
             }
         )
+
+
+def _path(text: str | None) -> Path | None:
+    return None if text is None else Path(text)

@@ -18,6 +18,7 @@ _DTYPES: dict[types.DataType.ValueType, np.dtype[np.generic]] = {
     types.DATA_TYPE_INT64: np.dtype("<i8"),
 }
 _DATA_TYPES = {dtype: data_type for data_type, dtype in _DTYPES.items()}
+_TARGET_TYPES = (types.DATA_TYPE_FP32, types.DATA_TYPE_FP64, types.DATA_TYPE_UINT8)
 _LABEL_TYPES = (types.DATA_TYPE_INT64, types.DATA_TYPE_INT32, types.DATA_TYPE_UINT8)
 _LARGEST_LABEL = 65535
 
@@ -47,16 +48,20 @@ def inputs_from(field: str, tensor: types.Tensor, input_size: int) -> NDArray[np
             f"{field}.shape must be [N, {input_size}] with N >= 1, got {_shown(tensor.shape)}",
             "SHAPE_MISMATCH",
         )
-    if array.dtype.kind == "f":
-        with np.errstate(over="ignore"):
-            finite = np.isfinite(array.astype(np.float32, copy=False))
-        if not finite.all():
-            row, column = (int(i) for i in np.argwhere(~finite)[0])
-            raise InvalidRequest.field(
-                f"{field}.data",
-                f"{field} must be finite as float32, got {array[row, column]} at row {row}, column {column} "
-                f"({int((~finite).sum())} such values)",
-            )
+    _check_finite(field, array)
+    return array
+
+
+def targets_from(field: str, tensor: types.Tensor, row_count: int, output_count: int) -> NDArray[np.generic]:
+    """Return numbers (rows, outputs) as a view of ``tensor``, or raise `InvalidRequest`."""
+    array = _array_from(field, tensor, _TARGET_TYPES)
+    if array.shape != (row_count, output_count):
+        raise InvalidRequest.field(
+            f"{field}.shape",
+            f"{field}.shape must be [{row_count}, {output_count}], got {_shown(tensor.shape)}",
+            "SHAPE_MISMATCH",
+        )
+    _check_finite(field, array)
     return array
 
 
@@ -76,6 +81,20 @@ def labels_from(field: str, tensor: types.Tensor, row_count: int, class_count: i
             f"{field}.data", f"{field} must be between 0 and {class_count - 1}, got {array[row]} at row {row}"
         )
     return array.astype(np.int64)
+
+
+def _check_finite(field: str, array: NDArray[Any]) -> None:
+    if array.dtype.kind != "f":
+        return
+    with np.errstate(over="ignore"):
+        finite = np.isfinite(array.astype(np.float32, copy=False))
+    if not finite.all():
+        row, column = (int(i) for i in np.argwhere(~finite)[0])
+        raise InvalidRequest.field(
+            f"{field}.data",
+            f"{field} must be finite as float32, got {array[row, column]} at row {row}, column {column} "
+            f"({int((~finite).sum())} such values)",
+        )
 
 
 def _array_from(field: str, tensor: types.Tensor, allowed: Sequence[types.DataType.ValueType]) -> NDArray[Any]:

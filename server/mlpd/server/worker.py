@@ -20,8 +20,9 @@ from mlpd.core import training
 from mlpd.core.arrays import Device, DeviceUnavailable, open_device
 from mlpd.core.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 from mlpd.core.data import DataError, open_dataset
+from mlpd.core.examples import Examples
 from mlpd.core.files import sync_directory
-from mlpd.core.model import parameters_sha256, save_model
+from mlpd.core.model import TrainedModel, load_trained, save_model
 from mlpd.server.records import (
     AttemptStarted,
     CheckpointSaved,
@@ -62,7 +63,7 @@ def main() -> None:
     try:
         device = open_device(task.spec.device)
         # What overflows is found as a loss or parameters that are not finite, and ends the run with a reason.
-        with threadpool_limits(task.thread_count), np.errstate(all="ignore"):
+        with threadpool_limits(_thread_count(task)), np.errstate(all="ignore"):
             last = _Attempt(task, device, send).run(orders)
         device.free()  # before the last word, which the server publishes
     except DeviceUnavailable as error:
@@ -71,6 +72,8 @@ def main() -> None:
         last = _failed("PreconditionFailed", "DIVERGED", str(error))
     except DataError as error:
         last = _failed("DataLoss", "DATASET_DAMAGED", str(error))
+    except CheckpointError as error:
+        last = _failed("DataLoss", "MODEL_DAMAGED", f"the model to go on from is damaged: {error}")
     except MemoryError as error:
         last = _failed("ResourceExhausted", "DEVICE_MEMORY", f"the device's memory is too small for this run: {error}")
     except OSError as error:
@@ -84,8 +87,6 @@ class _Attempt:
     def __init__(self, task: Task, device: Device, send: Send) -> None:
         self._task = task
         self._send = send
-        self._data = open_dataset(task.train_path)
-        self._validation = open_dataset(task.validation_path) if task.validation_path else None
         self._saved = task.checkpoints
         self._state = self._restore(device)
         self._metrics_step = self._state.step
@@ -96,10 +97,12 @@ class _Attempt:
 
     def run(self, orders: Orders) -> Finished | Stopped:
         """Train to the end or to an order."""
-        for event in training.train(self._state, self._data, self._validation):
+        for event in training.train(self._state):
             match event:
                 case training.MetricsRecorded():
                     self._send(self._timed(event))
+                case training.StoppedEarly():
+                    self._send(MessageLogged("INFO", f"the run ends after step {event.step}: {event.reason}"))
                 case training.StepEnded():
                     if not orders.empty():
                         if orders.get() is Order.DRAIN:
@@ -110,14 +113,24 @@ class _Attempt:
         return self._publish()
 
     def _restore(self, device: Device) -> training.TrainingState:
-        spec, row_count = self._task.spec, len(self._data.labels)
+        task, spec = self._task, self._task.spec
+        source = self._source()
+        scaling = source.model.scaling if source else None
+        validation = open_dataset(task.validation_path) if task.validation_path else None
+        examples = Examples.of(spec, open_dataset(task.train_path), validation, scaling)
         for saved in self._task.checkpoints:
             try:
                 checkpoint = load_checkpoint(self._path(saved.step), saved.sha256)
-                return training.TrainingState.restore(device, spec, row_count, checkpoint)
+                return training.TrainingState.restore(device, spec, examples, checkpoint)
             except (CheckpointError, OSError) as error:
                 self._send(MessageLogged("WARNING", f"the checkpoint of step {saved.step} is unusable: {error}"))
-        return training.TrainingState.initial(device, spec, row_count)
+        return training.TrainingState.initial(device, spec, examples, source)
+
+    def _source(self) -> TrainedModel | None:
+        warm_start = self._task.spec.warm_start
+        if not (warm_start and self._task.source_path):
+            return None
+        return load_trained(self._task.source_path, warm_start.sha256)
 
     def _timed(self, event: training.MetricsRecorded) -> MetricsRecorded:
         if event.split == "train":
@@ -129,7 +142,7 @@ class _Attempt:
             step_count=event.step_count,
             epoch=event.epoch,
             epoch_count=event.epoch_count,
-            rows_per_second=self._steps_per_second * self._task.spec.batch_size,
+            rows_per_second=self._steps_per_second * self._task.spec.rows_per_step,
             remaining_seconds=(event.step_count - event.step) / self._steps_per_second,
         )
         return MetricsRecorded(event.split, progress, event.loss, event.accuracy, event.learning_rate)
@@ -149,16 +162,21 @@ class _Attempt:
         self._save_interval = max(self._task.checkpoint_interval_seconds, cost / _CHECKPOINT_TIME_SHARE)
 
     def _publish(self) -> Finished:
-        model = self._state.model()
+        trained = self._state.trained()
         partial = self._task.job_directory / "model.safetensors"
         provenance = {"training_job": self._task.job_id, "spec_digest": self._task.spec.digest}
-        digest = save_model(partial, model, provenance)
+        digest = save_model(partial, trained.model, trained.moments, trained.optimizer_step, provenance)
         partial.replace(self._task.models_directory / f"{digest.sha256}.safetensors")
         sync_directory(self._task.models_directory)
-        return Finished(digest.sha256, parameters_sha256(model.parameters))
+        return Finished(digest.sha256, trained.model.sha256, len(trained.model.parameters))
 
     def _path(self, step: int) -> Path:
         return self._task.job_directory / f"checkpoint-{step:012d}.safetensors"
+
+
+def _thread_count(task: Task) -> int:
+    """Return the threads for matrix products: all but the one that augments, for they get in each other's way."""
+    return max(1, task.thread_count - 1) if task.spec.augmentation else task.thread_count
 
 
 def _failed(kind: str, reason: str, message: str) -> Failed:

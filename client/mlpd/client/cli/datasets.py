@@ -35,21 +35,29 @@ def show(
         print_json({"dataset": fields_of(found)})
     else:
         _show([found])
-        console.print("rows of each class:", ", ".join(map(str, found.class_row_counts)))
+        if found.target_size:
+            console.print(f"targets from {found.target_minimum:g} to {found.target_maximum:g}")
+        else:
+            console.print("rows of each class:", ", ".join(map(str, found.class_row_counts)))
 
 
 @app.command()
 def add(
     name: Annotated[str, typer.Argument(help="Name for the data set.")],
-    path: Annotated[Path, typer.Argument(help="Rows with labels: .npz (inputs, labels) or .csv.")],
+    path: Annotated[Path, typer.Argument(help="Rows: .npz (inputs; labels or targets; weights) or .csv.")],
     label_column: Annotated[str, typer.Option(help="Of a .csv: column name, or number, -1 = last.")] = "-1",
+    target_columns: Annotated[
+        str, typer.Option(help="Of a .csv: columns of numbers to predict, with commas, in place of labels.")
+    ] = "",
+    weight_column: Annotated[str, typer.Option(help="Of a .csv: how much each row counts.")] = "",
     server: Server = SERVER,
     as_json: Json = False,
 ) -> None:
     """Store the rows of a file on the server."""
-    inputs, labels = read_labelled(path, label_column)
+    columns = [column.strip() for column in target_columns.split(",")] if target_columns else []
+    arrays = read_labelled(path, label_column, columns, weight_column)
     with Client(server) as client:
-        stored = client.upload(name, inputs, labels)
+        stored = client.upload(name, **arrays)
     if as_json:
         print_json({"dataset": fields_of(stored)})
     else:
@@ -57,13 +65,13 @@ def add(
 
 
 def _show(datasets: list[Dataset]) -> None:
-    rows = table("data set", "rows#", "width#", "classes#", "type", "bytes#", "sha256")
+    rows = table("data set", "rows#", "width#", "targets", "type", "bytes#", "sha256")
     for dataset in datasets:
         rows.add_row(
             dataset.name.removeprefix("datasets/"),
             f"{dataset.row_count:,}",
             str(dataset.input_size),
-            str(dataset.class_count),
+            f"{dataset.target_size} numbers" if dataset.target_size else f"{dataset.class_count} classes",
             types.DataType.Name(dataset.data_type).removeprefix("DATA_TYPE_").lower(),
             f"{dataset.size_bytes:,}",
             dataset.sha256[:16],

@@ -17,6 +17,7 @@ class Summary:
     """What a run's reports came to."""
 
     train_losses: list[float] = field(default_factory=list)
+    validation_loss: float | None = None
     validation_accuracy: float | None = None
 
     @property
@@ -82,13 +83,15 @@ def _take(summary: Summary, event: ProgressEvent) -> None:
         if metrics.split == MetricsRecorded.SPLIT_TRAIN:
             summary.train_losses.append(metrics.loss)
         else:
-            summary.validation_accuracy = metrics.accuracy
+            summary.validation_loss = metrics.loss
+            summary.validation_accuracy = metrics.accuracy if metrics.HasField("accuracy") else None
 
 
 def _line(metrics: MetricsRecorded) -> str:
     now = metrics.progress
     split = MetricsRecorded.Split.Name(metrics.split).removeprefix("SPLIT_").lower()
+    accuracy = f"accuracy {metrics.accuracy:7.2%}  " if metrics.HasField("accuracy") else ""
     return (
         f"epoch {now.epoch:>{len(str(now.epoch_count))}}/{now.epoch_count}  {split:<10}  loss {metrics.loss:.4f}  "
-        f"accuracy {metrics.accuracy:7.2%}  {now.rows_per_second:>9,.0f} rows/s"
+        f"{accuracy}{now.rows_per_second:>9,.0f} rows/s"
     )

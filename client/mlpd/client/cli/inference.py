@@ -1,7 +1,7 @@
 """``mlpd evaluate``, ``predict`` and ``models``."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 import typer
@@ -19,20 +19,23 @@ from mlpd.client.cli.output import (
 from mlpd.client.client import Client, Prediction
 from mlpd.client.errors import InvalidRequest
 from mlpd.client.files import read_rows
+from numpy.typing import NDArray
+from rich.table import Table
 
-_ROWS_SHOWN = 20
+_ROWS_SHOWN, _COLUMNS_SHOWN = 20, 8
+_SINGULARS = {"values": "value", "classes": "class", "probabilities": "probability"}
 
 
 def evaluate(
     model: Annotated[str, typer.Argument(help="Model, or model/version.")],
     dataset: Annotated[str, typer.Argument(help="Data set to score it on.")],
+    scores: Annotated[bool, typer.Option("--scores", help="Also precision, recall, F1, ROC AUC and the like.")] = False,
     server: Server = SERVER,
     as_json: Json = False,
 ) -> None:
     """Score a model on a data set, in exact counts."""
     with Client(server) as client:
-        include_confusion = client.model(model).layer_sizes[-1] <= 1000
-        evaluation = client.evaluate(model, dataset, include_confusion=include_confusion)
+        evaluation = client.evaluate(model, dataset, include_scores=scores)
     if as_json:
         print_json(evaluation_fields(evaluation))
     else:
@@ -43,11 +46,11 @@ def evaluate(
 def predict(
     model: Annotated[str, typer.Argument(help="Model, or model/version.")],
     rows: Annotated[Path, typer.Argument(help="Inputs without labels: .npy, .npz or .csv.")],
-    output: Annotated[Path | None, typer.Option(help="Write classes and probabilities to this .npz or .csv.")] = None,
+    output: Annotated[Path | None, typer.Option(help="Write the predictions to this .npz or .csv.")] = None,
     server: Server = SERVER,
     as_json: Json = False,
 ) -> None:
-    """Predict the classes of rows in a file."""
+    """Predict the classes, labels or values of rows in a file."""
     if output and output.suffix not in (".npz", ".csv"):
         raise InvalidRequest(f"output must end in .npz or .csv, got {output.name}")
     inputs = read_rows(rows)
@@ -56,20 +59,13 @@ def predict(
     if output:
         _write(output, prediction)
     if as_json:
-        print_json(
-            {
-                "model": prediction.model,
-                "classes": prediction.classes.tolist(),
-                "probabilities": prediction.probabilities.tolist(),
-            }
-        )
+        arrays = {name: array.tolist() for name, array in _arrays(prediction).items()}
+        print_json({"model": prediction.model, **arrays})
         return
-    console.print(f"{prediction.model}: {len(prediction.classes)} rows")
-    found = table("row#", "class#", "probability#")
-    for row, label in enumerate(prediction.classes[:_ROWS_SHOWN].tolist()):
-        found.add_row(str(row), str(label), f"{prediction.probabilities[row, label]:.4f}")
-    console.print(found)
-    if len(prediction.classes) > _ROWS_SHOWN:
+    row_count = len(prediction.logits)
+    console.print(f"{prediction.model}: {row_count} rows")
+    console.print(_table(prediction))
+    if row_count > _ROWS_SHOWN:
         console.print("… the rest with --output or --json")
 
 
@@ -84,11 +80,12 @@ def models(
     if as_json:
         print_json({"models": [fields_of(version) for version in found]})
         return
-    rows = table("model version", "layers", "parameters#", "sha256", "job", "created")
+    rows = table("model version", "task", "layers", "parameters#", "sha256", "job", "created")
     for version in found:
         rows.add_row(
             version.name,
-            "-".join(map(str, version.layer_sizes)),
+            version.task,
+            "-".join(map(str, version.spec.layer_sizes)),
             f"{version.parameter_count:,}",
             version.parameters_sha256[:16],
             version.training_job.removeprefix("trainingJobs/"),
@@ -103,14 +100,45 @@ def register(app: typer.Typer) -> None:
         app.command()(command)
 
 
+def _arrays(prediction: Prediction) -> dict[str, NDArray[Any]]:
+    """Return what the model's task gives."""
+    if len(prediction.values):
+        return {"values": prediction.values}
+    return {"classes": prediction.classes, "probabilities": prediction.probabilities}
+
+
+def _table(prediction: Prediction) -> Table:
+    classes, probabilities = prediction.classes[:_ROWS_SHOWN], prediction.probabilities
+    if len(prediction.values):
+        found = table("row#", *(f"value {i}#" for i in range(min(prediction.values.shape[1], _COLUMNS_SHOWN))))
+        for row, values in enumerate(prediction.values[:_ROWS_SHOWN, :_COLUMNS_SHOWN].tolist()):
+            found.add_row(str(row), *(f"{value:.6g}" for value in values))
+    elif classes.ndim == 1:
+        found = table("row#", "class#", "probability#")
+        for row, label in enumerate(classes.tolist()):
+            found.add_row(str(row), str(label), f"{probabilities[row, label]:.4f}")
+    else:
+        found = table("row#", "labels", "probabilities")
+        for row, own in enumerate(classes):
+            labels = np.flatnonzero(own).tolist()
+            shares = (f"{probabilities[row, label]:.4f}" for label in labels)
+            found.add_row(str(row), " ".join(map(str, labels)), " ".join(shares))
+    return found
+
+
 def _write(path: Path, prediction: Prediction) -> None:
     try:
+        arrays = _arrays(prediction)
         if path.suffix == ".npz":
-            np.savez(path, classes=prediction.classes, probabilities=prediction.probabilities)
-        else:
-            classes = prediction.probabilities.shape[1]
-            header = ",".join(["class", *(f"probability_{label}" for label in range(classes))])
-            values = np.column_stack([prediction.classes, prediction.probabilities])
-            np.savetxt(path, values, ["%d", *["%.9g"] * classes], ",", header=header, comments="")
+            np.savez(path, **arrays)  # type: ignore[arg-type]
+            return
+        header: list[str] = []
+        formats: list[str] = []
+        for name, array in arrays.items():
+            singular = _SINGULARS[name]
+            header += [singular] if array.ndim == 1 else [f"{singular}_{i}" for i in range(array.shape[1])]
+            formats += ["%d" if array.dtype.kind == "i" else "%.9g"] * (len(header) - len(formats))
+        values = np.column_stack(list(arrays.values()))
+        np.savetxt(path, values, formats, ",", header=",".join(header), comments="")
     except OSError as error:
         raise InvalidRequest(f"output {path} can't be written: {error.strerror}") from error

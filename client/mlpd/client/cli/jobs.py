@@ -22,10 +22,12 @@ from mlpd.client.cli.output import (
     state_of,
     table,
 )
+from mlpd.client.cli.settings import parsed, with_settings
 from mlpd.client.client import Client, Evaluation
 from mlpd.client.embedded import embedded_server
 from mlpd.client.errors import InvalidRequest, Unavailable
-from mlpd.client.recipes import PRESETS, SETTINGS, check_kind, training_spec
+from mlpd.client.recipes import PRESETS, training_spec
+from mlpd.client.settings import SETTINGS, check_kind
 from mlpd.v1.trainer_service_pb2 import TrainingJob
 from rich.markup import escape
 
@@ -36,29 +38,7 @@ _PROBE_SECONDS = 5.0
 def train(
     config: Annotated[Path | None, typer.Option(help="TOML file with settings; flags win.")] = None,
     preset: Annotated[str | None, typer.Option(help=f"Start from a recipe: {', '.join(PRESETS)}.")] = None,
-    layer_sizes: Annotated[str | None, typer.Option(help="Units per layer, input first: 784,532,10.")] = None,
-    train_dataset: Annotated[str | None, typer.Option("--dataset", help="Data set to train on.")] = None,
-    validation_dataset: Annotated[str | None, typer.Option(help="Data set scored after every epoch.")] = None,
     test_dataset: Annotated[str | None, typer.Option(help="Data set scored at the end.")] = None,
-    batch_size: Annotated[int | None, typer.Option(help="Rows per mini-batch; default: all.")] = None,
-    epoch_count: Annotated[int | None, typer.Option("--epochs", help="Passes over the data.")] = None,
-    optimizer: Annotated[str | None, typer.Option(help="sgd, adam or adamw.")] = None,
-    learning_rate: Annotated[float | None, typer.Option(help="Peak learning rate.")] = None,
-    momentum: Annotated[float | None, typer.Option(help="Of sgd.")] = None,
-    nesterov: Annotated[bool | None, typer.Option("--nesterov", help="Nesterov's variant of sgd.")] = None,
-    beta1: Annotated[float | None, typer.Option(help="Of adam.")] = None,
-    beta2: Annotated[float | None, typer.Option(help="Of adam.")] = None,
-    epsilon: Annotated[float | None, typer.Option(help="Of adam.")] = None,
-    weight_decay: Annotated[float | None, typer.Option(help="Decoupled weight decay.")] = None,
-    schedule: Annotated[str | None, typer.Option(help="constant or cosine.")] = None,
-    warmup_steps: Annotated[int | None, typer.Option(help="Of cosine.")] = None,
-    initializer: Annotated[
-        str | None, typer.Option(help="he_normal, he_uniform, glorot_normal, glorot_uniform.")
-    ] = None,
-    input_scale: Annotated[float | None, typer.Option(help="Factor of every input value.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Key of every random number.")] = None,
-    device: Annotated[str | None, typer.Option(help="cpu or cuda.")] = None,
-    metrics_interval_steps: Annotated[int | None, typer.Option(help="Steps between reports.")] = None,
     job_id: Annotated[str | None, typer.Option(help="Name for the job.")] = None,
     model_id: Annotated[str | None, typer.Option(help="Model to publish a version under; default: the job.")] = None,
     wait: Annotated[
@@ -68,11 +48,10 @@ def train(
     data_dir: Annotated[Path | None, typer.Option(help="Where an embedded server keeps its data.")] = None,
     server: Server = SERVER,
     as_json: Json = False,
+    **flags: Any,
 ) -> None:
     """Submit a training job, from flags, a TOML file or a preset."""
-    arguments = locals()
-    flags = {name: arguments[name] for name in SETTINGS} | {"layer_sizes": _sizes(layer_sizes)}
-    settings = _from_file(config) | {name: value for name, value in flags.items() if value is not None}
+    settings = _from_file(config) | {name: parsed(name, value) for name, value in flags.items() if value is not None}
     preset = preset or settings.pop("preset", None)
     job_id, model_id = job_id or settings.pop("job_id", ""), model_id or settings.pop("model_id", "")
     test_dataset = test_dataset or settings.pop("test_dataset", None)
@@ -153,7 +132,7 @@ def cancel(
 
 def register(app: typer.Typer) -> None:
     """Add the commands."""
-    for command in (train, watch, jobs, cancel):
+    for command in (with_settings(train), watch, jobs, cancel):
         app.command()(command)
 
 
@@ -192,15 +171,6 @@ def _embedded_hint(data_directory: Path | None) -> str:
     return f"the job stops with its embedded server; let it go on with: mlpd serve --data-dir {data_directory}"
 
 
-def _sizes(text: str | None) -> list[int] | None:
-    if text is None:
-        return None
-    try:
-        return [int(size) for size in text.replace("-", ",").split(",")]
-    except ValueError:
-        raise InvalidRequest(f"layer_sizes must be whole numbers with commas, like 784,532,10, got {text}") from None
-
-
 def _from_file(path: Path | None) -> dict[str, Any]:
     if path is None:
         return {}
@@ -237,6 +207,8 @@ def _result(
     }
     if summary.validation_accuracy is not None:
         result["validation_accuracy"] = summary.validation_accuracy
+    if summary.validation_loss is not None:
+        result["validation_loss"] = summary.validation_loss
     if evaluation:
         result |= {"test_accuracy": evaluation.accuracy, "test": evaluation_fields(evaluation)}
     return result

@@ -56,18 +56,43 @@ def evaluation_fields(evaluation: Evaluation) -> dict[str, Any]:
         "accuracy": evaluation.accuracy,
         "loss": evaluation.loss,
         "confusion": None if evaluation.confusion is None else evaluation.confusion.tolist(),
+        "metrics": dict(evaluation.metrics),
+        "classes": [fields_of(scores) for scores in evaluation.classes],
     }
 
 
 def show_evaluation(evaluation: Evaluation, dataset: str) -> None:
     """Print the counts, and the confusion matrix where it fits a screen."""
-    console.print(
-        f"[bold]{evaluation.accuracy:.2%}[/bold] of {evaluation.row_count} rows of {dataset} are right "
-        f"({evaluation.correct_count}), mean loss {evaluation.loss:.4f}"
-    )
+    if evaluation.accuracy is None:
+        console.print(f"mean loss [bold]{evaluation.loss:.6g}[/bold] on {evaluation.row_count} rows of {dataset}")
+    else:
+        console.print(
+            f"[bold]{evaluation.accuracy:.2%}[/bold] of {evaluation.row_count} rows of {dataset} are right "
+            f"({evaluation.correct_count}), mean loss {evaluation.loss:.4f}"
+        )
+    if evaluation.metrics:
+        console.print(_metrics_table(evaluation))
+    if evaluation.classes:
+        console.print(_classes_table(evaluation))
     if evaluation.confusion is not None and len(evaluation.confusion) <= 20:
         console.print()
         console.print(_confusion_table(evaluation.confusion))
+
+
+def _metrics_table(evaluation: Evaluation) -> Table:
+    result = table("score", "value#")
+    for name, value in sorted(evaluation.metrics.items()):
+        result.add_row(name.replace("_", " "), f"{value:.6g}")
+    return result
+
+
+def _classes_table(evaluation: Evaluation) -> Table:
+    result = table("class", "rows#", "precision#", "recall#", "f1#", "roc auc#")
+    for label, scores in enumerate(evaluation.classes):
+        area = f"{scores.roc_auc:.4f}" if scores.HasField("roc_auc") else ""
+        numbers = (f"{value:.4f}" for value in (scores.precision, scores.recall, scores.f1))
+        result.add_row(str(label), str(scores.row_count), *numbers, area)
+    return result
 
 
 def _confusion_table(confusion: NDArray[np.int64]) -> Table:

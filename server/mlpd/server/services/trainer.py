@@ -1,30 +1,39 @@
 """mlpd.v1.TrainerService."""
 
 from collections.abc import AsyncIterator
+from dataclasses import asdict
 
 import mlpd.v1.trainer_service_pb2 as pb
+import numpy as np
 from google.protobuf.duration_pb2 import Duration
 from mlpd.core.data import Dataset, open_dataset
+from mlpd.core.tasks import TASKS
 from mlpd.server.artifacts import DataDirectory
 from mlpd.server.devices import Devices
+from mlpd.server.durations import duration, seconds_of
 from mlpd.server.errors import CursorOutOfRange, InvalidRequest, PreconditionFailed
 from mlpd.server.events import EventLog
 from mlpd.server.guard import Context
 from mlpd.server.jobs import Jobs
-from mlpd.server.messages import duration, event_message, job_message
+from mlpd.server.messages import event_message, job_message
 from mlpd.server.names import check_id, check_request_id, job_name, parse_dataset, parse_job, parse_model, version_name
 from mlpd.server.paging import number_cursor, page_size, token_of
 from mlpd.server.records import Job, JobState, ModelRecord
 from mlpd.server.resolution import digest_of, resolve
 from mlpd.server.serving import Serving
 from mlpd.server.store import Store
-from mlpd.server.tensors import inputs_from, labels_from, tensor_from
+from mlpd.server.tensors import inputs_from, labels_from, targets_from, tensor_from
 from mlpd.v1 import types_pb2 as types
 from mlpd.v1.trainer_service_pb2_grpc import TrainerServiceServicer
 
 _HEARTBEAT_SECONDS_DEFAULT = 10.0
 _HEARTBEAT_SECONDS = (0.1, 60.0)
 _CONFUSION_CLASSES_LIMIT = 1024
+_LOGITS = pb.OUTPUT_KIND_LOGITS
+_OUTPUTS = (
+    ({_LOGITS, pb.OUTPUT_KIND_PROBABILITIES, pb.OUTPUT_KIND_CLASSES}, pb.OUTPUT_KIND_PROBABILITIES),
+    ({_LOGITS, pb.OUTPUT_KIND_VALUES}, pb.OUTPUT_KIND_VALUES),
+)
 
 
 class TrainerService(TrainerServiceServicer):
@@ -83,16 +92,21 @@ class TrainerService(TrainerServiceServicer):
     async def Evaluate(self, request: pb.EvaluateRequest, context: Context) -> pb.EvaluateResponse:
         """Score a model version."""
         record = await self._store.model(*parse_model("model", request.model))
-        class_count = record.layer_sizes[-1]
-        if request.include_confusion_matrix and class_count > _CONFUSION_CLASSES_LIMIT:
+        class_count = _class_count(record)
+        if request.include_confusion_matrix and not 1 <= class_count <= _CONFUSION_CLASSES_LIMIT:
             raise InvalidRequest.field(
                 "include_confusion_matrix",
-                f"include_confusion_matrix must be unset above {_CONFUSION_CLASSES_LIMIT} classes, "
+                f"include_confusion_matrix must be unset without classes or with more than {_CONFUSION_CLASSES_LIMIT}, "
                 f"this model has {class_count}",
             )
         dataset = await self._labelled_rows(request, record)
-        evaluation = await self._serving.evaluate(record, dataset, include_confusion=request.include_confusion_matrix)
-        counts = evaluation.counts
+        evaluation = await self._serving.evaluate(
+            record,
+            dataset,
+            include_confusion=request.include_confusion_matrix,
+            include_scores=request.include_scores,
+        )
+        counts, scores = evaluation.counts, evaluation.scores
         return pb.EvaluateResponse(
             model=version_name(record.model_id, record.version),
             parameters_sha256=record.parameters_sha256,
@@ -101,25 +115,41 @@ class TrainerService(TrainerServiceServicer):
             loss=counts.loss,
             confusion_matrix=None if counts.confusion is None else tensor_from(counts.confusion),
             compute_duration=duration(evaluation.compute_seconds),
+            metrics=scores.values if scores else {},
+            class_scores=[pb.ClassScores(**asdict(own)) for own in scores.classes] if scores else [],
         )
 
     async def Predict(self, request: pb.PredictRequest, context: Context) -> pb.PredictResponse:
         """Run a model version on rows."""
-        wanted = set(request.outputs) or {pb.OUTPUT_KIND_PROBABILITIES}
-        known = {pb.OUTPUT_KIND_LOGITS, pb.OUTPUT_KIND_PROBABILITIES, pb.OUTPUT_KIND_CLASSES}
-        if unknown := wanted - known:
-            text = f"outputs must be LOGITS, PROBABILITIES or CLASSES, got {min(unknown)}"
-            raise InvalidRequest.field("outputs", text)
         record = await self._store.model(*parse_model("model", request.model))
-        inputs = inputs_from("inputs", request.inputs, record.layer_sizes[0])
+        known, default = _OUTPUTS[record.task == "regression"]
+        wanted = set(request.outputs) or {default}
+        if pb.OUTPUT_KIND_ALL in wanted:
+            wanted = known
+        if unknown := wanted - known:
+            names = ", ".join(sorted(pb.OutputKind.Name(kind).removeprefix("OUTPUT_KIND_") for kind in known))
+            text = f"outputs must be of {names} for task {record.task}, got {min(unknown)}"
+            raise InvalidRequest.field("outputs", text)
+        inputs = inputs_from("inputs", request.inputs, record.spec.layer_sizes[0])
         prediction = await self._serving.predict(record, inputs)
-        return pb.PredictResponse(
+        predictions = prediction.predictions
+        if record.task == "binary":
+            predictions = np.concatenate([1 - predictions, predictions], axis=1)
+        tensors = {
+            pb.OUTPUT_KIND_LOGITS: ("logits", prediction.outputs),
+            pb.OUTPUT_KIND_PROBABILITIES: ("probabilities", predictions),
+            pb.OUTPUT_KIND_CLASSES: ("classes", prediction.decisions),
+            pb.OUTPUT_KIND_VALUES: ("values", predictions),
+        }
+        response = pb.PredictResponse(
             model=version_name(record.model_id, record.version),
-            logits=tensor_from(prediction.logits) if pb.OUTPUT_KIND_LOGITS in wanted else None,
-            probabilities=tensor_from(prediction.probabilities) if pb.OUTPUT_KIND_PROBABILITIES in wanted else None,
-            classes=tensor_from(prediction.classes) if pb.OUTPUT_KIND_CLASSES in wanted else None,
             compute_duration=duration(prediction.compute_seconds),
         )
+        for kind in wanted:
+            field, array = tensors[kind]
+            assert array is not None
+            getattr(response, field).CopyFrom(tensor_from(array))
+        return response
 
     async def GetTrainingJob(self, request: pb.GetTrainingJobRequest, context: Context) -> pb.GetTrainingJobResponse:
         """Read one job."""
@@ -148,7 +178,7 @@ class TrainerService(TrainerServiceServicer):
         response.CopyFrom(self._info)
         reports = {types.DEVICE_CPU: self._devices.cpu(), types.DEVICE_CUDA: await self._devices.cuda()}
         for device, report in reports.items():
-            response.devices.add(device=device, usable=report.usable, description=report.description)
+            response.devices.add(device=device, **asdict(report))
         response.queued_job_count = await self._store.count_jobs(JobState.QUEUED)
         response.running_job_count = await self._store.count_jobs(JobState.RUNNING, JobState.CANCELLING)
         return response
@@ -167,24 +197,38 @@ class TrainerService(TrainerServiceServicer):
         return job_message(job, await self._store.queue_position(job.id) if queued else 0)
 
     async def _labelled_rows(self, request: pb.EvaluateRequest, record: ModelRecord) -> Dataset:
-        input_size, class_count = record.layer_sizes[0], record.layer_sizes[-1]
+        input_size, output_count = record.spec.layer_sizes[0], record.spec.layer_sizes[-1]
+        class_count = _class_count(record)
         match request.WhichOneof("data"):
             case "dataset":
                 dataset = await self._store.dataset(parse_dataset("dataset", request.dataset))
-                if dataset.input_size != input_size or len(dataset.class_row_counts) > class_count:
+                wanted = f"at most {class_count} classes" if class_count else f"{output_count} numbers as targets"
+                found = f"{len(dataset.class_row_counts)} classes"
+                if dataset.target_size:
+                    found = f"{dataset.target_size} numbers as targets"
+                fits = dataset.target_size == (0 if class_count else output_count)
+                if dataset.input_size != input_size or not fits or len(dataset.class_row_counts) > class_count:
                     raise InvalidRequest.field(
                         "dataset",
-                        f"dataset must have rows of {input_size} values and at most {class_count} classes as the model "
-                        f"has, got {dataset.input_size} and {len(dataset.class_row_counts)}",
+                        f"dataset must have rows of {input_size} values and {wanted} as the model has, "
+                        f"got {dataset.input_size} and {found}",
                         "SHAPE_MISMATCH",
                     )
                 return open_dataset(self._directory.dataset(dataset.sha256))
             case "rows":
                 inputs = inputs_from("rows.inputs", request.rows.inputs, input_size)
-                labels = labels_from("rows.labels", request.rows.labels, len(inputs), class_count)
-                return Dataset(inputs, labels)
+                if class_count:
+                    return Dataset(inputs, labels_from("rows.labels", request.rows.labels, len(inputs), class_count))
+                return Dataset(inputs, targets_from("rows.labels", request.rows.labels, len(inputs), output_count))
             case _:
                 raise InvalidRequest.field("data", "data must be dataset or rows, got neither")
+
+
+def _class_count(record: ModelRecord) -> int:
+    """Return the number of classes; 0 where targets are numbers."""
+    if not TASKS[record.task].has_classes:
+        return 0
+    return 2 if record.task == "binary" else record.spec.layer_sizes[-1]
 
 
 def _check_cursor(request: pb.StreamProgressRequest, job: Job) -> float:
@@ -210,7 +254,7 @@ def _check_cursor(request: pb.StreamProgressRequest, job: Job) -> float:
 
 
 def _checked_heartbeat(interval: Duration) -> float:
-    seconds = interval.seconds + interval.nanos / 1e9
+    seconds = seconds_of(interval)
     low, high = _HEARTBEAT_SECONDS
     if not low <= seconds <= high:
         text = f"heartbeat_interval must be between {low:g} and {high:g} seconds, got {seconds:g}"

@@ -1,0 +1,58 @@
+"""Command-line flags for every setting of a training run."""
+
+import inspect
+from collections.abc import Callable
+from functools import wraps
+from typing import Annotated, Any
+
+import typer
+from mlpd.client.errors import InvalidRequest
+from mlpd.client.settings import FLAG, NUMBER, NUMBERS, SETTINGS, TEXTS, WEIGHTS, WHOLE, WHOLES
+
+_NAMES = {"train_dataset": "--dataset", "epoch_count": "--epochs"}
+_TYPES: dict[str, type[Any]] = {WHOLE: int, NUMBER: float, FLAG: bool}
+
+
+def with_settings(command: Callable[..., None]) -> Callable[..., None]:
+    """Return ``command`` with a flag for each setting in place of its last, catch-all parameter."""
+
+    @wraps(command)
+    def run(**arguments: Any) -> None:
+        command(**arguments)
+
+    *named, _ = inspect.signature(command).parameters.values()
+    own = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in named]
+    flags = [_parameter(name) for name in SETTINGS]
+    parameters = [*own[:2], *flags, *own[2:]]
+    run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    del run.__dict__["__wrapped__"]
+    return run
+
+
+def parsed(name: str, value: Any) -> Any:
+    """Return what a flag's text says: lists have commas between their items."""
+    kind = SETTINGS[name].kind
+    if kind == WHOLES:
+        return _items(name, value.replace("-", ","), int, "whole numbers with commas, like 784,532,10")
+    if kind == NUMBERS or (kind == WEIGHTS and value != "balanced"):
+        return _items(name, value, float, "numbers with commas, like 0.1,0.2")
+    if kind == TEXTS:
+        return value.split(",")
+    return value
+
+
+def _parameter(name: str) -> inspect.Parameter:
+    setting = SETTINGS[name]
+    flag = _NAMES.get(name, f"--{name.replace('_', '-')}")
+    option = typer.Option(*([flag] if setting.kind == FLAG or name in _NAMES else []), help=setting.help)
+    kind = _TYPES.get(setting.kind, str)
+    annotation: Any = Annotated[kind | None, option]
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
+
+
+def _items(name: str, text: str, item: Callable[[str], Any], rule: str) -> list[Any]:
+    try:
+        return [item(part) for part in text.split(",")]
+    except ValueError:
+        raise InvalidRequest(f"{name} must be {rule}, got {text}") from None

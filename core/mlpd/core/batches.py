@@ -1,0 +1,156 @@
+"""Brings a run's rows to its device, in the order of (seed, epoch) alone.
+
+Data stay in their own type until they are gathered. Where images are augmented, a thread warps the next ones while
+the step runs.
+"""
+
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Self
+
+import numpy as np
+from mlpd.core.arrays import Array, Device, HostArray
+from mlpd.core.augmentation import Augmenter
+from mlpd.core.examples import Examples
+from mlpd.core.random import permutation
+from mlpd.core.spec import TrainingSpec
+from mlpd.core.tasks import TASKS
+from numpy.typing import NDArray
+
+_AHEAD = 4  # pieces that are prepared before they are wanted
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Part of a step: what was read for rows ``first`` and after it, of an epoch's order."""
+
+    targets: Array
+    weights: Array | None
+
+
+class Batches:
+    """Reads pieces of up to ``capacity`` rows; use it in a ``with`` block, from one thread."""
+
+    def __init__(self, device: Device, spec: TrainingSpec, examples: Examples, capacity: int, step: int) -> None:
+        xp = device.xp
+        self._device, self._spec = device, spec
+        self._row_count = len(examples.train)
+        self._scaling = examples.scaling.on(device)
+        self._shuffled = spec.rows_per_step < self._row_count
+        self._order: Array | None = None
+        self._epoch = -1
+        self._columns = [device.from_host(TASKS[spec.task].prepare(examples.train.targets, spec.model.dtype))]
+        if examples.weights is not None:
+            self._columns.append(device.from_host(examples.weights))
+        self._warped = None
+        if spec.augmentation:
+            self._warped = _Warped(spec, examples.train.inputs, capacity, step)
+        else:
+            self._columns.append(device.from_host(examples.train.inputs))
+        self._gathered = [xp.empty((capacity, *column.shape[1:]), dtype=column.dtype) for column in self._columns]
+        self._weighted = examples.weights is not None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, _kind: type[BaseException] | None, _error: BaseException | None, _traceback: TracebackType | None
+    ) -> None:
+        if self._warped:
+            self._warped.close()
+
+    def read(self, epoch: int, first: int, rows: int, inputs: Array) -> Piece:
+        """Write ``rows`` scaled rows from place ``first`` of ``epoch``'s order to ``inputs``, and return the rest.
+
+        Pieces must be read in order.
+        """
+        if epoch != self._epoch and self._shuffled:
+            self._order = self._device.from_host(permutation(self._spec.seed, epoch, self._row_count))
+        self._epoch = epoch
+        columns = self._gather(slice(first, first + rows))
+        raw = self._device.from_host(self._warped.read(epoch, first)) if self._warped else columns.pop()
+        self._scaling(self._device.xp, raw, inputs)
+        return Piece(columns[0], columns[1] if self._weighted else None)
+
+    def _gather(self, chosen: slice) -> list[Array]:
+        if self._order is None:
+            return [column[chosen] for column in self._columns]
+        order = self._order[chosen]
+        gathered = [buffer[: len(order)] for buffer in self._gathered]
+        for column, buffer in zip(self._columns, gathered, strict=True):
+            self._device.gather(column, order, buffer)
+        return gathered
+
+
+class _Warped:
+    """Augmented rows, prepared in the run's order by a thread of its own."""
+
+    def __init__(self, spec: TrainingSpec, inputs: HostArray, capacity: int, step: int) -> None:
+        assert spec.augmentation
+        self._spec, self._inputs, self._capacity = spec, inputs, capacity
+        self._augmenter = Augmenter(spec.augmentation, spec.seed)
+        self._order: tuple[int, NDArray[np.int64]] | None = None
+        self._plan = self._pieces(step)
+        # One buffer is read while the others wait or are filled.
+        self._buffers = deque(np.empty((capacity, inputs.shape[1]), np.float32) for _ in range(_AHEAD + 1))
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="augment")
+        self._waiting: deque[tuple[tuple[int, int], Future[NDArray[np.float32]]]] = deque()
+        for _ in range(_AHEAD):
+            self._send()
+
+    def read(self, epoch: int, first: int) -> NDArray[np.float32]:
+        """Return the next rows (rows, input_size), in a buffer that stays as it is until the next call."""
+        place, future = self._waiting.popleft()
+        if place != (epoch, first):
+            raise RuntimeError(f"rows must be read in order, {place} next, got {(epoch, first)}")
+        rows = future.result()
+        self._send()
+        return rows
+
+    def close(self) -> None:
+        """End the thread after the piece in hand."""
+        self._thread.shutdown(cancel_futures=True)
+
+    def _send(self) -> None:
+        if (piece := next(self._plan, None)) is not None:
+            buffer = self._buffers[0]
+            self._buffers.rotate(-1)
+            self._waiting.append((piece[:2], self._thread.submit(self._warp, *piece, buffer)))
+
+    def _pieces(self, step: int) -> Iterator[tuple[int, int, int]]:
+        """Yield (epoch, first, rows) from ``step`` on."""
+        spec, row_count = self._spec, len(self._inputs)
+        size = spec.rows_per_step
+        epoch, index = divmod(step, -(-row_count // size))
+        for now in range(epoch, spec.epoch_count):
+            for batch in range(index * size if now == epoch else 0, row_count, size):
+                end = min(batch + size, row_count)
+                for first in range(batch, end, self._capacity):
+                    yield now, first, min(self._capacity, end - first)
+
+    def _warp(self, epoch: int, first: int, rows: int, buffer: NDArray[np.float32]) -> NDArray[np.float32]:
+        if self._order is None or self._order[0] != epoch:
+            shuffled = self._spec.rows_per_step < len(self._inputs)
+            order = permutation(self._spec.seed, epoch, len(self._inputs)) if shuffled else np.arange(len(self._inputs))
+            self._order = epoch, order
+        out: NDArray[np.float32] = buffer[:rows]
+        self._augmenter(self._inputs[self._order[1][first : first + rows]], epoch, first, out)
+        return out
+
+
+def piece_rows(spec: TrainingSpec) -> int:
+    """Return how many rows a pass takes at a time.
+
+    A larger batch runs in pieces whose gradients are summed, so that memory does not grow with it and a piece's
+    activations stay near the processor. Batch normalisation sees its batch in one piece.
+    """
+    if spec.model.normalization == "batch":
+        return spec.batch_size
+    return min(spec.rows_per_step, _PIECE_ROWS, max(1, _PIECE_VALUES // max(spec.model.layer_sizes)))
+
+
+_PIECE_ROWS = 512
+_PIECE_VALUES = 2**22  # of the widest layer

@@ -1,0 +1,133 @@
+"""Prediction and exact evaluation of a model."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from mlpd.core.architecture import ModelSpec
+from mlpd.core.arrays import Cpu
+from mlpd.core.data import Dataset
+from mlpd.core.metrics import evaluate
+from mlpd.core.model import Model, Predictor, Scaling
+from mlpd.core.network import initial_parameters
+
+from .family import FAMILY, finish, noise, run
+
+SPEC = ModelSpec.plain((5, 7, 3), input_scale=0.5)
+MODEL = Model(
+    SPEC,
+    "multiclass",
+    "softmax_cross_entropy",
+    initial_parameters(SPEC.layers(), "he_normal", 1, "float32"),
+    np.zeros(0, np.float32),
+    Scaling(None, 0.5),
+)
+
+
+def rows(count=40):
+    random = np.random.default_rng(2)
+    return Dataset(random.integers(0, 256, (count, 5), np.uint8), random.integers(0, 3, count).astype(np.uint8))
+
+
+def plain_outputs(inputs):
+    w1, b1, w2, b2 = np.split(MODEL.parameters.astype(float), np.cumsum([35, 7, 21]))
+    return np.maximum(inputs * 0.5 @ w1.reshape(5, 7) + b1, 0) @ w2.reshape(7, 3) + b2
+
+
+@pytest.mark.parametrize("capacity", [1, 7, 40, 100])
+def test_outputs_are_those_of_a_plain_float64_network(capacity, device):
+    inputs = rows().inputs
+    assert np.allclose(Predictor(device, MODEL, capacity).outputs(inputs), plain_outputs(inputs), atol=1e-3)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64", "int32", "int64"])
+def test_the_same_rows_in_another_type_give_the_same_bits(dtype, device):
+    inputs = rows().inputs
+    predictor = Predictor(device, MODEL, 16)
+    assert np.array_equal(predictor.outputs(inputs.astype(dtype)), predictor.outputs(inputs))
+
+
+def test_standardised_inputs_are_shifted_and_scaled(device):
+    inputs = rows().inputs
+    shift, factor = inputs.mean(axis=0), 1 / inputs.std(axis=0)
+    model = replace(MODEL, spec=replace(SPEC, input_scale=1.0), scaling=Scaling(shift, factor))
+    scaled = replace(MODEL, spec=replace(SPEC, input_scale=1.0), scaling=Scaling(None, 1.0))
+    found = Predictor(device, model, 16).outputs(inputs)
+    assert np.allclose(found, Predictor(Cpu(), scaled, 16).outputs((inputs - shift) * factor), atol=1e-5)
+
+
+def test_evaluation_counts_exactly(device):
+    data = rows()
+    *_, counts = evaluate(Predictor(device, MODEL, 16), data, include_confusion=True, include_scores=True)
+    outputs = plain_outputs(data.inputs)
+    predicted = outputs.argmax(axis=1)
+    confusion = np.zeros((3, 3), int)
+    np.add.at(confusion, (data.targets, predicted), 1)
+    shares = np.exp(outputs - outputs.max(axis=1, keepdims=True))
+    shares /= shares.sum(axis=1, keepdims=True)
+    assert counts.row_count == 40
+    assert counts.correct_count == int((predicted == data.targets).sum())
+    assert counts.confusion is not None
+    assert np.array_equal(counts.confusion, confusion)
+    loss = -np.log(shares[np.arange(40), data.targets]).mean()
+    assert counts.loss == pytest.approx(loss, rel=1e-4)
+    assert counts.scores is not None
+    assert counts.scores.values["log_loss"] == pytest.approx(loss, rel=1e-4)
+    assert counts.scores.values["accuracy"] == counts.accuracy
+
+
+@pytest.mark.parametrize("name", ["binary", "multilabel", "regression", "huber", "poisson", "weighted rows"])
+def test_every_task_is_scored(name, device):
+    case = FAMILY[name]
+    state = case.start()
+    finish(state)
+    data = case.validation
+    model = state.trained().model
+    *_, counts = evaluate(Predictor(device, model, 16), data, include_confusion=True, include_scores=True)
+    outputs = Predictor(Cpu(), model, 1000).outputs(data.inputs)
+    assert counts.row_count == len(data)
+    assert counts.scores is not None
+    if name in {"regression", "huber", "poisson"}:
+        errors = model.predictions(outputs) - data.targets
+        assert (counts.correct_count, counts.accuracy, counts.confusion) == (None, None, None)
+        assert counts.scores.values["mean_squared_error"] == pytest.approx((errors**2).mean(), rel=1e-5)
+        return
+    right = (outputs > 0) == (data.targets if name == "multilabel" else data.targets[:, None])
+    if name == "weighted rows":
+        right = (outputs.argmax(axis=1) == data.targets)[:, None]
+    assert counts.correct_count == int(right.all(axis=1).sum())
+    assert counts.scores.values["accuracy"] == counts.accuracy
+    if name == "multilabel":
+        assert counts.confusion is None
+    else:
+        assert counts.confusion is not None
+        assert counts.confusion.trace() == counts.correct_count
+        assert (
+            counts.confusion.sum(axis=1).tolist()
+            == np.bincount(data.targets, minlength=3)[: len(counts.confusion)].tolist()
+        )
+
+
+def test_the_last_validation_of_a_run_is_the_evaluation_of_its_model():
+    case = run()
+    state = case.start()
+    scores = [event for event in finish(state) if getattr(event, "split", "") == "validation"][-1]
+    *_, counts = evaluate(Predictor(Cpu(), state.trained().model, 512), case.validation)
+    assert (scores.loss, scores.accuracy) == (counts.loss, counts.accuracy)
+
+
+def test_evaluation_leaves_weights_and_smoothing_of_training_out():
+    """Two models of the same weights have the same validation loss, however they were trained."""
+    case = run(epoch_count=1)
+    smooth = FAMILY["smoothed"].but(epoch_count=1)
+    losses = []
+    for each in (case, smooth):
+        state = each.start()
+        *_, counts = evaluate(state.predictor(), noise(rows=20))
+        losses.append(counts.loss)
+    assert losses[0] == losses[1]
+
+
+def test_evaluation_can_be_stopped_after_any_batch():
+    first = next(evaluate(Predictor(Cpu(), MODEL, 16), rows()))
+    assert (first.row_count, first.confusion, first.scores) == (16, None, None)

@@ -1,0 +1,66 @@
+"""Runs are the same bits twice, and resumed after any step."""
+
+import pytest
+from mlpd.core.arrays import Cpu
+from mlpd.core.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
+from mlpd.core.training import StepEnded, train
+
+from .family import FAMILY, finish, run, vectors
+
+
+@pytest.mark.parametrize("case", FAMILY.values(), ids=FAMILY)
+def test_the_same_spec_gives_the_same_bits(case):
+    outcomes = []
+    for _ in range(2):
+        state = case.start()
+        outcomes.append((finish(state), vectors(state)))
+    assert outcomes[0] == outcomes[1]
+    assert outcomes[0][0]
+
+
+@pytest.mark.parametrize("case", FAMILY.values(), ids=FAMILY)
+def test_a_run_resumed_after_any_step_repeats_the_rest_bit_for_bit(case, tmp_path):
+    whole = case.start()
+    events, saved = [], []
+    for event in train(whole):
+        events.append(event)
+        if isinstance(event, StepEnded):
+            path = tmp_path / f"{event.step}.safetensors"
+            saved.append((len(events), path, save_checkpoint(path, whole.checkpoint())))
+    assert len(saved) == whole.step
+    for seen, path, digest in saved:
+        state = case.restore(load_checkpoint(path, digest.sha256))
+        assert finish(state) == events[seen:]
+        assert vectors(state) == vectors(whole)
+        assert save_checkpoint(path, state.checkpoint()) == saved[-1][2]
+
+
+@pytest.mark.parametrize("case", FAMILY.values(), ids=FAMILY)
+def test_another_seed_gives_other_bits(case):
+    states = [case.but(seed=seed).start() for seed in (1, 2)]
+    for state in states:
+        finish(state)
+    assert vectors(states[0]) != vectors(states[1])
+
+
+def test_a_checkpoint_of_another_spec_is_refused():
+    case = run()
+    checkpoint = case.start().checkpoint()
+    with pytest.raises(CheckpointError, match="must be of spec"):
+        case.but(seed=6).restore(checkpoint)
+
+
+def test_a_checkpoint_is_a_copy_that_later_steps_leave_alone():
+    state = run().start()
+    checkpoint = state.checkpoint()
+    before = {name: vector.tobytes() for name, vector in checkpoint.vectors.items()}
+    finish(state)
+    assert {name: vector.tobytes() for name, vector in checkpoint.vectors.items()} == before
+
+
+def test_a_restored_run_leaves_its_checkpoint_alone():
+    case = FAMILY["stopped early"]
+    checkpoint = case.start().checkpoint()
+    before = {name: vector.tobytes() for name, vector in checkpoint.vectors.items()}
+    finish(case.restore(checkpoint, Cpu()))
+    assert {name: vector.tobytes() for name, vector in checkpoint.vectors.items()} == before

@@ -1,0 +1,355 @@
+"""Every rule a spec must keep, with its sentence."""
+
+from dataclasses import replace
+
+import pytest
+from mlpd.core.architecture import ModelSpec
+from mlpd.core.augmentation import AugmentationSpec
+from mlpd.core.data import DatasetInfo
+from mlpd.core.optimizers import AdaGrad, Adam, Lion, RmsProp, Sgd
+from mlpd.core.rules import find_violations
+from mlpd.core.schedules import Constant, Exponential, Joined, OneCycle, Polynomial, Segment, Steps, WarmupCosine
+from mlpd.core.spec import (
+    EarlyStoppingSpec,
+    LossSpec,
+    OptimizerSpec,
+    PlateauSpec,
+    ScheduleSpec,
+    TrainingSpec,
+    ValidationSpec,
+)
+
+LABELLED = DatasetInfo("", 0, 100, 4, "float32", (50, 50), "int64", 0, (0.0, 0.0), weighted=False)
+MEASURED = replace(LABELLED, class_row_counts=(), target_dtype="float32", target_size=2, target_range=(0.0, 1.0))
+SPEC = TrainingSpec(
+    model=ModelSpec.plain((4, 8, 2)),
+    train_dataset="datasets/a",
+    train_sha256="0",
+    batch_size=10,
+    epoch_count=5,
+    optimizer=OptimizerSpec(Sgd()),
+    schedule=ScheduleSpec(0.1),
+    seed=0,
+    device="cpu",
+    metrics_interval_steps=10,
+)
+VALIDATED = replace(SPEC, validation=ValidationSpec("datasets/b", "1"))
+BINARY = replace(SPEC, task="binary", model=ModelSpec.plain((4, 8, 1)), loss=LossSpec("sigmoid_cross_entropy"))
+REGRESSION = replace(SPEC, task="regression", loss=LossSpec("mean_squared"))
+MULTILABEL = replace(SPEC, task="multilabel", loss=LossSpec("sigmoid_cross_entropy"))
+NAN, INF = float("nan"), float("inf")
+
+
+def layers(*sizes, **choices):
+    return replace(SPEC, model=ModelSpec.plain(sizes, **choices))
+
+
+def model(**changes):
+    return replace(SPEC, model=replace(SPEC.model, **changes))
+
+
+def optimizer(kind=SPEC.optimizer.kind, **choices):
+    return replace(SPEC, optimizer=OptimizerSpec(kind, **choices))
+
+
+def schedule(shape, rate=0.1):
+    return replace(SPEC, schedule=ScheduleSpec(rate, shape))
+
+
+def plateau(**changes):
+    return replace(VALIDATED, schedule=ScheduleSpec(0.1, plateau=PlateauSpec(**changes)))
+
+
+def stopping(spec=VALIDATED, **changes):
+    return replace(spec, early_stopping=EarlyStoppingSpec(**changes))
+
+
+def loss(spec=SPEC, **changes):
+    return replace(spec, loss=replace(spec.loss, **changes))
+
+
+def images(**changes):
+    return replace(SPEC, augmentation=AugmentationSpec(**({"image_height": 2, "image_width": 2} | changes)))
+
+
+def sentences(spec, train=LABELLED, validation=None):
+    return [violation.description for violation in find_violations(spec, train, validation)]
+
+
+MODEL_RULES = [
+    (layers(), "model.layer_sizes must have between 2 and 64 entries, input first, got 0"),
+    (layers(*[4] * 65), "model.layer_sizes must have between 2 and 64 entries, input first, got 65"),
+    (layers(4, 0, 2), "model.layer_sizes must be between 1 and 1000000 each, got 0"),
+    (layers(4, -1, 2), "model.layer_sizes must be between 1 and 1000000 each, got -1"),
+    (layers(4, 2**31, 2), "model.layer_sizes must be between 1 and 1000000 each, got 2147483648"),
+    (layers(4, 10**5, 10**5, 2), "model.layer_sizes must give at most 100000000 parameters, got 10000800002"),
+    (layers(5, 2), "model.layer_sizes must begin with 4, the width of train_dataset's rows, got 5"),
+    (layers(4, 1), "model.layer_sizes must end with between 2 and 65536 classes, got 1"),
+    (model(activations=()), "model.activations must have one entry, or 1, one a hidden layer, got 0"),
+    (
+        model(dropout_rates=(0.1, 0.1)),
+        "model.dropout_rates must have one entry, or 1, one a hidden layer, got 2",
+    ),
+    (
+        model(activations=("swish",)),
+        "model.activations must be one of identity, relu, leaky_relu, tanh, sigmoid, softplus, elu, silu, gelu, got swish",
+    ),
+    (model(dropout_rates=(1.0,)), "model.dropout_rates must be at least 0 and below 1, got 1.0"),
+    (model(dropout_rates=(NAN,)), "model.dropout_rates must be at least 0 and below 1, got nan"),
+    (model(input_dropout_rate=-0.1), "model.input_dropout_rate must be at least 0 and below 1, got -0.1"),
+    (model(normalization="group"), "model.normalization must be one of none, layer, batch, got group"),
+    (
+        model(initializer=""),
+        "model.initializer must be one of he_normal, he_uniform, glorot_normal, glorot_uniform, lecun_normal, "
+        "lecun_uniform, orthogonal, zeros, got nothing",
+    ),
+    (model(dtype="float16"), "model.data_type must be one of float32, float64, got float16"),
+    (model(input_scale=0.0), "model.input_scale must be finite and not 0, got 0.0"),
+    (model(input_scale=NAN), "model.input_scale must be finite and not 0, got nan"),
+    (
+        model(input_scale=0.5, standardize_inputs=True),
+        "model.input_scale must be unset with standardize_inputs, got 0.5",
+    ),
+]
+LOSS_RULES = [
+    (replace(SPEC, task="poetry"), "task must be one of multiclass, binary, multilabel, regression, got poetry"),
+    (loss(huber_delta=0.0), "loss.huber_delta must be finite and above 0, got 0.0"),
+    (loss(label_smoothing=1.0), "loss.label_smoothing must be at least 0 and below 1, got 1.0"),
+    (loss(mixup_alpha=1.5), "loss.mixup_alpha must be at least 0 and at most 1, got 1.5"),
+    (loss(name="huber"), "loss.kind must be one of softmax_cross_entropy for task multiclass, got huber"),
+    (loss(class_weights=(1.0,)), "loss.class_weights must have 2 entries, one a class, got 1"),
+    (
+        loss(class_weights=(-1.0, 1.0)),
+        "loss.class_weights must be finite, at least 0, and not all 0, got [-1.0, 1.0]",
+    ),
+    (loss(class_weights=(0.0, 0.0)), "loss.class_weights must be finite, at least 0, and not all 0, got [0.0, 0.0]"),
+    (loss(BINARY, class_weights=(1.0,)), "loss.class_weights must have 2 entries, one a class, got 1"),
+]
+RUN_RULES = [
+    (replace(SPEC, batch_size=0), "batch_size must be between 1 and 100, got 0"),
+    (replace(SPEC, batch_size=-1), "batch_size must be between 1 and 100, got -1"),
+    (replace(SPEC, batch_size=101), "batch_size must be between 1 and 100, got 101"),
+    (
+        replace(SPEC, batch_size=80, validation=ValidationSpec(fraction=0.25)),
+        "batch_size must be between 1 and 75, got 80",
+    ),
+    (replace(SPEC, accumulation_steps=0), "accumulation_steps must be between 1 and 2147483648, got 0"),
+    (replace(SPEC, epoch_count=0), "epoch_count must be between 1 and 1000000, got 0"),
+    (replace(SPEC, epoch_count=10**9), "epoch_count must be between 1 and 1000000, got 1000000000"),
+    (replace(SPEC, metrics_interval_steps=0), "metrics_interval_steps must be at least 1, got 0"),
+    (replace(SPEC, seed=-1), "seed must be between 0 and 2**63 - 1, got -1"),
+    (replace(SPEC, seed=2**63), "seed must be between 0 and 2**63 - 1, got 9223372036854775808"),
+    (replace(SPEC, time_limit_seconds=-1.0), "time_limit must be finite and at least 0, got -1.0"),
+    (
+        replace(SPEC, validation=ValidationSpec(interval_epochs=0)),
+        "validation_interval_epochs must be between 1 and 1000000, got 0",
+    ),
+    (
+        replace(SPEC, validation=ValidationSpec(fraction=1.0)),
+        "validation_fraction must be at least 0 and below 1, got 1.0",
+    ),
+    (
+        replace(SPEC, validation=ValidationSpec(fraction=0.001)),
+        "validation_fraction must leave rows on both sides, got 100 of 100 rows to train on",
+    ),
+    (
+        replace(SPEC, validation=ValidationSpec("datasets/b", "1", 0.5)),
+        "validation_fraction must be unset with validation_dataset, got 0.5",
+    ),
+    (stopping(SPEC), "early_stopping must come with validation_dataset or validation_fraction, got neither"),
+    (stopping(patience=0), "early_stopping.patience must be at least 1, got 0"),
+    (stopping(minimum_delta=-1.0), "early_stopping.minimum_delta must be finite and at least 0, got -1.0"),
+    (stopping(metric="f1"), "early_stopping.metric must be one of loss, accuracy for task multiclass, got f1"),
+    (images(image_height=1, image_width=4), "augmentation.image_height must be at least 2, got 1"),
+    (images(image_height=4, image_width=1), "augmentation.image_width must be at least 2, got 1"),
+    (
+        images(image_width=3),
+        "augmentation must give image_height * image_width = 4, the values in a row, got 2 * 3",
+    ),
+    (images(shift_pixels=-1.0), "augmentation.shift_pixels must be at least 0 and at most 10000, got -1.0"),
+    (images(rotation_degrees=181.0), "augmentation.rotation_degrees must be at least 0 and at most 180, got 181.0"),
+    (images(scale=1.0), "augmentation.scale must be at least 0 and at most 0.9, got 1.0"),
+    (images(shear=11.0), "augmentation.shear must be at least 0 and at most 10, got 11.0"),
+    (images(elastic_pixels=NAN), "augmentation.elastic_pixels must be at least 0 and at most 10000, got nan"),
+    (
+        images(elastic_smoothness_pixels=0.5),
+        "augmentation.elastic_smoothness_pixels must be at least 1 and at most 10000, got 0.5",
+    ),
+]
+OPTIMIZER_RULES = [
+    (optimizer(Sgd(1.0)), "optimizer.sgd.momentum must be at least 0 and below 1, got 1.0"),
+    (optimizer(Sgd(0.0, nesterov=True)), "optimizer.sgd.nesterov must come with momentum above 0, got 0.0"),
+    (optimizer(Adam(beta1=-0.1)), "optimizer.adam.beta1 must be at least 0 and below 1, got -0.1"),
+    (optimizer(Adam(beta2=NAN)), "optimizer.adam.beta2 must be at least 0 and below 1, got nan"),
+    (optimizer(Adam(epsilon=0.0)), "optimizer.adam.epsilon must be finite and above 0, got 0.0"),
+    (optimizer(RmsProp(decay=1.0)), "optimizer.rmsprop.decay must be at least 0 and below 1, got 1.0"),
+    (optimizer(RmsProp(epsilon=INF)), "optimizer.rmsprop.epsilon must be finite and above 0, got inf"),
+    (optimizer(RmsProp(momentum=-0.5)), "optimizer.rmsprop.momentum must be at least 0 and below 1, got -0.5"),
+    (optimizer(AdaGrad(epsilon=-1.0)), "optimizer.adagrad.epsilon must be finite and above 0, got -1.0"),
+    (optimizer(Lion(beta1=1.0)), "optimizer.lion.beta1 must be at least 0 and below 1, got 1.0"),
+    (optimizer(Lion(beta2=2.0)), "optimizer.lion.beta2 must be at least 0 and below 1, got 2.0"),
+    (optimizer(weight_decay=-1.0), "optimizer.weight_decay must be finite and at least 0, got -1.0"),
+    (optimizer(clip_norm=NAN), "optimizer.clip_norm must be finite and at least 0, got nan"),
+    (optimizer(average_decay=1.0), "optimizer.average_decay must be at least 0 and below 1, got 1.0"),
+]
+SCHEDULE_RULES = [
+    (schedule(Constant(), 0.0), "schedule.learning_rate must be above 0 and at most 1e+09, got 0.0"),
+    (schedule(Constant(), INF), "schedule.learning_rate must be above 0 and at most 1e+09, got inf"),
+    (schedule(Steps(0)), "schedule.steps.interval_steps must be at least 1, got 0"),
+    (schedule(Steps(1, 0.0)), "schedule.steps.factor must be above 0 and at most 1, got 0.0"),
+    (schedule(Exponential(0.0)), "schedule.exponential.final_share must be above 0 and at most 1, got 0.0"),
+    (schedule(Polynomial(power=0.0)), "schedule.polynomial.power must be finite and above 0, got 0.0"),
+    (schedule(Polynomial(1.0, 2.0)), "schedule.polynomial.initial_share must be at least 0 and at most 1, got 2.0"),
+    (
+        schedule(Polynomial(1.0, 1.0, -1.0)),
+        "schedule.polynomial.final_share must be at least 0 and at most 1, got -1.0",
+    ),
+    (schedule(WarmupCosine(50)), "schedule.warmup_cosine.warmup_steps must be between 0 and 49, got 50"),
+    (schedule(WarmupCosine(-1)), "schedule.warmup_cosine.warmup_steps must be between 0 and 49, got -1"),
+    (schedule(WarmupCosine(0, 1.5)), "schedule.warmup_cosine.final_share must be at least 0 and at most 1, got 1.5"),
+    (schedule(OneCycle(rise=1.0)), "schedule.one_cycle.rise must be at least 0 and below 1, got 1.0"),
+    (
+        schedule(OneCycle(initial_share=NAN)),
+        "schedule.one_cycle.initial_share must be at least 0 and at most 1, got nan",
+    ),
+    (schedule(OneCycle(final_share=2.0)), "schedule.one_cycle.final_share must be at least 0 and at most 1, got 2.0"),
+    (schedule(Joined()), "schedule.joined.segments must have between 1 and 32 entries, got 0"),
+    (
+        schedule(Joined((Segment(Constant(), 1),) * 33)),
+        "schedule.joined.segments must have between 1 and 32 entries, got 33",
+    ),
+    (
+        schedule(Joined((Segment(Constant(), 50), Segment(Constant(), 1)))),
+        "schedule.joined.segments must leave some of 50 steps for the last, got 0",
+    ),
+    (
+        schedule(Joined((Segment(Constant(), 0), Segment(Constant(), 1)))),
+        "schedule.joined.segments[0].step_count must be at least 1, got 0",
+    ),
+    (
+        schedule(Joined((Segment(Joined((Segment(Constant(), 1),)), 3), Segment(Constant(), 1)))),
+        "schedule.joined.segments[0] must not be joined itself, got joined",
+    ),
+    (
+        schedule(Joined((Segment(Constant(), 45), Segment(WarmupCosine(5), 1)))),
+        "schedule.joined.segments[1].warmup_cosine.warmup_steps must be between 0 and 4, got 5",
+    ),
+    (
+        replace(SPEC, schedule=ScheduleSpec(0.1, plateau=PlateauSpec())),
+        "schedule.plateau must come with validation_dataset or validation_fraction, got neither",
+    ),
+    (plateau(factor=1.0), "schedule.plateau.factor must be above 0 and below 1, got 1.0"),
+    (plateau(minimum_share=-0.1), "schedule.plateau.minimum_share must be at least 0 and at most 1, got -0.1"),
+    (plateau(patience=0), "schedule.plateau.patience must be at least 1, got 0"),
+]
+
+
+@pytest.mark.parametrize(
+    ("spec", "sentence"), [*MODEL_RULES, *LOSS_RULES, *RUN_RULES, *OPTIMIZER_RULES, *SCHEDULE_RULES]
+)
+def test_every_rule_names_field_and_value(spec, sentence):
+    data = {"binary": LABELLED, "multiclass": LABELLED}.get(spec.task)
+    assert sentences(spec, data) == [sentence]
+
+
+@pytest.mark.parametrize(
+    ("spec", "train", "sentence"),
+    [
+        (
+            SPEC,
+            replace(LABELLED, class_row_counts=(0, 100)),
+            "train_dataset must have rows of at least 2 classes, got 1",
+        ),
+        (SPEC, MEASURED, "train_dataset must have class labels for task multiclass, got 2 numbers a row"),
+        (
+            BINARY,
+            replace(LABELLED, class_row_counts=(1, 1, 98)),
+            "train_dataset must have the classes 0 and 1 for task binary, got 3 classes",
+        ),
+        (
+            REGRESSION,
+            LABELLED,
+            "train_dataset must have rows of numbers as targets for task regression, got class labels",
+        ),
+        (
+            REGRESSION,
+            replace(MEASURED, target_size=3),
+            "model.layer_sizes must end with 3, the numbers in train_dataset's targets, got 2",
+        ),
+        (
+            MULTILABEL,
+            replace(MEASURED, target_range=(-1.0, 1.0)),
+            "train_dataset must have targets between 0 and 1 for task multilabel, got -1 to 1",
+        ),
+        (
+            loss(REGRESSION, name="poisson"),
+            replace(MEASURED, target_range=(-1.0, 1.0)),
+            "train_dataset must have targets of at least 0 for loss poisson, got -1",
+        ),
+        (
+            loss(REGRESSION, label_smoothing=0.1),
+            MEASURED,
+            "loss.label_smoothing must be 0 for task regression, got 0.1",
+        ),
+        (
+            loss(REGRESSION, class_weights=(1.0, 1.0)),
+            MEASURED,
+            "loss.class_weights must be empty for task regression, got 2 entries",
+        ),
+        (
+            loss(REGRESSION, name="softmax_cross_entropy"),
+            MEASURED,
+            "loss.kind must be one of mean_squared, huber, mean_absolute, poisson for task regression, got softmax_cross_entropy",
+        ),
+        (
+            replace(BINARY, model=ModelSpec.plain((4, 8, 2))),
+            LABELLED,
+            "model.layer_sizes must end with 1 output for task binary, got 2",
+        ),
+        (
+            replace(REGRESSION, validation=VALIDATED.validation, early_stopping=EarlyStoppingSpec(metric="accuracy")),
+            MEASURED,
+            "early_stopping.metric must be one of loss for task regression, got accuracy",
+        ),
+    ],
+)
+def test_data_must_suit_the_task(spec, train, sentence):
+    assert sentences(spec, train) == [sentence]
+
+
+@pytest.mark.parametrize(
+    ("spec", "train"),
+    [
+        (SPEC, LABELLED),
+        (BINARY, LABELLED),
+        (REGRESSION, MEASURED),
+        (MULTILABEL, MEASURED),
+        (SPEC, None),
+        (images(), None),
+    ],
+)
+def test_a_sound_spec_breaks_no_rule(spec, train):
+    assert sentences(spec, train, train) == []
+
+
+def test_rules_that_need_unknown_data_are_left_out():
+    assert sentences(replace(SPEC, batch_size=10**6), None) == []
+    assert sentences(replace(SPEC, batch_size=0), None) == ["batch_size must be at least 1, got 0"]
+    assert sentences(schedule(WarmupCosine(10**6)), None) == []
+    assert sentences(schedule(WarmupCosine(-1)), None) == [
+        "schedule.warmup_cosine.warmup_steps must be at least 0, got -1"
+    ]
+
+
+def test_every_broken_rule_is_named_at_once():
+    broken = replace(SPEC, batch_size=0, epoch_count=0, seed=-1)
+    fields = {violation.field for violation in find_violations(broken, LABELLED, None)}
+    assert fields == {"batch_size", "epoch_count", "seed"}
+
+
+def test_validation_data_must_fit_the_model():
+    other = replace(LABELLED, input_size=5, class_row_counts=(1, 1, 98))
+    assert sentences(VALIDATED, LABELLED, other) == [
+        "model.layer_sizes must begin with 5, the width of validation_dataset's rows, got 4",
+        "model.layer_sizes must end with at least 3, the classes of validation_dataset, got 2",
+    ]

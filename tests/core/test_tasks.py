@@ -1,0 +1,101 @@
+"""Tasks: targets as rows of numbers, which outputs hit them, and rows that are mixed."""
+
+import numpy as np
+import pytest
+from mlpd.core.tasks import TASKS, MixUp, mixing_share
+
+OUTPUTS = np.array([[1.0, 3.0, 3.0], [-1.0, -2.0, -3.0], [0.5, 0.0, -0.5], [2.0, 1.0, 4.0]])
+
+
+def prepared(name, device, targets, outputs=3, smoothing=0.0):
+    task = TASKS[name](device, outputs, 10, np.float64, smoothing)
+    return task, device.from_host(TASKS[name].prepare(targets, "float64"))
+
+
+def hits(name, device, outputs, targets):
+    task, on_device = prepared(name, device, targets, outputs.shape[1])
+    total = device.xp.zeros((), dtype=device.xp.int64)
+    for _ in range(2):
+        task.count_hits(device.from_host(outputs), on_device, total)
+    return int(total) / 2
+
+
+def rows(name, device, targets, outputs=3, smoothing=0.0):
+    task, on_device = prepared(name, device, targets, outputs, smoothing)
+    return device.to_host(task.rows(on_device)).tolist()
+
+
+def test_class_indices_become_one_hot_rows(device):
+    assert rows("multiclass", device, np.array([2, 0])) == [[0, 0, 1], [1, 0, 0]]
+    assert rows("binary", device, np.array([1, 0]), 1) == [[1], [0]]
+
+
+def test_numbers_stay_as_they_are(device):
+    for name in ("multilabel", "regression"):
+        assert rows(name, device, np.array([[0.0, 0.5, 1.0]], np.float32)) == [[0, 0.5, 1]]
+
+
+def test_smoothing_shares_out_its_part_among_the_classes(device):
+    """Szegedy et al. 2016 (arXiv:1512.00567), section 7; a yes or no has two classes."""
+    assert rows("multiclass", device, np.array([1]), 3, 0.3) == [pytest.approx([0.1, 0.8, 0.1])]
+    assert rows("binary", device, np.array([1, 0]), 1, 0.2) == [pytest.approx([0.9]), pytest.approx([0.1])]
+    found = rows("multilabel", device, np.array([[0.0, 1.0]]), 2, 0.2)
+    assert found == [pytest.approx([0.1, 0.9])]
+
+
+def test_the_largest_output_wins_and_the_first_of_equals(device):
+    assert hits("multiclass", device, OUTPUTS, np.array([1, 0, 0, 2])) == 4
+    assert hits("multiclass", device, OUTPUTS, np.array([2, 1, 0, 0])) == 1
+
+
+def test_log_odds_above_zero_are_a_yes(device):
+    outputs = np.array([[0.0], [1e-9], [-3.0], [5.0]])
+    assert hits("binary", device, outputs, np.array([0, 1, 0, 1])) == 4
+    assert hits("binary", device, outputs, np.array([1, 0, 0, 1])) == 2
+
+
+def test_a_row_of_labels_is_right_if_all_are(device):
+    targets = (OUTPUTS > 0).astype(np.float32)
+    assert hits("multilabel", device, OUTPUTS, targets) == 4
+    targets[1, 2] = 1
+    assert hits("multilabel", device, OUTPUTS, targets) == 3
+
+
+def test_decisions_are_classes_or_rows_of_yes_and_no():
+    assert TASKS["multiclass"].classes(OUTPUTS).tolist() == [1, 0, 0, 2]
+    assert TASKS["binary"].classes(OUTPUTS[:, :1]).tolist() == [1, 0, 1, 1]
+    assert TASKS["multilabel"].classes(OUTPUTS).tolist() == [[1, 1, 1], [0, 0, 0], [1, 0, 0], [1, 1, 1]]
+
+
+@pytest.mark.parametrize("count", [1, 2, 7])
+def test_mix_up_mixes_each_row_with_the_next_and_the_last_with_the_first(count, device):
+    random = np.random.default_rng(2)
+    inputs, targets = random.normal(size=(count, 5)), random.normal(size=(count, 3))
+    mixed = [device.from_host(values.copy()) for values in (inputs, targets)]
+    MixUp(device, 5, 3, 8, np.float64)(*mixed, 0.7)
+    for found, values in zip(mixed, (inputs, targets), strict=True):
+        assert np.allclose(device.to_host(found), 0.7 * values + 0.3 * np.roll(values, -1, axis=0))
+
+
+@pytest.mark.parametrize("alpha", [0.1, 0.4, 1.0])
+def test_shares_are_drawn_from_the_folded_beta_distribution(alpha):
+    """Its variance about a half is that of Beta(alpha, alpha): 1 / (4 (2 alpha + 1))."""
+    shares = np.array([mixing_share(1, step, 0, alpha) for step in range(3000)])
+    assert shares.min() >= 0.5
+    assert shares.max() <= 1
+    assert ((shares - 0.5) ** 2).mean() == pytest.approx(1 / (4 * (2 * alpha + 1)), rel=0.05)
+    assert abs(np.corrcoef(shares[1:], shares[:-1])[0, 1]) < 0.06
+
+
+def test_a_share_depends_on_seed_step_and_piece_alone():
+    assert mixing_share(1, 2, 3, 0.4) == mixing_share(1, 2, 3, 0.4)
+    assert len({mixing_share(*of, 0.4) for of in ((1, 2, 3), (2, 2, 3), (1, 3, 3), (1, 2, 4))}) == 4
+
+
+def test_every_task_names_its_losses():
+    assert {name: kind.losses[0] for name, kind in TASKS.items()} == {
+        "multiclass": "softmax_cross_entropy",
+        "binary": "sigmoid_cross_entropy",
+        "multilabel": "sigmoid_cross_entropy",
+        "regression": "mean_squared",
+    }

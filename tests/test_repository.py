@@ -1,5 +1,6 @@
 """What the repository promises about itself."""
 
+import json
 import re
 import subprocess
 import sys
@@ -8,6 +9,7 @@ from email.parser import Parser
 from pathlib import Path
 
 import pytest
+from mlpd.client.settings import SETTINGS
 
 from .conftest import ENVIRONMENT, ROOT, SOURCE_ROOTS
 
@@ -30,6 +32,31 @@ def test_the_example_in_the_readme_runs_as_printed(server):
     assert float(accuracy) >= 0.96
     predicted, true = classes.split("] [")
     assert predicted.strip("[") == true.strip("]")
+
+
+def test_the_examples_in_the_training_guide_run_as_printed(server, tmp_path):
+    text = (ROOT / "docs" / "training.md").read_text()
+    (code,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    code = code.replace("127.0.0.1:6573", server.address)
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=ENVIRONMENT, capture_output=True, text=True, check=False, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    assert float(done.stdout.splitlines()[0]) > 0.4
+    (settings,) = re.findall(r"```toml\n(.*?)```", text, re.DOTALL)
+    (tmp_path / "run.toml").write_text(settings)
+    command = [sys.executable, "-c", "from mlpd.client.cli import main; main()", "train", "--config", "run.toml"]
+    flags = ["--wait", "--json", "--server", server.address]
+    done = subprocess.run(
+        [*command, *flags], cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["test_accuracy"] > 0.95
+
+
+def test_the_training_guide_names_every_setting():
+    named = set(re.findall(r"`(\w+)`", (ROOT / "docs" / "training.md").read_text()))
+    assert SETTINGS.keys() - named == set()
 
 
 @pytest.fixture(scope="module")

@@ -65,8 +65,12 @@ class Pass:
         self.gradients = xp.zeros_like(parameters) if trains else parameters[:0]
         self._device, self._dtype, self._seed = device, parameters.dtype, seed
         self._step = self._first_row = 0
-        self._y = self._buffers([self._empty((capacity, input_size))])
-        self._dy = self._buffers([None]) if trains else []
+        self._y = self._buffers(self._empty((capacity, input_size)), layers)
+        # No gradient is wanted of what comes before the first parameters.
+        self._first_trained = next((i for i, layer in enumerate(layers) if layer.shapes), len(layers))
+        self._dy: list[Array] = (
+            [None] * self._first_trained + self._buffers(None, layers[self._first_trained :]) if trains else []
+        )
         shapes = [layer.shapes for layer in layers]
         no_views: list[list[Array]] = [[] for _ in layers]
         cut = zip(
@@ -84,9 +88,10 @@ class Pass:
     def _empty(self, shape: tuple[int, ...]) -> Array:
         return self._device.xp.empty(shape, dtype=self._dtype)
 
-    def _buffers(self, buffers: list[Array]) -> list[Array]:
-        """Extend ``buffers`` by one a layer; an in-place layer shares its predecessor's."""
-        for layer in self.layers:
+    def _buffers(self, first: Array, layers: Sequence[Layer]) -> list[Array]:
+        """Return ``first`` and a buffer for each layer's outputs; an in-place layer shares its predecessor's."""
+        buffers: list[Array] = [first]
+        for layer in layers:
             shared = layer.in_place and len(buffers) > 1
             buffers.append(buffers[-1] if shared else self._empty((self.capacity, layer.width)))
         return buffers
@@ -127,5 +132,5 @@ class Pass:
         """Fill ``gradients``; what ``forward`` left is used up."""
         y = [buffer[:rows] for buffer in self._y]
         dy = [None if buffer is None else buffer[:rows] for buffer in self._dy]
-        for i in reversed(range(len(self.layers))):
+        for i in reversed(range(self._first_trained, len(self.layers))):
             self.layers[i].backward(self._slots[i], y[i], y[i + 1], dy[i + 1], dy[i])

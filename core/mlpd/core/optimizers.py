@@ -197,26 +197,27 @@ OPTIMIZERS: dict[str, type[Optimizer]] = {kind.name: kind for kind in Optimizer.
 
 
 class OptimizerState:
-    """The vectors of one run's optimizer; not for use by two threads."""
+    """Moves ``parameters`` against ``gradients``, and keeps the moments of one run; not for use by two threads."""
 
-    def __init__(self, device: Device, optimizer: Optimizer, parameters: Array) -> None:
-        self._xp, self._optimizer = device.xp, optimizer
-        self._block_size = max(1, min(device.block_size, len(parameters)))
-        self.moments = {name: device.xp.zeros_like(parameters) for name in optimizer.moments}
-        self._spare = device.xp.zeros_like(parameters[: self._block_size])
-
-    def update(self, parameters: Array, gradients: Array, rate: float, step: int) -> None:
-        """Make step number ``step`` (from 0); ``gradients`` serves as scratch and is left undefined."""
-        xp = self._xp
-        for start in range(0, len(parameters), self._block_size):
-            cut = slice(start, start + self._block_size)
-            p = parameters[cut]
+    def __init__(self, device: Device, optimizer: Optimizer, parameters: Array, gradients: Array) -> None:
+        xp, self._optimizer = device.xp, optimizer
+        size = max(1, min(device.block_size, len(parameters)))
+        self.moments = {name: xp.zeros_like(parameters) for name in optimizer.moments}
+        spare = xp.zeros_like(parameters[:size])
+        self._blocks = []
+        for start in range(0, len(parameters), size):
+            cut = slice(start, start + size)
             moments = {name: vector[cut] for name, vector in self.moments.items()}
-            block = Block(xp, p, gradients[cut], moments, self._spare[: len(p)])
+            block = Block(xp, parameters[cut], gradients[cut], moments, spare[: len(parameters[cut])])
+            self._blocks.append(block)
+
+    def update(self, rate: float, step: int) -> None:
+        """Make step number ``step`` (from 0); the gradients serve as scratch and are left undefined."""
+        for block in self._blocks:
             self._optimizer.update(block, rate, step)
             if step % _FLUSH_STEPS == 0:
                 for name, smallest in self._optimizer.moments.items():
-                    _flush(xp, moments[name], smallest, block.spare)
+                    _flush(block.xp, block.moments[name], smallest, block.spare)
 
 
 class Clipping:

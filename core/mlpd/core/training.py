@@ -81,7 +81,8 @@ class TrainingState:
         self._gradient_sum = xp.zeros_like(self._pass.parameters) if spec.rows_per_step > capacity else None
         parts = views(self._pass.parameters, [layer.shapes for layer in layers])
         self._weights = [part for own in parts for part in own if part.ndim == 2]
-        self._optimizer = OptimizerState(device, spec.optimizer.kind, self._pass.parameters)
+        gradients = self._pass.gradients if self._gradient_sum is None else self._gradient_sum
+        self._optimizer = OptimizerState(device, spec.optimizer.kind, self._pass.parameters, gradients)
         shape = (device, sizes[-1], capacity, parameters.dtype)
         clip_norm, average_decay = spec.optimizer.clip_norm, spec.optimizer.average_decay
         self._clipping = Clipping(device, clip_norm, parameters.dtype) if clip_norm else None
@@ -209,7 +210,7 @@ class TrainingState:
         if decay := self.spec.optimizer.weight_decay:
             for weight in self._weights:
                 self.device.xp.multiply(weight, 1.0 - rate * decay, out=weight)
-        self._optimizer.update(self._pass.parameters, gradients, rate, self.optimizer_step)
+        self._optimizer.update(rate, self.optimizer_step)
         if self._average:
             self._average.update(self._vectors, self.step)
 

@@ -76,42 +76,48 @@ def test_evaluation_counts_exactly(device):
     assert counts.scores.values["accuracy"] == counts.accuracy
 
 
-@pytest.mark.parametrize("name", ["binary", "multilabel", "regression", "huber", "poisson", "weighted rows"])
-def test_every_task_is_scored(name, device):
+def scored(name, device):
+    """Return the counts of a trained model of the family on its validation rows, its outputs, and the rows."""
     case = FAMILY[name]
-    state = case.start()
+    data, state = case.validation, case.start()
+    assert data
     finish(state)
-    data = case.validation
     model = state.trained().model
     *_, counts = evaluate(Predictor(device, model, 16), data, include_confusion=True, include_scores=True)
-    outputs = Predictor(Cpu(), model, 1000).outputs(data.inputs)
     assert counts.row_count == len(data)
-    assert counts.scores is not None
-    if name in {"regression", "huber", "poisson"}:
-        errors = model.predictions(outputs) - data.targets
-        assert (counts.correct_count, counts.accuracy, counts.confusion) == (None, None, None)
-        assert counts.scores.values["mean_squared_error"] == pytest.approx((errors**2).mean(), rel=1e-5)
-        return
-    right = (outputs > 0) == (data.targets if name == "multilabel" else data.targets[:, None])
-    if name == "weighted rows":
-        right = (outputs.argmax(axis=1) == data.targets)[:, None]
-    assert counts.correct_count == int(right.all(axis=1).sum())
+    return counts, Predictor(Cpu(), model, 1000).outputs(data.inputs), data
+
+
+@pytest.mark.parametrize(("name", "predicted"), [("regression", np.copy), ("huber", np.copy), ("poisson", np.exp)])
+def test_numbers_are_scored_by_their_errors(name, predicted, device):
+    counts, outputs, data = scored(name, device)
+    errors = predicted(outputs) - data.targets
+    assert (counts.correct_count, counts.accuracy, counts.confusion) == (None, None, None)
+    assert counts.scores.values["mean_squared_error"] == pytest.approx((errors**2).mean(), rel=1e-5)
+
+
+@pytest.mark.parametrize("name", ["binary", "weighted rows"])
+def test_classes_are_scored_by_their_hits(name, device):
+    counts, outputs, data = scored(name, device)
+    predicted = outputs.argmax(axis=1) if name == "weighted rows" else (outputs[:, 0] > 0).astype(int)
+    assert counts.correct_count == (predicted == data.targets).sum() == counts.confusion.trace()
     assert counts.scores.values["accuracy"] == counts.accuracy
-    if name == "multilabel":
-        assert counts.confusion is None
-    else:
-        assert counts.confusion is not None
-        assert counts.confusion.trace() == counts.correct_count
-        assert (
-            counts.confusion.sum(axis=1).tolist()
-            == np.bincount(data.targets, minlength=3)[: len(counts.confusion)].tolist()
-        )
+    assert counts.confusion.sum(axis=1).tolist() == np.bincount(data.targets).tolist()
+    assert counts.confusion.sum(axis=0).tolist() == np.bincount(predicted, minlength=len(counts.confusion)).tolist()
+
+
+def test_labels_are_scored_by_rows_that_are_right_in_all(device):
+    counts, outputs, data = scored("multilabel", device)
+    assert counts.correct_count == ((outputs > 0) == data.targets).all(axis=1).sum()
+    assert counts.scores.values["accuracy"] == counts.accuracy
+    assert counts.confusion is None
 
 
 def test_the_last_validation_of_a_run_is_the_evaluation_of_its_model():
     case = run()
     state = case.start()
     scores = [event for event in finish(state) if getattr(event, "split", "") == "validation"][-1]
+    assert case.validation
     *_, counts = evaluate(Predictor(Cpu(), state.trained().model, 512), case.validation)
     assert (scores.loss, scores.accuracy) == (counts.loss, counts.accuracy)
 

@@ -32,7 +32,7 @@ def outputs(
     if statistics is None:
         statistics = initial_statistics(layers, dtype)
     own = [device.from_host(vector) for vector in (parameters, statistics)]
-    network = Pass(device, layers, x.shape[1], *own, len(x) + 3, trains=trains, seed=4)
+    network = Pass(device, layers, x.shape[1], own[0], own[1], len(x) + 3, trains=trains, seed=4)
     network.inputs(len(x))[...] = device.from_host(x.astype(dtype))
     return device.to_host(network.forward(len(x), step, first_row))
 
@@ -98,7 +98,7 @@ def test_batch_norm_keeps_running_moments_and_uses_them_outside_training(device)
         device.from_host(vector)
         for vector in (initial_parameters(layers, "zeros", 0, "float64"), initial_statistics(layers, "float64"))
     ]
-    network = Pass(device, layers, 4, *own, 8, trains=True)
+    network = Pass(device, layers, 4, own[0], own[1], 8, trains=True)
     mean, variance = np.zeros(4), np.ones(4)
     for rows in (8, 5, 2, 8):
         x = random.normal(2, 3, (rows, 4))

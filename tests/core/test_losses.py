@@ -1,6 +1,7 @@
 """Losses against formulas written out plainly, at rest and at the edge of the numbers."""
 
 from math import lgamma
+from typing import Any
 
 import numpy as np
 import pytest
@@ -29,7 +30,7 @@ PLAIN = {
     "mean_absolute": lambda z, t: abs(z - t).mean(axis=1),
     "poisson": lambda z, t: (np.exp(z) - t * z).mean(axis=1),
 }
-PREDICTED = {"softmax_cross_entropy": softmax, "sigmoid_cross_entropy": sigmoid, "poisson": np.exp}
+PREDICTED: dict[str, Any] = {"softmax_cross_entropy": softmax, "sigmoid_cross_entropy": sigmoid, "poisson": np.exp}
 
 
 def drawn(seed=3):

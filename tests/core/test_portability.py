@@ -97,7 +97,7 @@ def test_augmented_batches_leave_no_thread_behind():
 def test_the_strict_namespace_is_strict():
     xp = StrictCpu().xp
     with pytest.raises(AssertionError, match="not in the portable subset"):
-        xp.einsum
+        xp.einsum("ij->ji", np.ones((1, 1)))
     with pytest.raises(TypeError, match="out"):
         xp.add(1, 2)
     with pytest.raises(AssertionError, match="where"):

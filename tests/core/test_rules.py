@@ -100,8 +100,10 @@ MODEL_RULES = [
     (model(normalization="group"), "model.normalization must be one of none, layer, batch, got group"),
     (
         model(initializer=""),
-        "model.initializer must be one of he_normal, he_uniform, glorot_normal, glorot_uniform, lecun_normal, "
-        "lecun_uniform, orthogonal, zeros, got nothing",
+        (
+            "model.initializer must be one of he_normal, he_uniform, glorot_normal, glorot_uniform, lecun_normal, "
+            "lecun_uniform, orthogonal, zeros, got nothing"
+        ),
     ),
     (model(dtype="float16"), "model.data_type must be one of float32, float64, got float16"),
     (model(input_scale=0.0), "model.input_scale must be finite and not 0, got 0.0"),

@@ -155,7 +155,7 @@ def test_regression_scores_are_those_of_scikit_learn(outputs):
 @pytest.mark.parametrize("error", [0.0, 0.5])
 def test_the_r2_of_a_constant_target_is_that_of_scikit_learn(error):
     targets = np.stack([np.full(9, 2.0), np.arange(9.0)], axis=1)
-    predictions = targets + [error, 0.1]
+    predictions = targets + np.array([error, 0.1])
     found = scored("regression", 2, targets, predictions).values["r2"]
     assert found == pytest.approx(metrics.r2_score(targets, predictions))
 

@@ -222,7 +222,7 @@ def test_a_row_of_weight_zero_is_not_there():
         state = replace(case, data=Dataset(values, changed.targets, weights)).start()
         finish(state)
         outcomes.append(learnt(state))
-    assert np.allclose(*outcomes, atol=1e-6)
+    assert np.abs(outcomes[0] - outcomes[1]).max() < 1e-6
 
 
 def test_a_row_of_weight_two_counts_as_two_rows():
@@ -234,7 +234,7 @@ def test_a_row_of_weight_two_counts_as_two_rows():
         state = Run(replace(SMALL.spec, model=run().spec.model, batch_size=len(rows)), rows).start()
         finish(state)
         outcomes.append(learnt(state))
-    assert np.allclose(*outcomes, atol=1e-6)
+    assert np.abs(outcomes[0] - outcomes[1]).max() < 1e-6
 
 
 def test_class_weights_are_row_weights():

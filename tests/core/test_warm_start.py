@@ -106,4 +106,7 @@ def test_examples_of_a_warm_start_are_scaled_as_its_source_was():
     brighter = replace(case.data, inputs=case.data.inputs.astype(np.float32) + 1000)
     examples = Examples.of(case.spec, brighter, None, source.model.scaling)
     assert examples.scaling is source.model.scaling
-    assert not np.allclose(Examples.of(case.spec, brighter, None).scaling.shift, source.model.scaling.shift)
+    own, taken = (
+        np.asarray(scaling.shift) for scaling in (Examples.of(case.spec, brighter, None).scaling, examples.scaling)
+    )
+    assert (own - taken).min() > 900

@@ -167,7 +167,7 @@ class Cuda:
 
     def fill_random(self, seed: int, counter: Sequence[int], out: Array) -> None:
         """Fill ``out``, four words a thread."""
-        self._philox(seed, *counter, len(out), out, size=-(-len(out) // 4))
+        self._philox(seed, *map(int, counter), len(out), out, size=-(-len(out) // 4))
 
     def free(self) -> None:
         """Empty CuPy's memory pools."""

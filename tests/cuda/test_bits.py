@@ -1,0 +1,99 @@
+"""What must be the same bits on CuPy as on NumPy: everything drawn, gathered or saved."""
+
+import numpy as np
+import pytest
+from mlpd.core.arrays import Cpu
+from mlpd.core.batches import Batches
+from mlpd.core.layers import Dropout
+from mlpd.core.network import Pass
+from mlpd.core.training import StepEnded, train
+
+from ..core.family import FAMILY, finish, run, vectors
+
+pytestmark = pytest.mark.cuda
+
+
+def test_the_device_tells_what_it_is(cuda):
+    assert cuda.description().startswith("cuda:0 ")
+    assert ", cupy " in cuda.description()
+
+
+@pytest.mark.parametrize("count", [1, 4, 4095, 4096, 4097, 100_003])
+@pytest.mark.parametrize("counter", [(0, 0, 0, 4), (2**63, 1, 2**33, 4), (2**64 - 200_000, 0, 7, 5)])
+def test_random_words_are_those_of_numpys_philox(cuda, counter, count):
+    drawn = []
+    for device in (cuda, Cpu()):
+        out = device.xp.empty((count,), dtype=device.xp.uint64)
+        device.fill_random(2**63 - 1, counter, out)
+        drawn.append(device.to_host(out))
+    assert np.array_equal(*drawn)
+
+
+@pytest.mark.parametrize("width", [1, 15, 16, 17, 300])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_masks_are_the_same_bits(cuda, width, dtype):
+    masks = []
+    for device in (cuda, Cpu()):
+        nothing = device.xp.zeros(0, dtype=dtype)
+        network = Pass(device, (Dropout(width, 0.3),), width, nothing, nothing, 9, trains=True, seed=2**62)
+        network.inputs(7)[...] = 1.0
+        masks.append(device.to_host(network.forward(7, 2**33, 64)).tobytes())
+    assert masks[0] == masks[1]
+
+
+@pytest.mark.parametrize("case", FAMILY.values(), ids=FAMILY)
+def test_a_run_begins_with_the_same_bits(cuda, case):
+    assert vectors(case.start(cuda)) == vectors(case.start())
+
+
+@pytest.mark.parametrize("case", FAMILY.values(), ids=FAMILY)
+def test_batches_are_the_same_bits(cuda, case):
+    """Images that are warped among them; standardised inputs are rounded twice on either, so they agree as well."""
+    spec, examples = case.spec, case.examples()
+    size, count = spec.rows_per_step, len(examples.train)
+    read = []
+    for device in (cuda, Cpu()):
+        inputs = device.xp.empty((size, examples.train.inputs.shape[1]), dtype=spec.model.dtype)
+        found = []
+        with Batches(device, spec, examples, size, 0) as batches:
+            for epoch in range(2):
+                for first in range(0, count, size):
+                    rows = min(size, count - first)
+                    piece = batches.read(epoch, first, rows, inputs[:rows])
+                    arrays = [inputs[:rows], piece.targets, *([] if piece.weights is None else [piece.weights])]
+                    found += [device.to_host(array).tobytes() for array in arrays]
+        read.append(found)
+    assert read[0] == read[1]
+
+
+@pytest.mark.parametrize("case", FAMILY.values(), ids=FAMILY)
+def test_a_run_resumed_in_the_middle_repeats_the_rest_bit_for_bit(cuda, case):
+    whole = case.start(cuda)
+    events = train(whole)
+    for event in events:
+        if isinstance(event, StepEnded) and event.step == 2:
+            break
+    resumed = case.restore(whole.checkpoint(), cuda)
+    assert finish(resumed) == list(events)
+    assert vectors(resumed) == vectors(whole)
+
+
+@pytest.mark.parametrize("name", ["adamw", "batch norm", "stopped early", "clipped and averaged"])
+def test_a_checkpoint_moves_between_devices(cuda, name):
+    case = FAMILY[name]
+    state = case.start()
+    finish(state)
+    checkpoint = state.checkpoint()
+    moved = case.restore(checkpoint, cuda).checkpoint()
+    assert moved.counters == checkpoint.counters
+    assert {name: vector.tobytes() for name, vector in moved.vectors.items()} == {
+        name: vector.tobytes() for name, vector in checkpoint.vectors.items()
+    }
+
+
+def test_a_saved_state_is_a_copy_that_later_steps_leave_alone(cuda):
+    state = run().start(cuda)
+    before = state.checkpoint().vectors
+    saved = {name: vector.tobytes() for name, vector in before.items()}
+    finish(state)
+    assert {name: vector.tobytes() for name, vector in before.items()} == saved

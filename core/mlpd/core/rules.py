@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from math import inf, isfinite
 from typing import Any, Protocol, TypedDict
 
@@ -30,6 +31,7 @@ _PARAMETER_LIMIT = 100_000_000
 _EPOCH_LIMIT = 1_000_000
 _RATE_LIMIT = 1e9
 _SEGMENT_LIMIT = 32
+_SHOWN_CHARACTERS = 64
 _AUGMENTATION_LIMITS = {
     "shift_pixels": 1e4,
     "rotation_degrees": 180.0,
@@ -98,10 +100,9 @@ def _model_violations(model: ModelSpec) -> Iterator[Violation]:
         for name, given in (("activations", model.activations), ("dropout_rates", model.dropout_rates)):
             if len(given) != hidden:
                 yield _violation(f"model.{name}", f"have one entry, or {hidden}, one a hidden layer", len(given))
-    for activation in dict.fromkeys(model.activations):
-        yield from _one_of("model.activations", activation, ACTIVATIONS)
-    for rate in model.dropout_rates:
-        yield from _within("model.dropout_rates", rate, 0, 1, below=True)
+    yield from islice((v for name in model.activations for v in _one_of("model.activations", name, ACTIVATIONS)), 1)
+    rates = (v for rate in model.dropout_rates for v in _within("model.dropout_rates", rate, 0, 1, below=True))
+    yield from islice(rates, 1)
     yield from _within("model.input_dropout_rate", model.input_dropout_rate, 0, 1, below=True)
     yield from _one_of("model.normalization", model.normalization, NORMALIZATIONS)
     yield from _one_of("model.initializer", model.initializer, INITIALIZERS)
@@ -171,8 +172,10 @@ def _loss_violations(spec: TrainingSpec) -> Iterator[Violation]:
             yield _violation("loss.class_weights", f"be empty for task {spec.task}", f"{len(weights)} entries")
         elif len(weights) != classes:
             yield _violation("loss.class_weights", f"have {classes} entries, one a class", len(weights))
-        elif not all(isfinite(weight) and weight >= 0 for weight in weights) or not sum(weights):
-            yield _violation("loss.class_weights", "be finite, at least 0, and not all 0", list(weights))
+        elif wrong := [weight for weight in weights if not (isfinite(weight) and weight >= 0)]:
+            yield _violation("loss.class_weights", "be finite and at least 0", wrong[0])
+        elif not any(weights):
+            yield _violation("loss.class_weights", "not all be 0", f"{len(weights)} zeros")
 
 
 def _run_violations(spec: TrainingSpec, train: Rows | None) -> Iterator[Violation]:
@@ -247,7 +250,8 @@ def _schedule_violations(spec: TrainingSpec, train: Rows | None) -> Iterator[Vio
     rate = schedule.learning_rate
     if not 0 < rate <= _RATE_LIMIT:
         yield _violation("schedule.learning_rate", f"be above 0 and at most {_RATE_LIMIT:g}", rate)
-    counted = train and spec.batch_size >= 1 and spec.accumulation_steps >= 1 and spec.epoch_count >= 1
+    counted = train and min(spec.batch_size, spec.accumulation_steps, spec.epoch_count) >= 1
+    counted = counted and 0 <= spec.validation.fraction < 1
     step_count = spec.step_count(train.row_count) if train and counted else None
     path = f"schedule.{schedule.shape.name}"
     if isinstance(schedule.shape, Joined):
@@ -340,4 +344,7 @@ def _within(
 
 
 def _violation(field: str, rule: str, value: Any) -> Violation:
-    return Violation(field, f"{field} must {rule}, got {value}")
+    shown = str(value)
+    if len(shown) > _SHOWN_CHARACTERS:
+        shown = f"{shown[:_SHOWN_CHARACTERS]}..."
+    return Violation(field, f"{field} must {rule}, got {shown}")

@@ -1,6 +1,7 @@
 """Specs as messages and back; a dataclass and its message share the names of their fields."""
 
 from dataclasses import fields
+from math import isqrt
 from typing import Any, TypeVar
 
 from google.protobuf.message import Message
@@ -65,7 +66,7 @@ def _shape_of(message: trainer.Schedule) -> Schedule:
 
 def augmentation_of(message: trainer.Augmentation, input_size: int) -> AugmentationSpec:
     """Return how images are changed; they are square where nothing else is said."""
-    side = round(input_size**0.5)
+    side = isqrt(max(input_size, 0))
     height, width = message.image_height or side, message.image_width or side
     return value_of(AugmentationSpec, message, image_height=height, image_width=width)
 

@@ -33,7 +33,7 @@ def quickstart(as_json: Json = False) -> None:
         spec = training_spec("default")
         if not as_json:
             sizes = "-".join(map(str, spec.model.layer_sizes))
-            console.print(f"training {sizes} on 60,000 handwritten digits, {spec.epoch_count} epochs, Adam")
+            console.print(f"training {sizes} on 60,000 handwritten digits, {spec.epoch_count} epochs, AdamW")
         started = time.monotonic()
         job = client.train(spec, model_id="digits")
         events = client.progress(job)

@@ -125,7 +125,7 @@ LAYERS: dict[str, Run] = {
         normalization="batch", dropout_rates=(0.2, 0.0), activations=("sigmoid", "identity"), initializer="orthogonal"
     ),
     "averaged batch norm": run(normalization="batch", **optimized(Adam(), average_decay=0.99)),
-    "accumulated batch norm": run(normalization="batch", batch_size=8, accumulation_steps=3),
+    "accumulated batch norm": run(normalization="batch", batch_size=8, accumulation_steps=3, **optimized(Sgd(0.9))),
     "one layer": run(layer_sizes=(INPUTS, OUTPUTS), activations=(), dropout_rates=(), initializer="zeros"),
     "float64": run(dtype="float64", input_dropout_rate=0.1, normalization="layer"),
 }

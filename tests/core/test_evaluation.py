@@ -1,5 +1,6 @@
 """Prediction and exact evaluation of a model."""
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
@@ -132,6 +133,14 @@ def test_evaluation_leaves_weights_and_smoothing_of_training_out():
         *_, counts = evaluate(state.predictor(), noise(rows=20))
         losses.append(counts.loss)
     assert losses[0] == losses[1]
+
+
+def test_threads_can_share_a_model():
+    inputs = rows(2000).inputs
+    expected = Predictor(Cpu(), MODEL, 32).outputs(inputs).tobytes()
+    with ThreadPoolExecutor(4) as pool:
+        found = pool.map(lambda _: Predictor(Cpu(), MODEL, 32).outputs(inputs).tobytes(), range(8))
+        assert set(found) == {expected}
 
 
 def test_evaluation_can_be_stopped_after_any_batch():

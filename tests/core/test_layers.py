@@ -163,4 +163,4 @@ def test_views_cut_the_vector_into_weights_and_biases_in_order():
 def test_a_hidden_layer_is_affine_normalised_activated_and_dropped_out():
     model = ModelSpec((4, 5, 6, 2), ("gelu", "relu"), (0.5, 0.0), 0.1, "batch")
     kinds = [type(layer).__name__ for layer in model.layers()]
-    assert kinds == ["Dropout", *("Affine", "BatchNorm", "Gelu", "Dropout"), *("Affine", "BatchNorm", "Relu"), "Affine"]
+    assert kinds == ["Dropout", *("Linear", "BatchNorm", "Gelu", "Dropout"), *("Linear", "BatchNorm", "Relu"), "Affine"]

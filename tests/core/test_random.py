@@ -3,8 +3,13 @@
 import numpy as np
 import pytest
 from mlpd.core.arrays import Cpu, Cuda, DeviceUnavailable, open_device
+from mlpd.core.augmentation import AugmentationSpec, Augmenter
+from mlpd.core.examples import held_out_rows
 from mlpd.core.initializers import INITIALIZERS
+from mlpd.core.layers import Dropout
+from mlpd.core.network import Pass
 from mlpd.core.random import Purpose, bits, generator, normal, permutation, uniform
+from mlpd.core.tasks import mixing_share
 
 
 def test_an_order_is_a_permutation_that_depends_on_seed_and_epoch_alone():
@@ -19,6 +24,47 @@ def test_random_numbers_are_pinned():
     assert permutation(1, 0, 8).tolist() == [5, 4, 6, 0, 7, 2, 3, 1]
     assert uniform(1, Purpose.WEIGHTS, 0, 2).tolist() == [0.2699070645804525, 0.9929787238884438]
     assert normal(1, Purpose.WEIGHTS, 0, 1)[0] == pytest.approx(1.6168675378479802, rel=1e-12)
+    assert held_out_rows(np.arange(12) % 3, 4, 1).tolist() == [3, 5, 7, 10]
+    assert mixing_share(1, 2, 3, 0.4) == pytest.approx(0.926471362101679, rel=1e-12)
+
+
+PINNED_WEIGHTS = {
+    "he_normal": [0.3738383400542888, 0.022771383088059448],
+    "he_uniform": [-0.7970653092186415, 1.7077283936505072],
+    "glorot_normal": [0.23643612625362145, 0.014401887206101287],
+    "glorot_uniform": [-0.5041083642074624, 1.0800622697752464],
+    "lecun_normal": [0.2643436253199101, 0.0161017993985635],
+    "lecun_uniform": [-0.5636102851970538, 1.2075463275750835],
+    "orthogonal": [0.38763040925446, -0.9138649258757857],
+    "zeros": [0.0, 0.0],
+}
+
+
+@pytest.mark.parametrize("name", INITIALIZERS)
+def test_initial_weights_are_pinned(name):
+    assert INITIALIZERS[name](1, 0, 2, 3)[0, :2].tolist() == pytest.approx(PINNED_WEIGHTS[name], rel=1e-12)
+
+
+def test_masks_are_pinned(device):
+    nothing = device.xp.zeros(0, dtype=device.xp.float32)
+    network = Pass(device, (Dropout(20, 0.5),), 20, nothing, nothing, 2, trains=True, seed=4)
+    network.inputs(2).fill(1.0)
+    mask = device.to_host(network.forward(2, 3, 8)) > 0
+    assert mask.astype(int).tolist() == [
+        [1, 1, 1, 0, 1, 1, 1, 1, 1, 1, 1, 0, 0, 1, 0, 0, 1, 1, 1, 1],
+        [1, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 0, 0, 1, 1, 1, 1, 0, 1],
+    ]
+
+
+def test_the_changes_of_images_are_pinned():
+    """One bright pixel lands where shift, rotation, scale and shear of this seed, epoch and position put it."""
+    image = np.zeros((1, 99), np.float32)
+    image[0, 49] = 1.0  # the middle of 9 x 11
+    out = np.empty_like(image)
+    Augmenter(AugmentationSpec(9, 11, 2.0, 20.0, 0.2, 0.3), 1)(image, 2, 5, out)
+    bright = np.flatnonzero(out[0])
+    assert bright.tolist() == [38, 39, 49, 50]
+    assert out[0, bright].tolist() == pytest.approx([0.399065, 0.079105, 0.135705, 0.083439], rel=1e-4)
 
 
 def test_no_two_purposes_share_numbers():

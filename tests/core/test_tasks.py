@@ -63,7 +63,7 @@ def test_a_row_of_labels_is_right_if_all_are(device):
 
 def test_decisions_are_classes_or_rows_of_yes_and_no():
     assert TASKS["multiclass"].classes(OUTPUTS).tolist() == [1, 0, 0, 2]
-    assert TASKS["binary"].classes(OUTPUTS[:, :1]).tolist() == [1, 0, 1, 1]
+    assert TASKS["binary"].classes(np.array([[0.5], [0.0], [-0.5]])).tolist() == [1, 0, 0]
     assert TASKS["multilabel"].classes(OUTPUTS).tolist() == [[1, 1, 1], [0, 0, 0], [1, 0, 0], [1, 1, 1]]
 
 

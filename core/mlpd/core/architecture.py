@@ -6,7 +6,7 @@ from itertools import pairwise
 from math import prod
 
 from mlpd.core.activations import ACTIVATIONS
-from mlpd.core.layers import Affine, BatchNorm, Dropout, Layer, LayerNorm
+from mlpd.core.layers import Affine, BatchNorm, Dropout, Layer, LayerNorm, Linear
 
 NORMALIZATIONS: dict[str, type[LayerNorm] | type[BatchNorm] | None] = {
     "none": None,
@@ -20,8 +20,8 @@ DTYPES = ("float32", "float64")
 class ModelSpec:
     """Units per layer, input first, and what stands between the affine layers, one entry a hidden layer.
 
-    Each hidden layer is affine, normalised, activated, dropped out. Inputs are multiplied by ``input_scale``, or
-    standardised by the mean and deviation of the training rows.
+    Each hidden layer is affine (without a bias before batch normalisation), normalised, activated, dropped out. Inputs
+    are multiplied by ``input_scale``, or standardised by the mean and deviation of the training rows.
     """
 
     layer_sizes: tuple[int, ...]
@@ -48,7 +48,7 @@ class ModelSpec:
         normalization = NORMALIZATIONS[self.normalization]
         *hidden, last = pairwise(self.layer_sizes)
         for (inputs, width), activation, rate in zip(hidden, self.activations, self.dropout_rates, strict=True):
-            layers.append(Affine(inputs, width))
+            layers.append(Linear(inputs, width) if normalization is BatchNorm else Affine(inputs, width))
             if normalization:
                 layers.append(normalization(width))
             layers.append(ACTIVATIONS[activation](width))

@@ -74,34 +74,54 @@ class Layer:
 
 
 @dataclass(frozen=True)
-class Affine(Layer):
-    """``y = x @ weight + bias``."""
+class Linear(Layer):
+    """``y = x @ weight``: for what batch normalisation follows, which takes any bias away again."""
 
     inputs: int
     width: int
 
     @property
     def shapes(self) -> Shapes:
-        """Weight (inputs, width) and bias (width,)."""
-        return (self.inputs, self.width), (self.width,)
+        """Weight (inputs, width)."""
+        return ((self.inputs, self.width),)
 
     def initial(self, initializer: Initializer, seed: int, index: int) -> tuple[HostArray, ...]:
-        """Return drawn weights and a bias of zeros."""
-        return initializer(seed, index, self.inputs, self.width), np.zeros(self.width)
+        """Return drawn weights."""
+        return (initializer(seed, index, self.inputs, self.width),)
 
     def forward(self, slot: Slot, x: Array, y: Array) -> None:
         """Write the outputs of ``x`` to ``y``."""
-        weight, bias = slot.parameters
-        slot.xp.matmul(x, weight, out=y)
-        slot.xp.add(y, bias, out=y)
+        slot.xp.matmul(x, slot.parameters[0], out=y)
+
+    def backward(self, slot: Slot, x: Array, y: Array, dy: Array, dx: Array | None) -> None:
+        """Write the gradients of the weight and, unless None, of the inputs."""
+        slot.xp.matmul(x.T, dy, out=slot.gradients[0])
+        if dx is not None:
+            slot.xp.matmul(dy, slot.parameters[0].T, out=dx)
+
+
+@dataclass(frozen=True)
+class Affine(Linear):
+    """``y = x @ weight + bias``."""
+
+    @property
+    def shapes(self) -> Shapes:
+        """Weight (inputs, width) and bias (width,)."""
+        return (*super().shapes, (self.width,))
+
+    def initial(self, initializer: Initializer, seed: int, index: int) -> tuple[HostArray, ...]:
+        """Return drawn weights and a bias of zeros."""
+        return (*super().initial(initializer, seed, index), np.zeros(self.width))
+
+    def forward(self, slot: Slot, x: Array, y: Array) -> None:
+        """Write the outputs of ``x`` to ``y``."""
+        super().forward(slot, x, y)
+        slot.xp.add(y, slot.parameters[1], out=y)
 
     def backward(self, slot: Slot, x: Array, y: Array, dy: Array, dx: Array | None) -> None:
         """Write the gradients of weight, bias and, unless None, of the inputs."""
-        xp = slot.xp
-        xp.matmul(x.T, dy, out=slot.gradients[0])
-        xp.sum(dy, axis=0, out=slot.gradients[1])
-        if dx is not None:
-            xp.matmul(dy, slot.parameters[0].T, out=dx)
+        super().backward(slot, x, y, dy, dx)
+        slot.xp.sum(dy, axis=0, out=slot.gradients[1])
 
 
 @dataclass(frozen=True)

@@ -117,8 +117,8 @@ Global___Tensor: _TypeAlias = Tensor  # noqa: Y015
 
 @_typing.final
 class ModelSpec(_message.Message):
-    """A fully connected network. Each hidden layer is affine, normalised, activated, dropped out; the last layer is
-    affine.
+    """A fully connected network. Each hidden layer is affine (without a bias before batch normalisation), normalised,
+    activated, dropped out; the last layer is affine.
     """
 
     DESCRIPTOR: _descriptor.Descriptor

@@ -77,6 +77,17 @@ def test_evaluation_counts_exactly(device):
     assert counts.scores.values["accuracy"] == counts.accuracy
 
 
+def test_confusion_and_scores_can_each_be_asked_for_alone():
+    predictor, data = Predictor(Cpu(), MODEL, 16), rows()
+    *_, both = evaluate(predictor, data, include_confusion=True, include_scores=True)
+    *_, first = evaluate(predictor, data, include_confusion=True)
+    *_, second = evaluate(predictor, data, include_scores=True)
+    assert both.scores == second.scores
+    assert first.confusion is not None
+    assert first.confusion.tolist() == both.confusion.tolist()
+    assert (first.scores, second.confusion) == (None, None)
+
+
 def scored(name, device):
     """Return the counts of a trained model of the family on its validation rows, its outputs, and the rows."""
     case = FAMILY[name]

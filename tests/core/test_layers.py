@@ -7,6 +7,7 @@ import pytest
 from mlpd.core.activations import ACTIVATIONS, normal_distribution
 from mlpd.core.architecture import ModelSpec
 from mlpd.core.arrays import Cpu
+from mlpd.core.initializers import INITIALIZERS
 from mlpd.core.layers import Affine, BatchNorm, Dropout, LayerNorm
 from mlpd.core.network import Pass, initial_parameters, initial_statistics, views
 
@@ -158,6 +159,17 @@ def test_views_cut_the_vector_into_weights_and_biases_in_order():
     cut = views(np.arange(13.0), [layer.shapes for layer in layers])
     assert [[part.shape for part in own] for own in cut] == [[(2, 3), (3,)], [], [(3, 1), (1,)]]
     assert cut[2][1][0] == 12
+
+
+def test_layers_draw_their_weights_in_order():
+    """Only layers with parameters are counted; biases begin at zero, gains at one."""
+    layers = ModelSpec((4, 5, 6, 2), ("gelu", "relu"), (0.5, 0.0), normalization="layer").layers()
+    parameters = initial_parameters(layers, "he_normal", 3, "float64")
+    parts = [part for own in views(parameters, [layer.shapes for layer in layers]) for part in own]
+    for place, index in ((0, 0), (4, 2), (8, 4)):
+        assert np.array_equal(parts[place], INITIALIZERS["he_normal"](3, index, *parts[place].shape))
+    assert all((gain == 1).all() for gain in parts[2::4])
+    assert all((bias == 0).all() for place in (1, 3) for bias in parts[place::4])
 
 
 def test_a_hidden_layer_is_affine_normalised_activated_and_dropped_out():

@@ -160,6 +160,14 @@ def test_the_r2_of_a_constant_target_is_that_of_scikit_learn(error):
     assert found == pytest.approx(metrics.r2_score(targets, predictions))
 
 
+def test_the_last_bins_of_the_calibration_error_are_apart():
+    """Confidences of 0.9 that are right and of 0.99 and 1 that are wrong do not make up for each other."""
+    confidence = np.array([0.9, 0.9, 0.99, 1.0])
+    shares = np.stack([confidence, 1 - confidence], axis=1)
+    found = scored("multiclass", 2, np.array([0, 0, 1, 1]), shares)
+    assert found.values["calibration_error"] == pytest.approx((2 * 0.1 + 0.99 + 1) / 4)
+
+
 def test_means_are_over_the_classes_that_have_rows():
     targets, shares = drawn(3)
     targets = np.minimum(targets, 1)

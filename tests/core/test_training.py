@@ -4,10 +4,12 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from mlpd.core.batches import piece_rows
 from mlpd.core.data import Dataset
 from mlpd.core.optimizers import Sgd
 from mlpd.core.schedules import Constant, Steps
 from mlpd.core.spec import LossSpec, OptimizerSpec, ScheduleSpec
+from mlpd.core.tasks import mixing_share
 from mlpd.core.training import Diverged, MetricsRecorded, StepEnded, StoppedEarly, train
 
 from .family import FAMILY, INPUTS, LAYERS, ROWS, Run, finish, noise, optimized, run
@@ -113,6 +115,30 @@ def test_a_batch_larger_than_a_piece_gives_the_gradient_of_the_whole():
     before = learnt(state)
     finish(state)
     assert np.allclose(before - learnt(state), gradient_of_mean_loss(before, case.data), atol=1e-5)
+
+
+def test_a_step_runs_in_pieces_that_fit_its_widest_layer():
+    assert piece_rows(small(rows=1300, batch_size=1300).spec) == 512
+    assert piece_rows(small(batch_size=30, accumulation_steps=2).spec) == 60
+    assert piece_rows(run(layer_sizes=(INPUTS, 2**20, 2**17, 3)).spec) == 4
+    assert piece_rows(run(layer_sizes=(INPUTS, 2**23, 2, 3)).spec) == 1
+    assert piece_rows(run(normalization="batch", batch_size=30, accumulation_steps=2).spec) == 30
+
+
+def test_a_mixed_up_step_is_a_step_on_mixed_rows():
+    mixed_up = run(task="regression", batch_size=ROWS, epoch_count=1, loss=LossSpec("mean_squared", mixup_alpha=0.5))
+    share = mixing_share(mixed_up.spec.seed, 0, 0, 0.5)
+    inputs, targets = (
+        share * values + (1 - share) * np.roll(values, -1, axis=0)
+        for values in (mixed_up.data.inputs.astype(float), mixed_up.data.targets)
+    )
+    plain = replace(mixed_up.but(loss=LossSpec("mean_squared")), data=Dataset(inputs, targets))
+    outcomes = []
+    for case in (mixed_up, plain):
+        state = case.start()
+        outcomes.append((losses(state)[0], learnt(state)))
+    assert outcomes[0][0] == pytest.approx(outcomes[1][0], rel=1e-5)
+    assert np.allclose(outcomes[0][1], outcomes[1][1], atol=1e-5)
 
 
 def test_accumulated_batches_are_one_bigger_batch():

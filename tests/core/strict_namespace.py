@@ -14,6 +14,7 @@ _UFUNCS = {
     "expm1",
     "greater",
     "greater_equal",
+    "less",
     "log",
     "log1p",
     "matmul",

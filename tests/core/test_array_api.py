@@ -57,6 +57,8 @@ class ArrayApi:
             result = function(*values, **kwargs)
             if out is None:
                 return StrictArray(result)
+            if result.dtype == array_api_strict.bool:  # a comparison is a number, 0 or 1, wherever it is written
+                result = array_api_strict.astype(result, out.dtype)
             assert (result.shape, result.dtype) == (out.shape, out.dtype)
             out.array[...] = result
             return out

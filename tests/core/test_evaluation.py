@@ -84,6 +84,7 @@ def test_confusion_and_scores_can_each_be_asked_for_alone():
     *_, second = evaluate(predictor, data, include_scores=True)
     assert both.scores == second.scores
     assert first.confusion is not None
+    assert both.confusion is not None
     assert first.confusion.tolist() == both.confusion.tolist()
     assert (first.scores, second.confusion) == (None, None)
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from mlpd.core.activations import ACTIVATIONS
 from mlpd.core.architecture import NORMALIZATIONS, ModelSpec, parameter_count
 from mlpd.core.arrays import Cpu
-from mlpd.core.layers import Affine, BatchNorm, Dropout, LayerNorm
+from mlpd.core.layers import Affine, BatchNorm, Dropout, LayerNorm, Linear
 from mlpd.core.losses import LOSSES
 from mlpd.core.network import Pass, initial_statistics
 
@@ -17,6 +17,7 @@ SIZES = st.integers(1, 7)
 SEEDS = st.integers(0, 2**32)
 LAYERS = {
     "affine": lambda width: Affine(width, 4),
+    "linear": lambda width: Linear(width, 4),
     "dropout": lambda width: Dropout(width, 0.4),
     "layer norm": LayerNorm,
     "batch norm": BatchNorm,
@@ -48,7 +49,7 @@ def test_the_gradient_of_a_layer_is_its_slope(kind, rows, inputs, width, seed):
     assert_gradient(run(parameters)[1], lambda p: run(p)[0], parameters, direction)
 
 
-@pytest.mark.parametrize("kind", ["affine", "layer norm", "batch norm"])
+@pytest.mark.parametrize("kind", ["affine", "linear", "layer norm", "batch norm"])
 @given(rows=SIZES, width=SIZES, seed=SEEDS)
 def test_a_layer_that_comes_first_has_the_same_gradient(kind, rows, width, seed):
     """No gradient of the inputs is asked for, and its own must not change by that."""

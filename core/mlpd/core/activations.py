@@ -37,7 +37,7 @@ class Identity(Activation):
 
 
 class Relu(Activation):
-    """``y = max(x, 0)``, whose derivative is ``sign(y)`` because ``y >= 0``."""
+    """``y = max(x, 0)``, whose derivative is ``y > 0``."""
 
     name = "relu"
 
@@ -47,7 +47,7 @@ class Relu(Activation):
 
     def backward(self, slot: Slot, x: Array, y: Array, dy: Array, dx: Array | None) -> None:
         """Write the gradient of the inputs."""
-        slot.xp.sign(y, out=y)
+        slot.xp.greater(y, 0, out=y)  # NumPy's sign would take ten times as long
         slot.xp.multiply(dy, y, out=dx)
 
 

@@ -35,6 +35,11 @@ class Optimizer:
     name: ClassVar[str]
 
     @property
+    def is_linear(self) -> bool:
+        """Whether a step is the gradient times the rate, so that a gradient may bring the rate with it."""
+        return False
+
+    @property
     def moments(self) -> dict[str, float]:
         """The vectors that it keeps, and below which size their values are made zero."""
         return {}
@@ -57,6 +62,11 @@ class Sgd(Optimizer):
     nesterov: bool = False
 
     @property
+    def is_linear(self) -> bool:
+        """Whether there is no momentum."""
+        return not self.momentum
+
+    @property
     def moments(self) -> dict[str, float]:
         """The velocity, where there is momentum."""
         return {"velocity": _SMALLEST_MEAN} if self.momentum else {}
@@ -72,7 +82,7 @@ class Sgd(Optimizer):
                 xp.multiply(g, rate, out=g)
                 xp.subtract(p, g, out=p)
             xp.multiply(v, rate * self.momentum if self.nesterov else rate, out=g)
-        else:
+        elif rate != 1.0:
             xp.multiply(g, rate, out=g)
         xp.subtract(p, g, out=p)
 
@@ -187,10 +197,12 @@ class Lion(Optimizer):
         xp.subtract(m, g, out=spare)
         xp.multiply(spare, self.beta1, out=spare)
         xp.add(spare, g, out=spare)
-        xp.sign(spare, out=spare)
-        xp.multiply(spare, rate, out=spare)
-        xp.subtract(block.p, spare, out=block.p)
         _move_towards(xp, m, g, self.beta2, g)
+        xp.greater(spare, 0, out=g)
+        xp.less(spare, 0, out=spare)
+        xp.subtract(g, spare, out=g)  # the sign, in a fraction of the time that NumPy's takes
+        xp.multiply(g, rate, out=g)
+        xp.subtract(block.p, g, out=block.p)
 
 
 OPTIMIZERS: dict[str, type[Optimizer]] = {kind.name: kind for kind in Optimizer.__subclasses__()}

@@ -87,6 +87,8 @@ class TrainingState:
         clip_norm, average_decay = spec.optimizer.clip_norm, spec.optimizer.average_decay
         self._clipping = Clipping(device, clip_norm, parameters.dtype) if clip_norm else None
         self._average = Average(device, average_decay, self._vectors) if average_decay else None
+        # One pass over all parameters less.
+        self._rate_in_gradient = spec.optimizer.kind.is_linear and not clip_norm
         self._best: dict[str, Array] = {}
         self._loss = LOSSES[spec.loss.name](*shape, huber_delta=spec.loss.huber_delta)
         self._task = TASKS[spec.task](*shape, smoothing=spec.loss.label_smoothing)
@@ -180,6 +182,8 @@ class TrainingState:
     def learn(self, batches: Batches, epoch: int, first: int, rows: int) -> None:
         """Make one step on ``rows`` rows from place ``first`` of ``epoch``'s order."""
         run, xp, spec = self._pass, self.device.xp, self.spec
+        rate = self.learning_rate(self.step)
+        scale = (rate if self._rate_in_gradient else 1.0) / rows
         gradients = run.gradients
         if self._gradient_sum is not None:
             gradients = self._gradient_sum
@@ -194,23 +198,22 @@ class TrainingState:
             outputs = run.forward(count, self.step, start)
             if self._task.counts_hits:
                 self._task.count_hits(outputs, piece.targets, self._correct_count)
-            self._loss(outputs, targets, piece.weights, run.output_gradient(count), self._loss_sum, 1.0 / rows)
+            self._loss(outputs, targets, piece.weights, run.output_gradient(count), self._loss_sum, scale)
             run.backward(count)
             if self._gradient_sum is not None:
                 xp.add(gradients, run.gradients, out=gradients)
-        self._move(gradients)
+        self._move(gradients, rate)
         self._rows_seen += rows
         self.step += 1
         self.optimizer_step += 1
 
-    def _move(self, gradients: Array) -> None:
-        rate = self.learning_rate(self.step)
+    def _move(self, gradients: Array, rate: float) -> None:
         if self._clipping:
             self._clipping(gradients)
         if decay := self.spec.optimizer.weight_decay:
             for weight in self._weights:
                 self.device.xp.multiply(weight, 1.0 - rate * decay, out=weight)
-        self._optimizer.update(rate, self.optimizer_step)
+        self._optimizer.update(1.0 if self._rate_in_gradient else rate, self.optimizer_step)
         if self._average:
             self._average.update(self._vectors, self.step)
 

@@ -29,9 +29,10 @@ serve: $(STAMP) ## Start a server on 127.0.0.1:6573.
 	$(BIN)/mlpd serve
 
 # Where the environment names a BLAS kernel, the machine's own is measured all the same.
-bench: $(STAMP) ## Measure what the service adds to training, and how streams and calls get along.
+bench: $(STAMP) ## Measure every speed we claim, beside other libraries where they are installed.
 	env -u OPENBLAS_CORETYPE $(BIN)/python benchmarks/service_overhead.py
 	env -u OPENBLAS_CORETYPE $(BIN)/python benchmarks/open_streams.py
+	env -u OPENBLAS_CORETYPE $(BIN)/python benchmarks/training_speed.py
 	$(BIN)/python benchmarks/import_time.py
 
 format: $(STAMP) ## Format the code.

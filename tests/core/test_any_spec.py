@@ -1,5 +1,7 @@
 """Whatever breaks no rule can be trained, stopped after any step, and gone on with, bit for bit."""
 
+from typing import Any
+
 import numpy as np
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
@@ -58,7 +60,7 @@ def specs(draw) -> TrainingSpec:
     task = draw(st.sampled_from(sorted(TASKS)))
     outputs = 1 if task == "binary" else 3
     hidden = draw(st.lists(st.integers(1, 6), max_size=3))
-    each = {"min_size": len(hidden), "max_size": len(hidden)}
+    each: dict[str, Any] = {"min_size": len(hidden), "max_size": len(hidden)}
     batch_norm = draw(st.sampled_from(sorted(NORMALIZATIONS)))
     model = ModelSpec(
         (INPUTS, *hidden, outputs),

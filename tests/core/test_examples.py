@@ -110,6 +110,7 @@ def test_a_constant_column_is_only_shifted():
     out = np.empty((50, 3))
     scaling(np, inputs, out)
     assert np.allclose(out[:, 1:], 0, atol=1e-12)
+    assert np.asarray(scaling.factor)[1:].tolist() == [1, 1]
     assert out[:, 0].std() == pytest.approx(1)
 
 

@@ -137,6 +137,12 @@ def test_multilabel_scores_are_those_of_scikit_learn():
     assert np.allclose(classwise(found), expected_classwise(targets, predicted))
 
 
+def test_a_label_above_a_half_is_a_yes():
+    found = scored("multilabel", 2, np.array([[0.55, 0.45], [0.5, 1.0]]), np.array([[0.55, 0.45], [0.5, 0.9]]))
+    assert [row.row_count for row in found.classes] == [1, 1]
+    assert found.values["accuracy"] == 1
+
+
 @pytest.mark.parametrize("outputs", [1, 3])
 def test_regression_scores_are_those_of_scikit_learn(outputs):
     random = np.random.default_rng(3)

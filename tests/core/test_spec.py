@@ -19,7 +19,7 @@ from mlpd.core.spec import (
     WarmStartSpec,
 )
 
-from .family import FAMILY, MODEL, ROWS, SPEC, run
+from .family import FAMILY, MODEL, ROWS, SPEC, optimized, run
 from .test_rules import LABELLED
 
 WARM = WarmStartSpec("models/a/versions/1", "ab", full=True)
@@ -108,6 +108,13 @@ def test_the_estimate_of_memory_covers_the_vectors_of_a_run(case):
     estimate = estimate_bytes(case.spec, replace(LABELLED, row_count=ROWS), row_bytes)
     held = sum(vector.nbytes for vector in state.checkpoint().vectors.values())
     assert held < estimate < 2**20
+
+
+def test_the_estimate_counts_vectors_buffers_and_orders():
+    """Parameters and gradients; rows of 20 inputs and 9, 8 and 3 outputs, forward and back; two indices a row."""
+    parameters = 21 * 9 + 10 * 8 + 9 * 3
+    spec = run(**optimized(Sgd())).spec
+    assert estimate_bytes(spec, LABELLED, 20) == 4 * (2 * parameters + 2 * 16 * (20 + 9 + 8 + 3)) + 100 * 16
 
 
 def test_the_estimate_grows_with_all_that_is_kept():

@@ -314,3 +314,6 @@ def test_a_time_limit_counts_what_was_spent_before_a_restart():
     assert 0 < checkpoint.counters.elapsed_seconds < 1000
     spent = replace(checkpoint, counters=replace(checkpoint.counters, elapsed_seconds=1000.0))
     assert [type(event) for event in finish(case.restore(spent))] == [StoppedEarly]
+    half = case.restore(replace(checkpoint, counters=replace(checkpoint.counters, elapsed_seconds=500.0)))
+    next(event for event in train(half) if isinstance(event, StepEnded))
+    assert 500 < half.elapsed_seconds < 1000

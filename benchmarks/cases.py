@@ -1,0 +1,45 @@
+"""What is trained in the comparison of speed."""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Case:
+    """An epoch over ``row_count`` rows; data are MNIST where they fit it, else noise."""
+
+    name: str
+    layer_sizes: tuple[int, ...]
+    row_count: int
+    batch_size: int
+    optimizer: str  # sgd or adam
+    learning_rate: float
+
+    @property
+    def step_count(self) -> int:
+        """Steps of an epoch."""
+        return -(-self.row_count // self.batch_size)
+
+    def to_fields(self) -> dict[str, Any]:
+        """Return the fields as JSON."""
+        return asdict(self)
+
+    @classmethod
+    def from_fields(cls, fields: dict[str, Any]) -> "Case":
+        """Return the case that `to_fields` wrote."""
+        return cls(**fields | {"layer_sizes": tuple(fields["layer_sizes"])})
+
+
+_MNIST = (784, 532, 10)
+CASES = {
+    case.name: case
+    for case in (
+        Case("mnist 128 sgd", _MNIST, 60_000, 128, "sgd", 0.05),
+        Case("mnist 128 adam", _MNIST, 60_000, 128, "adam", 0.001),
+        Case("mnist 32 sgd", _MNIST, 60_000, 32, "sgd", 0.05),
+        Case("mnist 1024 sgd", _MNIST, 60_000, 1024, "sgd", 0.05),
+        Case("mnist full batch sgd", _MNIST, 60_000, 60_000, "sgd", 0.05),
+        Case("1024-4096-4096-10 512 sgd", (1024, 4096, 4096, 10), 4096, 512, "sgd", 0.01),
+        Case("tabular 50-256-128-2 128 adam", (50, 256, 128, 2), 100_000, 128, "adam", 0.001),
+    )
+}

@@ -1,0 +1,107 @@
+"""Training epochs, ours and others', in turn: ``python benchmarks/training_speed.py [ROUNDS] [CASE ...]``.
+
+Each system runs in a process of its own that stays between rounds; those that are not installed are left out. Prints a
+table for each case and writes ``build/bench.json``.
+"""
+
+import importlib.util
+import json
+import subprocess
+import sys
+from contextlib import ExitStack
+from pathlib import Path
+from statistics import median
+from typing import Any, Self
+
+from cases import CASES, Case
+from running import machine
+
+_NEEDED = {"pytorch": "torch", "pytorch compiled": "torch", "jax": "jax", "keras": "keras", "scikit-learn": "sklearn"}
+_SYSTEMS = ("products", "mlpd", "pytorch", "pytorch compiled", "jax", "keras", "scikit-learn")
+_HERE = Path(__file__).resolve().parent
+
+
+class System:
+    """A process that trains epochs when it is told to."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self._process = subprocess.Popen(
+            [sys.executable, str(_HERE / "systems.py"), name], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.kill()
+        self._process.communicate()
+
+    def epoch(self, case: Case) -> dict[str, Any]:
+        """Return seconds, peak memory and version of one epoch."""
+        assert self._process.stdin
+        assert self._process.stdout
+        self._process.stdin.write(json.dumps(case.to_fields()) + "\n")
+        self._process.stdin.flush()
+        line = self._process.stdout.readline()
+        if not line:
+            raise SystemExit(f"{self.name} ended; what it said is above")
+        answer: dict[str, Any] = json.loads(line)
+        return answer
+
+
+def compare(case: Case, rounds: int) -> list[dict[str, Any]]:
+    """Run all systems in turn and return a record for each."""
+    with ExitStack() as stack:
+        installed = [name for name in _SYSTEMS if importlib.util.find_spec(_NEEDED.get(name, "numpy"))]
+        systems = [stack.enter_context(System(name)) for name in installed]
+        answers: dict[str, list[dict[str, Any]]] = {system.name: [] for system in systems}
+        for _ in range(rounds):
+            for system in systems:
+                answers[system.name].append(system.epoch(case))
+    seconds = {name: [answer["seconds"] for answer in own] for name, own in answers.items()}
+    return [
+        {
+            "case": case.name,
+            "system": name,
+            "median_seconds": median(own),
+            "minimum_seconds": min(own),
+            "products_seconds": median(seconds["products"]),
+            "ratio_to_products": _ratio(own, seconds["products"]),
+            "ratio_to_ours": _ratio(own, seconds["mlpd"]),
+            "peak_bytes": answers[name][-1]["peak_bytes"],
+            "version": answers[name][-1]["version"],
+        }
+        for name, own in seconds.items()
+    ]
+
+
+def _ratio(ours: list[float], theirs: list[float]) -> float:
+    """Return the median of the ratios within each round."""
+    return median(mine / other for mine, other in zip(ours, theirs, strict=True))
+
+
+def main() -> None:
+    """Measure, print and write."""
+    rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 7
+    chosen = [CASES[name] for name in sys.argv[2:]] or list(CASES.values())
+    print(f"{machine()}; {rounds} rounds")
+    records = []
+    for case in chosen:
+        own = compare(case, rounds)
+        records += own
+        print(f"\n{case.name}: {'-'.join(map(str, case.layer_sizes))}, {case.step_count} steps an epoch")
+        print(f"  {'system':<18}{'median s':>9}{'minimum':>9}{'/ products':>11}{'/ ours':>8}{'peak MB':>9}  version")
+        for record in own:
+            print(
+                f"  {record['system']:<18}{record['median_seconds']:>9.3f}{record['minimum_seconds']:>9.3f}"
+                f"{record['ratio_to_products']:>11.2f}{record['ratio_to_ours']:>8.2f}"
+                f"{record['peak_bytes'] / 1e6:>9.0f}  {record['version']}"
+            )
+    folder = _HERE.parent / "build"
+    folder.mkdir(exist_ok=True)
+    (folder / "bench.json").write_text(json.dumps(records, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

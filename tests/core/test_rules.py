@@ -141,7 +141,7 @@ RUN_RULES = [
     (replace(SPEC, metrics_interval_steps=0), "metrics_interval_steps must be at least 1, got 0"),
     (replace(SPEC, seed=-1), "seed must be between 0 and 2**63 - 1, got -1"),
     (replace(SPEC, seed=2**63), "seed must be between 0 and 2**63 - 1, got 9223372036854775808"),
-    (replace(SPEC, time_limit_seconds=-1.0), "time_limit must be finite and at least 0, got -1.0"),
+    (replace(SPEC, time_limit_seconds=-1.0), "time_limit must be at least 0 and at most 1e+09, got -1.0"),
     (
         replace(SPEC, validation=ValidationSpec(interval_epochs=0)),
         "validation_interval_epochs must be between 1 and 1000000, got 0",

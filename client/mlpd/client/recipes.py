@@ -6,7 +6,7 @@ from typing import Any
 
 from google.protobuf.message import Message
 from mlpd.client.errors import InvalidRequest
-from mlpd.client.settings import SETTINGS, check_kind
+from mlpd.client.settings import SETTINGS, WHOLE, check_kind
 from mlpd.v1 import types_pb2 as types
 from mlpd.v1.trainer_service_pb2 import Optimizer, Schedule, TrainingSpec, WarmStart
 from mlpd.v1.types_pb2 import ModelSpec
@@ -133,7 +133,11 @@ def _spec(given: dict[str, Any]) -> TrainingSpec:
     _set_group(spec.augmentation, given, "augment_")
     _set_group(spec.early_stopping, given, "early_stopping_")
     if "time_limit_seconds" in given:
-        spec.time_limit.FromNanoseconds(round(given["time_limit_seconds"] * 1e9))
+        seconds = given["time_limit_seconds"]
+        try:
+            spec.time_limit.FromNanoseconds(round(seconds * 1e9))
+        except (ValueError, OverflowError):
+            raise InvalidRequest(f"time_limit_seconds must be at least 0 and at most 1e+09, got {seconds}") from None
     if "device" in given:
         spec.device = _DEVICES[_known("device", given["device"], _DEVICES)]
     _set_warm_start(spec, given)
@@ -171,6 +175,7 @@ def _schedule(given: Mapping[str, Any]) -> Schedule:
     if kind == "joined":
         for part in given["schedule"] if not isinstance(given["schedule"], str) else ():
             settings = {name: value for name, value in part.items() if name != "step_count"}
+            check_kind("step_count", part.get("step_count", 0), WHOLE)
             for name, value in settings.items():
                 check_kind(name, value, SETTINGS[_known("schedule's setting", name, SETTINGS)].kind)
             own.segments.add(schedule=_schedule(settings), step_count=part.get("step_count", 0))

@@ -31,6 +31,7 @@ _PARAMETER_LIMIT = 100_000_000
 _EPOCH_LIMIT = 1_000_000
 _RATE_LIMIT = 1e9
 _SEGMENT_LIMIT = 32
+_TIME_LIMIT_SECONDS = 1e9
 _SHOWN_CHARACTERS = 64
 _AUGMENTATION_LIMITS = {
     "shift_pixels": 1e4,
@@ -191,7 +192,7 @@ def _run_violations(spec: TrainingSpec, train: Rows | None) -> Iterator[Violatio
         yield _violation("metrics_interval_steps", "be at least 1", spec.metrics_interval_steps)
     if not 0 <= spec.seed < 2**63:
         yield _violation("seed", "be between 0 and 2**63 - 1", spec.seed)
-    yield from _within("time_limit", spec.time_limit_seconds, 0, inf)
+    yield from _within("time_limit", spec.time_limit_seconds, 0, _TIME_LIMIT_SECONDS)
     yield from _augmentation_violations(spec)
     if stopping := spec.early_stopping:
         if not spec.validation.exists:

@@ -9,6 +9,7 @@ from typing import TypeVar
 from google.protobuf.message import Message
 from google.protobuf.unknown_fields import UnknownFieldSet
 from mlpd.core.architecture import ModelSpec
+from mlpd.core.data import LARGEST_LABEL
 from mlpd.core.memory import estimate_bytes
 from mlpd.core.optimizers import OPTIMIZERS
 from mlpd.core.rules import find_violations
@@ -257,7 +258,8 @@ def _balanced(row_counts: Sequence[int], classes: int) -> tuple[float, ...]:
     """Return weights that give all classes that occur the same share of the rows."""
     present = sum(count > 0 for count in row_counts)
     weights = [sum(row_counts) / (present * count) if count else 0.0 for count in row_counts]
-    return (*weights, *[0.0] * (classes - len(weights)))
+    absent = min(max(classes, 0), LARGEST_LABEL + 1) - len(weights)
+    return (*weights, *[0.0] * absent)
 
 
 def _one_each(given: Sequence[T], default: T, count: int) -> tuple[T, ...]:

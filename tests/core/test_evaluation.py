@@ -158,3 +158,21 @@ def test_threads_can_share_a_model():
 def test_evaluation_can_be_stopped_after_any_batch():
     first = next(evaluate(Predictor(Cpu(), MODEL, 16), rows()))
     assert (first.row_count, first.confusion, first.scores) == (16, None, None)
+
+
+def test_validation_measures_the_loss_that_is_trained():
+    model = replace(MODEL, task="regression", loss="huber", huber_delta=0.25)
+    targets = np.random.default_rng(3).normal(size=(40, 3)).astype(np.float32)
+    (*_, counts) = evaluate(Predictor(Cpu(), model, 16), Dataset(rows().inputs, targets))
+    distance = np.abs(plain_outputs(rows().inputs) - targets)
+    values = np.where(distance < 0.25, distance**2 / 2, 0.25 * (distance - 0.125))
+    assert counts.loss == pytest.approx(values.mean(), rel=1e-4)
+
+
+def test_a_label_is_a_yes_above_a_half():
+    model = replace(MODEL, task="multilabel", loss="sigmoid_cross_entropy")
+    decided = plain_outputs(rows().inputs) > 0
+    soft = np.where(decided, 0.75, 0.25).astype(np.float32)
+    (*_, counts) = evaluate(Predictor(Cpu(), model, 16), Dataset(rows().inputs, soft), include_scores=True)
+    assert counts.scores
+    assert counts.accuracy == counts.scores.values["accuracy"] == 1.0

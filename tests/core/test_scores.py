@@ -174,14 +174,15 @@ def test_the_last_bins_of_the_calibration_error_are_apart():
     assert found.values["calibration_error"] == pytest.approx((2 * 0.1 + 0.99 + 1) / 4)
 
 
-def test_means_are_over_the_classes_that_have_rows():
-    targets, shares = drawn(3)
+def test_means_are_over_the_classes_that_occur_or_were_said_to():
+    targets, shares = drawn(4)
     targets = np.minimum(targets, 1)
+    shares[:, 3] = 0
     predicted = shares.argmax(axis=1)
-    found = scored("multiclass", 3, targets, shares)
-    expected = means(targets, predicted, labels=[0, 1])
+    found = scored("multiclass", 4, targets, shares)
+    expected = means(targets, predicted, labels=[0, 1, 2])
     assert {name: found.values[name] for name in expected} == pytest.approx(expected)
-    assert [row.roc_auc is None for row in found.classes] == [False, False, True]
+    assert [row.roc_auc is None for row in found.classes] == [False, False, True, True]
     assert found.values["macro_roc_auc"] == pytest.approx(np.mean([row.roc_auc for row in found.classes[:2]]))
 
 
@@ -199,3 +200,9 @@ def test_an_impossible_truth_has_a_finite_loss():
 def test_scores_do_not_depend_on_how_rows_are_cut():
     targets, shares = drawn(4)
     assert scored("multiclass", 4, targets, shares, batch=1) == scored("multiclass", 4, targets, shares, batch=1000)
+
+
+def test_one_class_alone_has_no_area():
+    found = scored("binary", 2, np.ones(3, int), np.array([[0.2], [0.7], [0.9]], np.float32))
+    assert "roc_auc" not in found.values
+    assert [own.roc_auc for own in found.classes] == [None, None]

@@ -102,7 +102,7 @@ class Cpu:
 
     def fill_random(self, seed: int, counter: Sequence[int], out: Array) -> None:
         """Fill ``out`` piece by piece: NumPy can't draw raw words into an array."""
-        generator = np.random.Philox(key=seed, counter=list(counter))
+        generator = np.random.Philox(key=seed, counter=np.array(counter, np.uint64))
         for start in range(0, len(out), _WORDS_AT_A_TIME):
             piece = out[start : start + _WORDS_AT_A_TIME]
             piece[...] = generator.random_raw(len(piece))

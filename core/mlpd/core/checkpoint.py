@@ -54,7 +54,10 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> FileDigest:
 def load_checkpoint(path: Path, sha256: str) -> Checkpoint:
     """Return the checkpoint in ``path``, or raise `CheckpointError` unless its bytes have the digest ``sha256``."""
     vectors, fields = unpack(path, sha256)
-    return Checkpoint(from_fields(Counters, fields), vectors)
+    try:
+        return Checkpoint(from_fields(Counters, fields), vectors)
+    except (KeyError, TypeError) as error:
+        raise CheckpointError(f"{path.name} must hold a checkpoint: {error}") from error
 
 
 def pack(vectors: Mapping[str, HostArray], fields: Mapping[str, object]) -> bytes:

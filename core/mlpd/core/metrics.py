@@ -48,7 +48,7 @@ def evaluate(
     device, capacity, model = predictor.device, predictor.capacity, predictor.model
     xp, outputs_size = device.xp, model.spec.layer_sizes[-1]
     shape = (device, outputs_size, capacity, np.dtype(model.spec.dtype))
-    loss, task = LOSSES[model.loss](*shape), TASKS[model.task](*shape)
+    loss, task = LOSSES[model.loss](*shape, huber_delta=model.huber_delta), TASKS[model.task](*shape)
     gradient = xp.empty((capacity, outputs_size), dtype=model.spec.dtype)
     total, hits = xp.zeros((), dtype=xp.float64), xp.zeros((), dtype=xp.int64)
     classes = 2 if model.task == "binary" else outputs_size

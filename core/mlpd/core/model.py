@@ -66,7 +66,7 @@ def _column_means(inputs: HostArray, centre: HostArray, power: int) -> NDArray[n
 class Model:
     """A network with its weights: flat vectors of ``spec.dtype`` in host memory, and how its inputs are scaled.
 
-    ``task`` and ``loss`` say what its outputs mean.
+    ``task`` and ``loss`` say what its outputs mean; ``huber_delta`` belongs to the loss.
     """
 
     spec: ModelSpec
@@ -75,6 +75,7 @@ class Model:
     parameters: Array
     statistics: Array
     scaling: Scaling
+    huber_delta: float = 1.0
 
     @property
     def sha256(self) -> str:
@@ -102,6 +103,7 @@ def save_model(
         "model": to_fields(model.spec),
         "task": model.task,
         "loss": model.loss,
+        "huber_delta": model.huber_delta,
         "optimizer_step": optimizer_step,
         "provenance": dict(provenance),
     }
@@ -128,7 +130,8 @@ def load_trained(path: Path, sha256: str) -> TrainedModel:
         layers, dtype = spec.layers(), np.dtype(spec.dtype)
         statistics = vectors.get("statistics", np.zeros(0, dtype))
         scaling = Scaling(vectors.get("input_shift"), vectors.get("input_factor", spec.input_scale))
-        model = Model(spec, task, loss, vectors["parameters"], statistics, scaling)
+        delta = float(fields["huber_delta"])
+        model = Model(spec, task, loss, vectors["parameters"], statistics, scaling, delta)
         moments = {name.removeprefix(_MOMENT): vector for name, vector in vectors.items() if name.startswith(_MOMENT)}
         trained = TrainedModel(model, moments, int(fields["optimizer_step"]))
     except (KeyError, TypeError, ValueError) as error:

@@ -24,7 +24,7 @@ class Purpose(IntEnum):
 
 def generator(seed: int, purpose: Purpose, index: int, position: int = 0) -> np.random.Philox:
     """Return the stream of words that begins four times ``position`` words after that of (seed, purpose, index)."""
-    return np.random.Philox(key=seed, counter=[position, 0, index, purpose])
+    return np.random.Philox(key=seed, counter=np.array([position, 0, index, purpose], np.uint64))
 
 
 def bits(seed: int, purpose: Purpose, index: int, count: int) -> NDArray[np.uint64]:

@@ -98,10 +98,13 @@ def _multiclass(labels: NDArray[np.int64], predictions: HostArray, classes: int)
     true = np.bincount(labels, minlength=classes)
     found = np.bincount(predicted, minlength=classes)
     right = np.bincount(labels[hits], minlength=classes)
-    areas = _areas([labels == c for c in range(classes)], predictions)
+    if classes == 2:  # as in the usual binary scores, class 1 stands for the whole
+        areas = _areas([labels == 1], predictions[:, 1:]) * 2
+    else:
+        areas = _areas([labels == c for c in range(classes)], predictions)
     own = _class_scores(true, found, right, areas)
-    # As the usual binary scores do, those of class 1 stand for the whole.
-    return Scores(values | _means(own) | ({"roc_auc": areas[1] or 0.0} if classes == 2 else {}), own)
+    whole = {"roc_auc": areas[1]} if classes == 2 and areas[1] is not None else {}
+    return Scores(values | _means(own, (true + found) > 0) | whole, own)
 
 
 def _brier(labels: NDArray[np.int64], predictions: HostArray) -> float:
@@ -124,7 +127,7 @@ def _multilabel(targets: HostArray, predictions: HostArray) -> Scores:
         "log_loss": float(losses.mean()),
         "brier": float(((shares - targets) ** 2).mean()),
     }
-    return Scores(values | _means(own), own)
+    return Scores(values | _means(own, np.full(len(own), True)), own)
 
 
 def _class_scores(
@@ -136,15 +139,15 @@ def _class_scores(
     return tuple(ClassScores(*row) for row in table)
 
 
-def _means(own: tuple[ClassScores, ...]) -> dict[str, float]:
-    """Return means over classes that occur: plain ("macro") and by their rows ("weighted")."""
-    present = [scores for scores in own if scores.row_count]
+def _means(own: tuple[ClassScores, ...], counts: NDArray[np.bool_]) -> dict[str, float]:
+    """Return means over the classes that count: plain ("macro") and by their rows ("weighted")."""
+    present = [scores for scores, one_counts in zip(own, counts, strict=True) if one_counts]
     weights = [scores.row_count for scores in present]
-    means = {}
+    means: dict[str, float] = {}
     for name in ("precision", "recall", "f1"):
         values = [getattr(scores, name) for scores in present]
         means[f"macro_{name}"] = float(np.mean(values)) if values else 0.0
-        means[f"weighted_{name}"] = float(np.average(values, weights=weights)) if values else 0.0
+        means[f"weighted_{name}"] = float(np.average(values, weights=weights)) if any(weights) else 0.0
     areas = [scores.roc_auc for scores in own if scores.roc_auc is not None]
     return means | ({"macro_roc_auc": float(np.mean(areas))} if areas else {})
 

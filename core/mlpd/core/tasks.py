@@ -20,7 +20,7 @@ class Task:
     def __init__(self, device: Device, outputs: int, capacity: int, dtype: Any, smoothing: float = 0.0) -> None:
         xp = self._xp = device.xp
         self._outputs, self._smoothing = outputs, smoothing
-        self._rows, self._spare = (xp.empty((capacity, outputs), dtype=dtype) for _ in range(2))
+        self._rows, self._spare, self._yes = (xp.empty((capacity, outputs), dtype=dtype) for _ in range(3))
         self._right = xp.empty((capacity,), dtype=dtype)
         self._hits = xp.empty((capacity,), dtype=xp.int64)
         self._hit_sum = xp.zeros((), dtype=xp.int64)
@@ -55,11 +55,11 @@ class Task:
         xp.add(total, self._hit_sum, out=total)
 
     def _compare(self, xp: Any, outputs: Array, targets: Array, hits: Array) -> None:
-        """Write 1 for a row that is right, else 0."""
-        spare = self._spare[: len(outputs)]
+        """Write 1 for a row that is right, else 0; a target above a half is a yes."""
+        spare, yes, right = (buffer[: len(outputs)] for buffer in (self._spare, self._yes, self._right))
         xp.greater(outputs, 0, out=spare)
-        xp.equal(spare, targets, out=spare)
-        right = self._right[: len(outputs)]
+        xp.greater(targets, 0.5, out=yes)
+        xp.equal(spare, yes, out=spare)
         xp.sum(spare, axis=1, out=right)
         xp.equal(right, self._outputs, out=hits)
 

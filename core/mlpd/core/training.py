@@ -171,7 +171,8 @@ class TrainingState:
 
     def _model(self, vectors: Mapping[str, Array]) -> Model:
         spec = self.spec
-        return Model(spec.model, spec.task, spec.loss.name, **vectors, scaling=self.examples.scaling)
+        loss, scaling = spec.loss, self.examples.scaling
+        return Model(spec.model, spec.task, loss.name, **vectors, scaling=scaling, huber_delta=loss.huber_delta)
 
     def _finite(self, vector: Array) -> HostArray:
         host = self.device.to_host(vector)

@@ -43,18 +43,20 @@ def test_losses_agree_over_two_hundred_steps(case):
 
 def through(layer, x, dy, parameters=()):
     """Return a layer's outputs, the gradients of its inputs and parameters, and its statistics."""
-    vector = np.concatenate([np.zeros(0), *[part.ravel() for part in parameters]])
+    vector = np.concatenate([np.zeros(1), *[part.ravel() for part in parameters]])
     statistics = initial_statistics([layer], "float64")
     run = Pass(Cpu(), [_Spread(x.shape[1]), layer], x.shape[1], vector, statistics, len(x), trains=True)
     run.inputs(len(x))[...] = x
     y = run.forward(len(x)).copy()
     run.output_gradient(len(x))[...] = dy
     run.backward(len(x))
-    return y, run._dy[1].copy(), run.gradients, statistics
+    return y, run._dy[1].copy(), run.gradients[1:], statistics
 
 
 class _Spread(Layer):
     """Hands its inputs on in a buffer of its own, so that a layer's input gradient can be looked at."""
+
+    shapes = ((1,),)  # without parameters no gradient would be passed on to it
 
     def __init__(self, width):
         self.width = width

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from mlpd.core.arrays import Cpu
-from mlpd.core.augmentation import AugmentationSpec, Augmenter
+from mlpd.core.augmentation import AugmentationSpec, Augmenter, basis_size
 from mlpd.core.batches import Batches
 from mlpd.core.random import permutation
 
@@ -236,3 +236,9 @@ def test_a_run_with_settings_of_zero_is_the_run_without_augmentation():
     case = run(epoch_count=1)
     nothing = AugmentationSpec(AUGMENTATION.image_height, AUGMENTATION.image_width)
     assert finish(case.but(augmentation=nothing).start()) == finish(case.start())
+
+
+@pytest.mark.parametrize("elastic", [0.0, 1.0])
+def test_the_basis_has_the_size_that_memory_is_estimated_by(elastic):
+    spec = AugmentationSpec(12, 20, elastic_pixels=elastic, elastic_smoothness_pixels=2.5)
+    assert basis_size(spec) == Augmenter(spec, 0)._basis.size

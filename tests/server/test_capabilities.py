@@ -320,6 +320,18 @@ class TestRefusals:
         assert (refusal.code, refusal.reason) == (StatusCode.RESOURCE_EXHAUSTED, "DEVICE_MEMORY")
         assert int(refusal.metadata["needed_bytes"]) > int(refusal.metadata["device_bytes"])
 
+    def test_an_elastic_deformation_that_can_not_fit_is_refused_before_it_starts(self, stubs):
+        augmentation = pb.Augmentation(elastic_pixels=1, elastic_smoothness_pixels=1)
+        stubs.datasets.UploadDataset(upload_messages("wide", save({"inputs": np.zeros((2, 640_000), np.uint8), "labels": np.arange(2)})))  # fmt: skip
+        spec = rings_spec(
+            train_dataset="datasets/wide",
+            batch_size=1,
+            model=types.ModelSpec(layer_sizes=[640_000, 2]),
+            augmentation=augmentation,
+        )
+        refusal = refused(stubs.trainer.Train, pb.TrainRequest(spec=spec))
+        assert refusal.reason == "DEVICE_MEMORY"
+
     def test_outputs_must_be_those_of_the_task(self, stubs, model):
         inputs = types.Tensor(data_type=types.DATA_TYPE_FP32, shape=[1, 2], data=bytes(8))
         request = pb.PredictRequest(model=model, inputs=inputs, outputs=[pb.OUTPUT_KIND_VALUES])

@@ -6,7 +6,7 @@ batch. The numbers are a pure function of (seed, epoch, position in the epoch's 
 """
 
 from dataclasses import dataclass
-from math import ceil, pi, sqrt
+from math import ceil, pi, prod, sqrt
 
 import numpy as np
 from mlpd.core.arrays import HostArray
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 _BLOCK_ROWS = 32  # so many images and what is computed with them stay in a second-level cache
 _AFFINE_NUMBERS = 5
+_BUMP_SPACING = 1.5  # in widths
 
 
 @dataclass(frozen=True)
@@ -119,14 +120,24 @@ class Augmenter:
         np.add(top, bottom, out=out)
 
 
+def basis_size(spec: AugmentationSpec) -> int:
+    """Return the values of the basis in which coordinates are linear."""
+    sides = (spec.image_height, spec.image_width)
+    fields = prod(_bump_count(side, spec.elastic_smoothness_pixels) for side in sides) if spec.elastic_pixels else 0
+    return (3 + fields) * prod(sides)
+
+
+def _bump_count(size: int, width: float) -> int:
+    return ceil(size / (_BUMP_SPACING * width)) + 3
+
+
 def _bumps(size: int, width: float) -> NDArray[np.float64]:
     """Return Gaussian bumps (size, count) one and a half ``width`` apart, whose squares sum to 1 at every pixel.
 
     White noise on their lattice gives a smooth field of variance 1: Simard, Steinkraus & Platt 2003, section 2,
     who convolve noise on every pixel with the same Gaussian.
     """
-    spacing = 1.5 * width
-    count = ceil(size / spacing) + 3
+    spacing, count = _BUMP_SPACING * width, _bump_count(size, width)
     centres = (size - 1) / 2 + spacing * (np.arange(count) - (count - 1) / 2)
     bumps: NDArray[np.float64] = np.exp(-0.5 * ((np.arange(size)[:, None] - centres) / width) ** 2)
     bumps /= np.sqrt((bumps**2).sum(axis=1, keepdims=True))

@@ -4,19 +4,21 @@ from math import prod
 
 import numpy as np
 from mlpd.core.architecture import parameter_count, statistic_count
+from mlpd.core.augmentation import basis_size
 from mlpd.core.batches import piece_rows
 from mlpd.core.rules import Rows
 from mlpd.core.spec import TrainingSpec
 
 _INDEX_BYTES = 8
+_BASIS_BYTES = 20  # while it is made, in float64 and then in float32
 
 
 def estimate_bytes(spec: TrainingSpec, rows: Rows, row_bytes: int) -> int:
     """Return the bytes of vectors, buffers and data that a run on ``rows`` of ``row_bytes`` holds at a time.
 
     Vectors: parameters, gradients, their sum over pieces, moments, averages, the best so far. Buffers: a pass forward
-    and back. Data are counted where they are copied: to a device, or where rows are held out. Libraries and
-    what an allocator keeps in reserve come on top.
+    and back, and what augmentation keeps. Data are counted where they are copied: to a device, or where rows are held
+    out. Libraries and what an allocator keeps in reserve come on top.
     """
     model, size = spec.model, np.dtype(spec.model.dtype).itemsize
     layers, capacity = model.layers(), piece_rows(spec)
@@ -29,4 +31,5 @@ def estimate_bytes(spec: TrainingSpec, rows: Rows, row_bytes: int) -> int:
     buffers = 2 * capacity * sum(widths) + work
     copied = spec.device != "cpu" or spec.validation.fraction > 0
     data = rows.row_count * (row_bytes * copied + 2 * _INDEX_BYTES)
-    return size * (weights + buffers) + data
+    warping = basis_size(spec.augmentation) * _BASIS_BYTES if spec.augmentation else 0
+    return size * (weights + buffers) + data + warping

@@ -133,22 +133,21 @@ def test_a_spec_that_breaks_no_rule_trains_and_resumes(spec, dtype, weighted, st
     assume(not find_violations(spec, info_of(data), None))
     assert TrainingSpec.from_json(spec.to_json()) == spec
     examples = Examples.of(spec, data, None)
-    with np.errstate(all="ignore"):
-        whole = TrainingState.initial(Cpu(), spec, examples)
-        events, checkpoints = [], []
-        try:
-            for event in train(whole):
-                events.append(event)
-                if isinstance(event, StepEnded):
-                    checkpoints.append((len(events), whole.checkpoint()))
-        except Diverged:
-            return
-        assert 1 <= len(checkpoints) <= spec.step_count(ROWS)
-        seen, checkpoint = checkpoints[min(stop_after, len(checkpoints) - 1)]
-        resumed = TrainingState.restore(Cpu(), spec, examples, checkpoint)
-        assert list(train(resumed)) == events[seen:]
-        trained = resumed.trained()
-        assert trained.model.sha256 == whole.trained().model.sha256
+    whole = TrainingState.initial(Cpu(), spec, examples)
+    events, checkpoints = [], []
+    try:
+        for event in train(whole):
+            events.append(event)
+            if isinstance(event, StepEnded):
+                checkpoints.append((len(events), whole.checkpoint()))
+    except Diverged:
+        return
+    assert 1 <= len(checkpoints) <= spec.step_count(ROWS)
+    seen, checkpoint = checkpoints[min(stop_after, len(checkpoints) - 1)]
+    resumed = TrainingState.restore(Cpu(), spec, examples, checkpoint)
+    assert list(train(resumed)) == events[seen:]
+    trained = resumed.trained()
+    assert trained.model.sha256 == whole.trained().model.sha256
     assert len(trained.model.parameters) == parameter_count(spec.model.layers())
     *_, counts = evaluate(Predictor(Cpu(), trained.model, 7), data, include_confusion=True, include_scores=True)
     assert counts.row_count == ROWS

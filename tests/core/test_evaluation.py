@@ -176,3 +176,10 @@ def test_a_label_is_a_yes_above_a_half():
     (*_, counts) = evaluate(Predictor(Cpu(), model, 16), Dataset(rows().inputs, soft), include_scores=True)
     assert counts.scores
     assert counts.accuracy == counts.scores.values["accuracy"] == 1.0
+
+
+def test_a_model_that_overflows_gives_what_it_gives_without_a_warning(device):
+    predictor = Predictor(device, replace(MODEL, parameters=MODEL.parameters * np.float32(1e30)), 16)
+    assert not np.isfinite(predictor.outputs(rows().inputs)).all()
+    *_, counts = evaluate(predictor, rows())
+    assert not np.isfinite(counts.loss)

@@ -160,6 +160,7 @@ class Predictor:
         input_size = model.spec.layer_sizes[0]
         self._pass = Pass(device, model.spec.layers(), input_size, *vectors, capacity, trains=False)
 
+    @np.errstate(all="ignore")  # what overflows shows in the outputs; a BLAS may also raise flags for spare lanes
     def forward(self, inputs: HostArray) -> Array:
         """Return outputs (rows, outputs) on the device, in a buffer that the next call overwrites."""
         rows = len(inputs)

@@ -180,6 +180,7 @@ class TrainingState:
             raise Diverged(f"the parameters are not finite after step {self.step}; try a smaller learning rate")
         return host
 
+    @np.errstate(all="ignore")  # what overflows is found in a report or a checkpoint, and ends the run with a reason
     def learn(self, batches: Batches, epoch: int, first: int, rows: int) -> None:
         """Make one step on ``rows`` rows from place ``first`` of ``epoch``'s order."""
         run, xp, spec = self._pass, self.device.xp, self.spec

@@ -15,7 +15,6 @@ from collections.abc import Callable
 from io import RawIOBase
 from pathlib import Path
 
-import numpy as np
 from mlpd.core import training
 from mlpd.core.arrays import Device, DeviceUnavailable, open_device
 from mlpd.core.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
@@ -62,8 +61,7 @@ def main() -> None:
     last: Finished | Stopped | Failed
     try:
         device = open_device(task.spec.device)
-        # What overflows is found as a loss or parameters that are not finite, and ends the run with a reason.
-        with threadpool_limits(_thread_count(task)), np.errstate(all="ignore"):
+        with threadpool_limits(_thread_count(task)):
             last = _Attempt(task, device, send).run(orders)
         device.free()  # before the last word, which the server publishes
     except DeviceUnavailable as error:

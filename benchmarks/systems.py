@@ -10,6 +10,7 @@ import resource
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
@@ -65,6 +66,7 @@ def mlpd(case: Case) -> tuple[Epoch, str]:
     from mlpd.core.data import Dataset
     from mlpd.core.examples import Examples
     from mlpd.core.optimizers import OPTIMIZERS
+    from mlpd.core.sharding import best_shard_count
     from mlpd.core.spec import OptimizerSpec, ScheduleSpec, TrainingSpec
     from mlpd.core.training import MetricsRecorded, TrainingState, train
 
@@ -82,9 +84,10 @@ def mlpd(case: Case) -> tuple[Epoch, str]:
         device="cpu",
         metrics_interval_steps=10**9,
     )
+    spec = replace(spec, shard_count=best_shard_count(spec, len(os.sched_getaffinity(0))))
     events = train(TrainingState.initial(Cpu(), spec, Examples.of(spec, Dataset(inputs, labels), None)))
     reports = (event for event in events if isinstance(event, MetricsRecorded))
-    return lambda: next(reports), f"numpy {np.__version__}"
+    return lambda: next(reports), f"numpy {np.__version__}, {spec.shard_count} shards"
 
 
 def pytorch(case: Case, *, compiled: bool = False) -> tuple[Epoch, str]:

@@ -1,5 +1,6 @@
 """The plain step's formulas mean the same in the array API standard, as its strictest implementation reads it."""
 
+from functools import partial
 from types import SimpleNamespace
 
 import array_api_strict
@@ -70,6 +71,14 @@ def to_strict(array):
     return StrictArray(array_api_strict.asarray(array.copy()))
 
 
+def write_product(xp, a, b, out):
+    xp.matmul(a, b, out=out)
+
+
+def write_total(xp, values, out):
+    xp.sum(values, axis=0, out=out)
+
+
 def one_step(xp, wrap, activation, loss_kind, optimizer):
     """Make one step of a network with a hidden layer; return its loss and its parameters as NumPy arrays."""
     random = np.random.default_rng(3)
@@ -85,7 +94,8 @@ def one_step(xp, wrap, activation, loss_kind, optimizer):
             start += count
         gradients = [wrap(np.zeros(shape)) for shape in layer.shapes]
         work = [wrap(np.zeros(shape)) for shape in layer.work(rows)]
-        slots.append(Slot(xp, parameters, gradients, (), work, True, lambda _: None))
+        product, total = partial(write_product, xp), partial(write_total, xp)
+        slots.append(Slot(xp, parameters, gradients, (), work, True, product, total, lambda _: None))
     y = [wrap(x), *(wrap(np.zeros((rows, layer.width))) for layer in layers)]
     dy = [None, *(wrap(np.zeros((rows, layer.width))) for layer in layers)]
     for i, (layer, slot) in enumerate(zip(layers, slots, strict=True)):

@@ -149,6 +149,8 @@ def test_an_average_moves_slowly_but_not_at_first(device):
     }
     expected = {name: device.to_host(vector) for name, vector in vectors.items()}
     average = Average(device, 0.7, vectors)
+    for name, vector in vectors.items():
+        average.vectors[name][...] = vector
     for step in range(40):
         for name, vector in vectors.items():
             value = random.normal(size=len(vector))

@@ -111,7 +111,7 @@ def gradient_of_mean_loss(parameters, data):
 def test_a_batch_larger_than_a_piece_gives_the_gradient_of_the_whole():
     case = small(rows=1300, batch_size=1300, epoch_count=1, schedule=ScheduleSpec(1.0))
     state = case.start()
-    assert state.capacity < 1300
+    assert piece_rows(state.spec) < 1300
     before = learnt(state)
     finish(state)
     assert np.allclose(before - learnt(state), gradient_of_mean_loss(before, case.data), atol=1e-5)
@@ -156,7 +156,7 @@ def test_accumulated_batches_are_normalised_each_by_itself():
         schedule=ScheduleSpec(1.0), optimizer=OptimizerSpec(Sgd()), batch_size=35, accumulation_steps=2, epoch_count=1
     )
     state = accumulated.start()
-    assert state.capacity == 35
+    assert piece_rows(state.spec) == 35
     before, changes = learnt(state), []
     finish(state)
     for half in (slice(0, 35), slice(35, 70)):

@@ -86,6 +86,7 @@ SETTINGS: Mapping[str, Setting] = {
     "warm_start_scope": Setting(TEXT, "weights, or full: the optimizer's state too."),
     "seed": Setting(WHOLE, "Key of every random number; default: the server picks one."),
     "device": Setting(TEXT, "cpu or cuda; default: cuda if usable."),
+    "shard_count": Setting(WHOLE, "Processes that share the layers; default: as many as pay."),
     "metrics_interval_steps": Setting(WHOLE, "Steps between reports; default: one an epoch."),
 }
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
+from mlpd.core.blas import add_product
 from numpy.typing import NDArray
 
 Array = Any  # numpy.ndarray or cupy.ndarray; one run never mixes them
@@ -44,12 +45,19 @@ class Device(Protocol):
     xp: Any
     name: str
     block_size: int  # values that an element-wise pass should work on at a time
+    adds_products: bool  # whether `add_product` costs no more than the product alone
 
     def description(self) -> str:
         """Say what computes, and by which library."""
 
     def memory_bytes(self) -> int:
         """Return the memory there is in all; 0 where that is unknown."""
+
+    def zeros(self, shape: int | tuple[int, ...], dtype: Any) -> Array:
+        """Return zeros that all who work on a run see."""
+
+    def add_product(self, a: Array, b: Array, scale: float, out: Array) -> None:
+        """Add ``scale * a @ b`` to ``out`` (rows, columns)."""
 
     def gather(self, source: Array, rows: Array, out: Array) -> None:
         """Write ``source[rows]`` to ``out``."""
@@ -73,6 +81,7 @@ class Cpu:
     xp: Any = np
     name = "cpu"
     block_size = 32768  # 128 KiB of float32: a block and its moments fit in a second-level cache
+    adds_products = True
 
     def description(self) -> str:
         """Say what computes, and by which library."""
@@ -87,6 +96,14 @@ class Cpu:
         with suppress(OSError, ValueError):  # no control group, or one without a limit
             total = min(total, int(Path("/sys/fs/cgroup/memory.max").read_text()))
         return total
+
+    def zeros(self, shape: int | tuple[int, ...], dtype: Any) -> Array:
+        """Return an array of this process."""
+        return np.zeros(shape, dtype)
+
+    def add_product(self, a: Array, b: Array, scale: float, out: Array) -> None:
+        """Add ``scale * a @ b`` to ``out`` (rows, columns), in one pass where the BLAS library can be called."""
+        add_product(a, b, scale, out)
 
     def gather(self, source: Array, rows: Array, out: Array) -> None:
         """Write ``source[rows]`` to ``out``; any mode but "clip" makes NumPy copy ``out``."""
@@ -116,6 +133,7 @@ class Cuda:
 
     name = "cuda"
     block_size = 2**62  # one launch for all
+    adds_products = False
 
     def __init__(self) -> None:
         try:
@@ -141,6 +159,7 @@ class Cuda:
             _PHILOX,
             "mlpd_philox",
         )
+        self._products: dict[tuple[int, ...], Array] = {}
 
     def description(self) -> str:
         """Say what computes, and by which library."""
@@ -151,6 +170,19 @@ class Cuda:
     def memory_bytes(self) -> int:
         """Return the device's memory."""
         return int(self.xp.cuda.Device().mem_info[1])
+
+    def zeros(self, shape: int | tuple[int, ...], dtype: Any) -> Array:
+        """Return an array on the device."""
+        return self.xp.zeros(shape, dtype)
+
+    def add_product(self, a: Array, b: Array, scale: float, out: Array) -> None:
+        """Add ``scale * a @ b`` to ``out`` (rows, columns); the first of a shape allocates."""
+        key = (*out.shape, out.itemsize)
+        if key not in self._products:
+            self._products[key] = self.xp.empty_like(out)
+        product = self.xp.matmul(a, b, out=self._products[key])
+        self.xp.multiply(product, scale, out=product)
+        self.xp.add(out, product, out=out)
 
     def gather(self, source: Array, rows: Array, out: Array) -> None:
         """Write ``source[rows]`` to ``out``; an index outside ``source`` wraps."""
@@ -171,6 +203,7 @@ class Cuda:
 
     def free(self) -> None:
         """Empty CuPy's memory pools."""
+        self._products.clear()
         self.xp.get_default_memory_pool().free_all_blocks()
         self.xp.get_default_pinned_memory_pool().free_all_blocks()
 

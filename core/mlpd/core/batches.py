@@ -5,11 +5,10 @@ the step runs.
 """
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from types import TracebackType
-from typing import Self
+from typing import NamedTuple, Self
 
 import numpy as np
 from mlpd.core.arrays import Array, Device, HostArray
@@ -17,15 +16,46 @@ from mlpd.core.augmentation import Augmenter
 from mlpd.core.examples import Examples
 from mlpd.core.random import permutation
 from mlpd.core.spec import TrainingSpec
-from mlpd.core.tasks import TASKS
+from mlpd.core.tasks import TASKS, MixUp, mixing_share
 from numpy.typing import NDArray
 
 _AHEAD = 4  # pieces that are prepared before they are wanted
 
 
+class Piece(NamedTuple):
+    """What a pass takes at a time: ``rows`` rows from place ``first`` of an epoch's order.
+
+    They are the rows from ``start`` on of the step that has ``step_rows`` of them.
+    """
+
+    step: int
+    epoch: int
+    first: int
+    start: int
+    rows: int
+    step_rows: int
+
+    @property
+    def is_last(self) -> bool:
+        """Whether the step ends with it."""
+        return self.start + self.rows == self.step_rows
+
+
+def pieces(spec: TrainingSpec, row_count: int, capacity: int, step: int) -> Iterator[Piece]:
+    """Yield the pieces of up to ``capacity`` rows of a run on ``row_count`` rows, from ``step`` to its end."""
+    size = spec.rows_per_step
+    steps_per_epoch = -(-row_count // size)
+    for now in range(step, spec.epoch_count * steps_per_epoch):
+        epoch, index = divmod(now, steps_per_epoch)
+        first = index * size
+        step_rows = min(size, row_count - first)
+        for start in range(0, step_rows, capacity):
+            yield Piece(now, epoch, first + start, start, min(capacity, step_rows - start), step_rows)
+
+
 @dataclass(frozen=True)
-class Piece:
-    """Part of a step: what was read for rows ``first`` and after it, of an epoch's order."""
+class Rows:
+    """What was read of some rows but for their inputs: labels (rows,) or (rows, outputs), and weights (rows, 1)."""
 
     targets: Array
     weights: Array | None
@@ -56,13 +86,15 @@ class Batches:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, _kind: type[BaseException] | None, _error: BaseException | None, _traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the thread that augments, after the piece in hand."""
         if self._warped:
             self._warped.close()
 
-    def read(self, epoch: int, first: int, rows: int, inputs: Array) -> Piece:
+    def read(self, epoch: int, first: int, rows: int, inputs: Array) -> Rows:
         """Write ``rows`` scaled rows from place ``first`` of ``epoch``'s order to ``inputs``, and return the rest.
 
         Pieces must be read in order.
@@ -73,7 +105,7 @@ class Batches:
         columns = self._gather(slice(first, first + rows))
         raw = self._device.from_host(self._warped.read(epoch, first)) if self._warped else columns.pop()
         self._scaling(self._device.xp, raw, inputs)
-        return Piece(columns[0], columns[1] if self._weighted else None)
+        return Rows(columns[0], columns[1] if self._weighted else None)
 
     def _gather(self, chosen: slice) -> list[Array]:
         if self._order is None:
@@ -85,6 +117,58 @@ class Batches:
         return gathered
 
 
+class Slate:
+    """The rows of a piece, as all shards see them: inputs, labels, targets (rows, outputs), and weights (rows, 1)."""
+
+    def __init__(self, device: Device, spec: TrainingSpec, capacity: int, *, weighted: bool) -> None:
+        sizes, dtype, task = spec.model.layer_sizes, spec.model.dtype, TASKS[spec.task]
+        sample = task.prepare(np.zeros(1 if task.has_classes else (1, sizes[-1]), np.uint8), dtype)
+        self.inputs = device.zeros((capacity, sizes[0]), dtype)
+        self.labels = device.zeros((capacity, *sample.shape[1:]), sample.dtype)
+        self.targets = device.zeros((capacity, sizes[-1]), dtype)
+        self.weights = device.zeros((capacity, 1), dtype) if weighted else None
+
+
+class Reader:
+    """Brings the pieces of a run to slates, two of them in turn; use it in a ``with`` block, from one thread."""
+
+    def __init__(
+        self, device: Device, spec: TrainingSpec, examples: Examples, slates: Sequence[Slate], step: int
+    ) -> None:
+        sizes, capacity, dtype = spec.model.layer_sizes, piece_rows(spec), np.dtype(spec.model.dtype)
+        self._xp, self._spec, self._slates = device.xp, spec, slates
+        self._batches = Batches(device, spec, examples, capacity, step)
+        self._task = TASKS[spec.task](device, sizes[-1], capacity, dtype, spec.loss.label_smoothing)
+        self._mixing = MixUp(device, sizes[0], sizes[-1], capacity, dtype) if spec.loss.mixup_alpha else None
+        self._plan = pieces(spec, len(examples.train), capacity, step)
+        self.slate = len(slates) - 1
+        self.read()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._batches.close()
+
+    @np.errstate(all="ignore")  # as in a step
+    def read(self) -> None:
+        """Bring the next ``piece``, if there is one, to the next ``slate``."""
+        piece = next(self._plan, None)
+        if piece is None:
+            return
+        self.piece, self.slate = piece, (self.slate + 1) % len(self._slates)
+        slate, rows, xp = self._slates[self.slate], piece.rows, self._xp
+        inputs, targets = slate.inputs[:rows], slate.targets[:rows]
+        read = self._batches.read(piece.epoch, piece.first, rows, inputs)
+        xp.multiply(read.targets, 1, out=slate.labels[:rows])
+        if slate.weights is not None:
+            xp.multiply(read.weights, 1, out=slate.weights[:rows])
+        self._task.spread(read.targets, targets)
+        if self._mixing:
+            alpha = self._spec.loss.mixup_alpha
+            self._mixing(inputs, targets, mixing_share(self._spec.seed, piece.step, piece.start, alpha))
+
+
 class _Warped:
     """Augmented rows, prepared in the run's order by a thread of its own."""
 
@@ -93,7 +177,7 @@ class _Warped:
         self._spec, self._inputs, self._capacity = spec, inputs, capacity
         self._augmenter = Augmenter(spec.augmentation, spec.seed)
         self._order: tuple[int, NDArray[np.int64]] | None = None
-        self._plan = self._pieces(step)
+        self._plan = pieces(spec, len(inputs), capacity, step)
         # One buffer is read while the others wait or are filled.
         self._buffers = deque(np.empty((capacity, inputs.shape[1]), np.float32) for _ in range(_AHEAD + 1))
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="augment")
@@ -118,18 +202,8 @@ class _Warped:
         if (piece := next(self._plan, None)) is not None:
             buffer = self._buffers[0]
             self._buffers.rotate(-1)
-            self._waiting.append((piece[:2], self._thread.submit(self._warp, *piece, buffer)))
-
-    def _pieces(self, step: int) -> Iterator[tuple[int, int, int]]:
-        """Yield (epoch, first, rows) from ``step`` on."""
-        spec, row_count = self._spec, len(self._inputs)
-        size = spec.rows_per_step
-        epoch, index = divmod(step, -(-row_count // size))
-        for now in range(epoch, spec.epoch_count):
-            for batch in range(index * size if now == epoch else 0, row_count, size):
-                end = min(batch + size, row_count)
-                for first in range(batch, end, self._capacity):
-                    yield now, first, min(self._capacity, end - first)
+            future = self._thread.submit(self._warp, piece.epoch, piece.first, piece.rows, buffer)
+            self._waiting.append(((piece.epoch, piece.first), future))
 
     def _warp(self, epoch: int, first: int, rows: int, buffer: NDArray[np.float32]) -> NDArray[np.float32]:
         if self._order is None or self._order[0] != epoch:

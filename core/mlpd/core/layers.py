@@ -4,7 +4,7 @@ A layer's arrays live in a `Slot`, which belongs to a pass; the layer itself can
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -21,8 +21,9 @@ _STATISTICS_MOMENTUM = 0.1
 class Slot:
     """What one layer works with: views of the flat vectors, and ``work`` that forward leaves for backward.
 
-    ``statistics`` are learnt without a gradient. ``draw`` fills an array of uint64 with random words for this layer,
-    the same ones whenever the step and the rows are.
+    ``statistics`` are learnt without a gradient. Gradients are written by ``product(a, b, out)`` and by ``total(values,
+    out)``, sums of columns; either may add to what is there, even to the parameters themselves. ``draw`` fills an array
+    of uint64 with random words for this layer, the same ones whenever the step and the rows are.
     """
 
     xp: Any
@@ -31,6 +32,8 @@ class Slot:
     statistics: Sequence[Array]
     work: Sequence[Array]
     trains: bool
+    product: Callable[[Array, Array, Array], None]
+    total: Callable[[Array, Array], None]
     draw: Callable[[Array], None]
 
 
@@ -68,9 +71,14 @@ class Layer:
     def backward(self, slot: Slot, x: Array, y: Array, dy: Array, dx: Array | None) -> None:
         """From the gradient ``dy`` of the outputs, write those of the parameters and, unless None, of the inputs.
 
-        ``x`` and ``y`` are not needed afterwards and may be overwritten.
+        ``x`` and ``y`` are not needed afterwards and may be overwritten. A parameter is not looked at once its gradient
+        is written, which may have moved it.
         """
         raise NotImplementedError
+
+    def columns(self, start: int, end: int) -> "Layer":
+        """Return the layer of units ``start`` to ``end`` alone, where no unit looks at another."""
+        return replace(self, width=end - start)  # type: ignore[type-var]
 
 
 @dataclass(frozen=True)
@@ -95,9 +103,9 @@ class Linear(Layer):
 
     def backward(self, slot: Slot, x: Array, y: Array, dy: Array, dx: Array | None) -> None:
         """Write the gradients of the weight and, unless None, of the inputs."""
-        slot.xp.matmul(x.T, dy, out=slot.gradients[0])
         if dx is not None:
             slot.xp.matmul(dy, slot.parameters[0].T, out=dx)
+        slot.product(x.T, dy, slot.gradients[0])
 
 
 @dataclass(frozen=True)
@@ -121,22 +129,72 @@ class Affine(Linear):
     def backward(self, slot: Slot, x: Array, y: Array, dy: Array, dx: Array | None) -> None:
         """Write the gradients of weight, bias and, unless None, of the inputs."""
         super().backward(slot, x, y, dy, dx)
-        slot.xp.sum(dy, axis=0, out=slot.gradients[1])
+        slot.total(dy, slot.gradients[1])
+
+
+@dataclass(frozen=True)
+class Sum(Layer):
+    """Units ``start`` to ``start + width`` of what shards give to ``whole`` of them, and their bias.
+
+    Its inputs are (rows, shards, whole), its input gradients (rows, whole), of which it writes its own units.
+    """
+
+    whole: int
+    start: int
+    width: int
+    biased: bool
+
+    @property
+    def shapes(self) -> Shapes:
+        """Bias (width,), if there is one."""
+        return ((self.width,),) if self.biased else ()
+
+    def forward(self, slot: Slot, x: Array, y: Array) -> None:
+        """Write the sums to ``y``, added in the order of shards."""
+        if not self.width:
+            return
+        xp, own = slot.xp, slice(self.start, self.start + self.width)
+        xp.multiply(x[:, 0, own], 1.0, out=y)
+        for shard in range(1, x.shape[1]):
+            xp.add(y, x[:, shard, own], out=y)
+        if self.biased:
+            xp.add(y, slot.parameters[0], out=y)
+
+    def backward(self, slot: Slot, x: Array, y: Array, dy: Array, dx: Array | None) -> None:
+        """Write the gradients of the bias and of every shard's inputs."""
+        if not self.width:
+            return
+        if dx is not None:
+            slot.xp.multiply(dy, 1.0, out=dx[:, self.start : self.start + self.width])
+        if self.biased:
+            slot.total(dy, slot.gradients[0])
 
 
 @dataclass(frozen=True)
 class Dropout(Layer):
     """Zeroes each value with probability ``rate`` and scales the rest by ``1 / (1 - rate)``; idle outside training.
 
-    Srivastava et al. 2014, in the inverted form. The rate counts in steps of 2**-16, as each value's draw does.
+    Srivastava et al. 2014, in the inverted form. The rate counts in steps of 2**-16, as each value's draw does. Part of
+    a layer that is ``whole`` units wide, from ``start`` on, has that part of its mask.
     """
 
     width: int
     rate: float
+    start: int = 0
+    whole: int = 0
+
+    def columns(self, start: int, end: int) -> "Dropout":
+        """Return the layer of these units alone."""
+        return Dropout(end - start, self.rate, start, self.width)
+
+    @property
+    def drawn(self) -> int:
+        """Values that are drawn for a row."""
+        return self.whole or self.width
 
     def work(self, capacity: int) -> Shapes:
         """Random words, four values each, and the mask."""
-        return (capacity * -(-self.width // 4),), (capacity, self.width)
+        return (capacity * -(-self.drawn // 4),), (capacity, self.width)
 
     def forward(self, slot: Slot, x: Array, y: Array) -> None:
         """Write the outputs of ``x`` to ``y``."""
@@ -144,9 +202,9 @@ class Dropout(Layer):
         if not slot.trains:
             xp.multiply(x, 1.0, out=y)
             return
-        words, mask = slot.work[0][: rows * -(-self.width // 4)], slot.work[1][:rows]
+        words, mask = slot.work[0][: rows * -(-self.drawn // 4)], slot.work[1][:rows]
         slot.draw(words)
-        numbers = words.view(xp.uint16).reshape(rows, -1)[:, : self.width]
+        numbers = words.view(xp.uint16).reshape(rows, -1)[:, self.start : self.start + self.width]
         threshold = min(round(self.rate * 2**16), 2**16 - 1)
         xp.greater_equal(numbers, threshold, out=mask)
         xp.multiply(mask, 1.0 / (1.0 - threshold / 2**16), out=mask)
@@ -214,13 +272,14 @@ class _Normalization(Layer):
         """Write the gradients: Ioffe & Szegedy 2015 (arXiv:1502.03167), section 3, with the sums gathered."""
         xp, (gain, _), (gain_gradient, bias_gradient) = slot.xp, slot.parameters, slot.gradients
         normal, mean, scale, product = self._work(slot, len(dy))
+        if dx is not None:
+            xp.multiply(dy, gain, out=dx)
         xp.multiply(dy, normal, out=y)
-        xp.sum(y, axis=0, out=gain_gradient)
-        xp.sum(dy, axis=0, out=bias_gradient)
+        slot.total(y, gain_gradient)
+        slot.total(dy, bias_gradient)
         if dx is None:
             return
         count = 1.0 / dy.shape[self.axis]
-        xp.multiply(dy, gain, out=dx)
         xp.multiply(dx, normal, out=y)
         xp.sum(y, axis=self.axis, keepdims=True, out=product)
         xp.multiply(product, count, out=product)

@@ -49,7 +49,7 @@ def evaluate(
     xp, outputs_size = device.xp, model.spec.layer_sizes[-1]
     shape = (device, outputs_size, capacity, np.dtype(model.spec.dtype))
     loss, task = LOSSES[model.loss](*shape, huber_delta=model.huber_delta), TASKS[model.task](*shape)
-    gradient = xp.empty((capacity, outputs_size), dtype=model.spec.dtype)
+    gradient, wanted = (xp.empty((capacity, outputs_size), dtype=model.spec.dtype) for _ in range(2))
     total, hits = xp.zeros((), dtype=xp.float64), xp.zeros((), dtype=xp.int64)
     classes = 2 if model.task == "binary" else outputs_size
     confusion = np.zeros((classes, classes), np.int64) if include_confusion and task.has_classes else None
@@ -61,7 +61,8 @@ def evaluate(
         outputs = predictor.forward(dataset.inputs[chosen])
         on_device = device.from_host(task.prepare(targets, model.spec.dtype))
         with np.errstate(all="ignore"):  # as in a forward pass
-            loss(outputs, task.rows(on_device), None, gradient[:rows], total, 1.0)
+            task.spread(on_device, wanted[:rows])
+            loss(outputs, wanted[:rows], None, gradient[:rows], total, 1.0)
         if task.counts_hits:
             task.count_hits(outputs, on_device, hits)
         if confusion is not None or scorer:

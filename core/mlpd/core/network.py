@@ -3,14 +3,15 @@
 One vector each makes optimising, averaging, saving and hashing one array's work, however deep the network is.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from functools import partial
 from math import prod
 
 import numpy as np
 from mlpd.core.arrays import Array, Device, HostArray
 from mlpd.core.initializers import INITIALIZERS
-from mlpd.core.layers import Layer, Slot
+from mlpd.core.layers import Dropout, Layer, Slot, Sum
 from mlpd.core.random import Purpose
 
 
@@ -42,10 +43,23 @@ def views(vector: Array, shapes: Sequence[Sequence[tuple[int, ...]]]) -> list[li
     return cut
 
 
+@dataclass(frozen=True)
+class Seam:
+    """Where shards meet: what each gives (capacity, shards, whole), and the whole's gradient (capacity, whole).
+
+    All shards see both. This one gives ``shard``.
+    """
+
+    given: Array
+    gradient: Array
+    shard: int
+
+
 class Pass:
     """Buffers to run ``layers`` on up to ``capacity`` rows, and back when it ``trains``.
 
-    Threads may share ``parameters`` and ``statistics``, never a Pass.
+    Threads may share ``parameters`` and ``statistics``, never a Pass. ``gradients`` are those of the last pass back; if
+    they are the parameters themselves, a pass back moves these. A `Sum` among the layers has its seam in ``seams``.
     """
 
     def __init__(
@@ -59,18 +73,21 @@ class Pass:
         *,
         trains: bool,
         seed: int = 0,
+        gradients: Array | None = None,
+        inputs: Array | None = None,
+        seams: Sequence[Seam] = (),
     ) -> None:
         xp = device.xp
         self.layers, self.parameters, self.capacity = layers, parameters, capacity
-        self.gradients = xp.zeros_like(parameters) if trains else parameters[:0]
+        if gradients is None:
+            gradients = xp.zeros_like(parameters) if trains else parameters[:0]
+        self.gradients = gradients
         self._device, self._dtype, self._seed = device, parameters.dtype, seed
         self._step = self._first_row = 0
-        self._y = self._buffers(self._empty((capacity, input_size)), layers)
+        self._adds, self._scale = False, 1.0
         # No gradient is wanted of what comes before the first parameters.
         self._first_trained = next((i for i, layer in enumerate(layers) if layer.shapes), len(layers))
-        self._dy: list[Array] = (
-            [None] * self._first_trained + self._buffers(None, layers[self._first_trained :]) if trains else []
-        )
+        self._make_buffers(self._empty(input_size) if inputs is None else inputs, seams, trains)
         shapes = [layer.shapes for layer in layers]
         no_views: list[list[Array]] = [[] for _ in layers]
         cut = zip(
@@ -80,21 +97,43 @@ class Pass:
             views(statistics, [[part.shape for part in layer.statistics] for layer in layers]),
             strict=True,
         )
-        self._slots = [
-            Slot(xp, own, gradients, running, self._work(layer), trains, self._draw(index, layer.width))
-            for index, (layer, own, gradients, running) in enumerate(cut)
-        ]
+        self._sums = xp.empty(max((layer.width for layer in layers), default=0), dtype=parameters.dtype)
+        self._slots: list[Slot] = []
+        index = 0
+        for layer, own, own_gradients, running in cut:
+            draw = partial(self._fill, index, -(-layer.drawn // 16)) if isinstance(layer, Dropout) else self._no_draw
+            slot = Slot(xp, own, own_gradients, running, self._work(layer), trains, self._product, self._total, draw)
+            self._slots.append(slot)
+            index += not isinstance(layer, Sum)  # a layer draws what it draws in a network of one piece
 
-    def _empty(self, shape: tuple[int, ...]) -> Array:
-        return self._device.xp.empty(shape, dtype=self._dtype)
+    def _empty(self, width: int) -> Array:
+        return self._device.xp.empty((self.capacity, width), dtype=self._dtype)
 
-    def _buffers(self, first: Array, layers: Sequence[Layer]) -> list[Array]:
-        """Return ``first`` and a buffer for each layer's outputs; an in-place layer shares its predecessor's."""
-        buffers: list[Array] = [first]
-        for layer in layers:
-            shared = layer.in_place and len(buffers) > 1
-            buffers.append(buffers[-1] if shared else self._empty((self.capacity, layer.width)))
-        return buffers
+    def _make_buffers(self, inputs: Array, seams: Sequence[Seam], trains: bool) -> None:
+        """Make what each layer reads and writes, ``_x`` and ``_y``, and the gradients of both, ``_dx`` and ``_dy``.
+
+        An in-place layer shares its predecessor's buffers, a layer and the next meet at the same, or at a seam.
+        """
+        self._x: list[Array] = []
+        self._y: list[Array] = []
+        self._dx: list[Array] = []
+        self._dy: list[Array] = []
+        x, dx, waiting = inputs, None, list(seams)
+        for i, layer in enumerate(self.layers):
+            self._x.append(x)
+            self._dx.append(dx)
+            if i + 1 < len(self.layers) and isinstance(self.layers[i + 1], Sum):
+                seam = waiting.pop(0)
+                y, dy, x = seam.given[:, seam.shard], seam.gradient, seam.given
+            else:
+                shares = layer.in_place and i > 0
+                y = self._y[-1] if shares else self._empty(layer.width)
+                wanted = trains and i >= self._first_trained
+                dy = self._dy[-1] if shares else self._empty(layer.width) if wanted else None
+                x = y
+            self._y.append(y)
+            self._dy.append(dy)
+            dx = dy if i >= self._first_trained else None
 
     def _work(self, layer: Layer) -> list[Array]:
         return [
@@ -102,27 +141,57 @@ class Pass:
             for shape in layer.work(self.capacity)
         ]
 
-    def _draw(self, index: int, width: int) -> Callable[[Array], None]:
-        return partial(self._fill, index, -(-width // 16))
-
     def _fill(self, index: int, counters: int, out: Array) -> None:
         counter = (self._first_row * counters, index, self._step, Purpose.DROPOUT)
         self._device.fill_random(self._seed, counter, out)
 
+    def _no_draw(self, out: Array) -> None:
+        raise NotImplementedError
+
+    def _product(self, a: Array, b: Array, out: Array) -> None:
+        if self._adds:
+            self._device.add_product(a, b, self._scale, out)
+        else:
+            self._device.xp.matmul(a, b, out=out)
+
+    def _total(self, values: Array, out: Array) -> None:
+        xp = self._device.xp
+        if self._adds:
+            sums = self._sums[: len(out)]
+            xp.sum(values, axis=0, out=sums)
+            xp.multiply(sums, self._scale, out=sums)
+            xp.add(out, sums, out=out)
+        else:
+            xp.sum(values, axis=0, out=out)
+
     def inputs(self, rows: int) -> Array:
         """Return the buffer (rows, input_size) that ``forward(rows)`` reads."""
-        return self._y[0][:rows]
+        return self._x[0][:rows]
+
+    def turn_to(self, inputs: Array) -> None:
+        """Read ``inputs`` (capacity, input_size) from now on."""
+        self._x[0] = inputs
 
     def forward(self, rows: int, step: int = 0, first_row: int = 0) -> Array:
         """Return the outputs (rows, width), a buffer that the next call overwrites.
 
         Random masks depend on the seed, ``step`` and ``first_row``, the place of the first row in the step's batch.
         """
+        for _ in self.forward_parts(rows, step, first_row):
+            pass
+        return self.outputs(rows)
+
+    def forward_parts(self, rows: int, step: int, first_row: int) -> Iterator[None]:
+        """Go forward, with a stop at every seam until all shards have given."""
         self._step, self._first_row = step, first_row
-        y = [buffer[:rows] for buffer in self._y]
-        for i, (layer, slot) in enumerate(zip(self.layers, self._slots, strict=True)):
-            layer.forward(slot, y[i], y[i + 1])
-        return y[-1]
+        for layer, slot, x, y in zip(self.layers, self._slots, self._x, self._y, strict=True):
+            if isinstance(layer, Sum):
+                yield
+            layer.forward(slot, x[:rows], y[:rows])
+
+    def outputs(self, rows: int) -> Array:
+        """Return what the last pass forward has written (rows, width)."""
+        return self._y[-1][:rows]
 
     def output_gradient(self, rows: int) -> Array:
         """Return the buffer (rows, width) from which ``backward(rows)`` starts."""
@@ -130,7 +199,15 @@ class Pass:
 
     def backward(self, rows: int) -> None:
         """Fill ``gradients``; what ``forward`` left is used up."""
-        y = [buffer[:rows] for buffer in self._y]
-        dy = [None if buffer is None else buffer[:rows] for buffer in self._dy]
+        for _ in self.backward_parts(rows):
+            pass
+
+    def backward_parts(self, rows: int, *, adds: bool = False, scale: float = 1.0) -> Iterator[None]:
+        """Go back, with a stop at every seam; it may add ``scale`` times the gradients to ``gradients``."""
+        self._adds, self._scale = adds, scale
         for i in reversed(range(self._first_trained, len(self.layers))):
-            self.layers[i].backward(self._slots[i], y[i], y[i + 1], dy[i + 1], dy[i])
+            dx = self._dx[i]
+            layer, y = self.layers[i], self._y[i][:rows]
+            layer.backward(self._slots[i], self._x[i][:rows], y, self._dy[i][:rows], None if dx is None else dx[:rows])
+            if isinstance(layer, Sum):
+                yield

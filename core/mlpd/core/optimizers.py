@@ -214,7 +214,7 @@ class OptimizerState:
     def __init__(self, device: Device, optimizer: Optimizer, parameters: Array, gradients: Array) -> None:
         xp, self._optimizer = device.xp, optimizer
         size = max(1, min(device.block_size, len(parameters)))
-        self.moments = {name: xp.zeros_like(parameters) for name in optimizer.moments}
+        self.moments = {name: device.zeros(len(parameters), parameters.dtype) for name in optimizer.moments}
         spare = xp.zeros_like(parameters[:size])
         self._blocks = []
         for start in range(0, len(parameters), size):
@@ -233,16 +233,29 @@ class OptimizerState:
 
 
 class Clipping:
-    """Scales a gradient down to a global norm of at most ``norm``, without a wait: Pascanu et al. 2013, algorithm 1."""
+    """Scales a gradient down to a global norm of at most ``norm``, without a wait: Pascanu et al. 2013, algorithm 1.
 
-    def __init__(self, device: Device, norm: float, dtype: Any) -> None:
+    ``squares`` (shards, 1, 1) has a place for what each shard of the gradient adds to the squared norm.
+    """
+
+    def __init__(self, device: Device, norm: float, dtype: Any, squares: Array | None = None) -> None:
         self._xp, self._norm = device.xp, norm
+        self._squares = device.zeros((1, 1, 1), dtype) if squares is None else squares
         self._factor = device.xp.zeros((1, 1), dtype=dtype)
 
     def __call__(self, gradients: Array) -> None:
-        """Scale ``gradients`` in place."""
+        """Scale ``gradients``, all there are, in place."""
+        self.measure(gradients, 0)
+        self.scale(gradients)
+
+    def measure(self, gradients: Array, shard: int) -> None:
+        """Note the size of a shard's ``gradients``."""
+        self._xp.matmul(gradients[None, :], gradients[:, None], out=self._squares[shard])
+
+    def scale(self, gradients: Array) -> None:
+        """Scale a shard's ``gradients`` in place, when all have been measured."""
         xp, factor = self._xp, self._factor
-        xp.matmul(gradients[None, :], gradients[:, None], out=factor)
+        xp.sum(self._squares, axis=0, out=factor)
         xp.sqrt(factor, out=factor)
         xp.maximum(factor, self._norm, out=factor)
         xp.divide(self._norm, factor, out=factor)
@@ -250,14 +263,14 @@ class Clipping:
 
 
 class Average:
-    """Moving averages of vectors: Polyak & Juditsky 1992, exponentially weighted.
+    """Moving averages of vectors: Polyak & Juditsky 1992, exponentially weighted. The caller writes the first ones.
 
     Early on, when there is little to average, the decay is (1 + step) / (10 + step) at most.
     """
 
     def __init__(self, device: Device, decay: float, vectors: Mapping[str, Array]) -> None:
         self._xp, self._decay, self._block_size = device.xp, decay, device.block_size
-        self.vectors = {name: vector.copy() for name, vector in vectors.items()}
+        self.vectors = {name: device.zeros(len(vector), vector.dtype) for name, vector in vectors.items()}
         longest = max(len(vector) for vector in vectors.values())
         self._spare = device.xp.zeros_like(vectors["parameters"][: min(longest, self._block_size)])
 

@@ -22,6 +22,7 @@ from mlpd.core.schedules import (
     Steps,
     WarmupCosine,
 )
+from mlpd.core.sharding import largest_shard_count
 from mlpd.core.spec import OptimizerSpec, TrainingSpec
 from mlpd.core.tasks import TASKS
 
@@ -190,6 +191,12 @@ def _run_violations(spec: TrainingSpec, train: Rows | None) -> Iterator[Violatio
             yield _violation(field, f"be between 1 and {limit}", value)
     if spec.metrics_interval_steps < 1:
         yield _violation("metrics_interval_steps", "be at least 1", spec.metrics_interval_steps)
+    most = largest_shard_count(spec.model, spec.device)
+    if not 1 <= spec.shard_count <= most:
+        rule = (
+            f"be between 1 and {most}, as many as a hidden layer on the CPU without layer normalization can be cut into"
+        )
+        yield _violation("shard_count", rule, spec.shard_count)
     if not 0 <= spec.seed < 2**63:
         yield _violation("seed", "be between 0 and 2**63 - 1", spec.seed)
     yield from _within("time_limit", spec.time_limit_seconds, 0, _TIME_LIMIT_SECONDS)

@@ -12,7 +12,7 @@ from mlpd.core.optimizers import Optimizer
 from mlpd.core.schedules import Constant, Schedule
 
 # Part of every spec's digest: raised when equal specs begin to give other bits.
-_FORMAT = 3
+_FORMAT = 4
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,10 @@ class WarmStartSpec:
 
 @dataclass(frozen=True)
 class TrainingSpec:
-    """A run: what is trained on what, how, and where ("cpu" or "cuda")."""
+    """A run: what is trained on what, how, and where ("cpu" or "cuda").
+
+    Its layers are cut into ``shard_count`` shards, which can be worked on at the same time. Bits depend on how many.
+    """
 
     model: ModelSpec
     train_dataset: str
@@ -109,6 +112,7 @@ class TrainingSpec:
     early_stopping: EarlyStoppingSpec | None = None
     time_limit_seconds: float = 0.0
     warm_start: WarmStartSpec | None = None
+    shard_count: int = 1
 
     def held_out_count(self, row_count: int) -> int:
         """Return how many of a data set's rows are held out for validation."""

@@ -20,7 +20,7 @@ class Task:
     def __init__(self, device: Device, outputs: int, capacity: int, dtype: Any, smoothing: float = 0.0) -> None:
         xp = self._xp = device.xp
         self._outputs, self._smoothing = outputs, smoothing
-        self._rows, self._spare, self._yes = (xp.empty((capacity, outputs), dtype=dtype) for _ in range(3))
+        self._spare, self._yes = (xp.empty((capacity, outputs), dtype=dtype) for _ in range(2))
         self._right = xp.empty((capacity,), dtype=dtype)
         self._hits = xp.empty((capacity,), dtype=xp.int64)
         self._hit_sum = xp.zeros((), dtype=xp.int64)
@@ -35,14 +35,13 @@ class Task:
         """Return what ``outputs`` (rows, outputs) decide: classes (rows,), or yes and no (rows, outputs), as int64."""
         return (outputs > 0).astype(np.int64)
 
-    def rows(self, targets: Array) -> Array:
-        """Return ``targets``, smoothed, as rows of numbers (rows, outputs); the next call overwrites them."""
-        xp, rows = self._xp, self._rows[: len(targets)]
+    def spread(self, targets: Array, rows: Array) -> None:
+        """Write ``targets``, smoothed, as rows of numbers (rows, outputs)."""
+        xp = self._xp
         self._spread(xp, targets, rows)
         if self._smoothing:
             xp.multiply(rows, 1.0 - self._smoothing, out=rows)
             xp.add(rows, self._smoothing / max(self._outputs, 2), out=rows)
-        return rows
 
     def _spread(self, xp: Any, targets: Array, rows: Array) -> None:
         xp.multiply(targets, 1.0, out=rows)

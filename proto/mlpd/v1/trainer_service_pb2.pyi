@@ -808,6 +808,7 @@ class TrainingSpec(_message.Message):
     EARLY_STOPPING_FIELD_NUMBER: _builtins.int
     TIME_LIMIT_FIELD_NUMBER: _builtins.int
     WARM_START_FIELD_NUMBER: _builtins.int
+    SHARD_COUNT_FIELD_NUMBER: _builtins.int
     train_dataset: _builtins.str
     """Training data: datasets/{dataset}. Required."""
     validation_dataset: _builtins.str
@@ -836,6 +837,11 @@ class TrainingSpec(_message.Message):
     """Epochs between validations, and always after the last; default 1."""
     accumulation_steps: _builtins.int
     """Mini-batches whose gradients are summed for one step; default 1."""
+    shard_count: _builtins.int
+    """Shards that the layers are cut into, each worked on by a process of its own where a core is free for it: at most
+    the width of the narrowest hidden layer and 64; 1 on a GPU, with layer normalization, or without hidden layers.
+    Results depend on it in their last bits. Unset = as many as pay on the server's cores.
+    """
     @_builtins.property
     def model(self) -> _types_pb2.ModelSpec:
         """Architecture. Required."""
@@ -894,10 +900,11 @@ class TrainingSpec(_message.Message):
         early_stopping: Global___EarlyStopping | None = ...,
         time_limit: _duration_pb2.Duration | None = ...,
         warm_start: Global___WarmStart | None = ...,
+        shard_count: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_accumulation_steps", b"_accumulation_steps", "_batch_size", b"_batch_size", "_metrics_interval_steps", b"_metrics_interval_steps", "_seed", b"_seed", "_validation_interval_epochs", b"_validation_interval_epochs", "accumulation_steps", b"accumulation_steps", "augmentation", b"augmentation", "batch_size", b"batch_size", "early_stopping", b"early_stopping", "loss", b"loss", "metrics_interval_steps", b"metrics_interval_steps", "model", b"model", "optimizer", b"optimizer", "schedule", b"schedule", "seed", b"seed", "time_limit", b"time_limit", "validation_interval_epochs", b"validation_interval_epochs", "warm_start", b"warm_start"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_accumulation_steps", b"_accumulation_steps", "_batch_size", b"_batch_size", "_metrics_interval_steps", b"_metrics_interval_steps", "_seed", b"_seed", "_shard_count", b"_shard_count", "_validation_interval_epochs", b"_validation_interval_epochs", "accumulation_steps", b"accumulation_steps", "augmentation", b"augmentation", "batch_size", b"batch_size", "early_stopping", b"early_stopping", "loss", b"loss", "metrics_interval_steps", b"metrics_interval_steps", "model", b"model", "optimizer", b"optimizer", "schedule", b"schedule", "seed", b"seed", "shard_count", b"shard_count", "time_limit", b"time_limit", "validation_interval_epochs", b"validation_interval_epochs", "warm_start", b"warm_start"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_accumulation_steps", b"_accumulation_steps", "_batch_size", b"_batch_size", "_metrics_interval_steps", b"_metrics_interval_steps", "_seed", b"_seed", "_validation_interval_epochs", b"_validation_interval_epochs", "accumulation_steps", b"accumulation_steps", "augmentation", b"augmentation", "batch_size", b"batch_size", "device", b"device", "early_stopping", b"early_stopping", "epoch_count", b"epoch_count", "loss", b"loss", "metrics_interval_steps", b"metrics_interval_steps", "model", b"model", "optimizer", b"optimizer", "schedule", b"schedule", "seed", b"seed", "task", b"task", "time_limit", b"time_limit", "train_dataset", b"train_dataset", "train_sha256", b"train_sha256", "validation_dataset", b"validation_dataset", "validation_fraction", b"validation_fraction", "validation_interval_epochs", b"validation_interval_epochs", "validation_sha256", b"validation_sha256", "warm_start", b"warm_start"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_accumulation_steps", b"_accumulation_steps", "_batch_size", b"_batch_size", "_metrics_interval_steps", b"_metrics_interval_steps", "_seed", b"_seed", "_shard_count", b"_shard_count", "_validation_interval_epochs", b"_validation_interval_epochs", "accumulation_steps", b"accumulation_steps", "augmentation", b"augmentation", "batch_size", b"batch_size", "device", b"device", "early_stopping", b"early_stopping", "epoch_count", b"epoch_count", "loss", b"loss", "metrics_interval_steps", b"metrics_interval_steps", "model", b"model", "optimizer", b"optimizer", "schedule", b"schedule", "seed", b"seed", "shard_count", b"shard_count", "task", b"task", "time_limit", b"time_limit", "train_dataset", b"train_dataset", "train_sha256", b"train_sha256", "validation_dataset", b"validation_dataset", "validation_fraction", b"validation_fraction", "validation_interval_epochs", b"validation_interval_epochs", "validation_sha256", b"validation_sha256", "warm_start", b"warm_start"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__accumulation_steps: _TypeAlias = _typing.Literal["accumulation_steps"]  # noqa: Y015
     _WhichOneofArgType__accumulation_steps: _TypeAlias = _typing.Literal["_accumulation_steps", b"_accumulation_steps"]  # noqa: Y015
@@ -907,6 +914,8 @@ class TrainingSpec(_message.Message):
     _WhichOneofArgType__metrics_interval_steps: _TypeAlias = _typing.Literal["_metrics_interval_steps", b"_metrics_interval_steps"]  # noqa: Y015
     _WhichOneofReturnType__seed: _TypeAlias = _typing.Literal["seed"]  # noqa: Y015
     _WhichOneofArgType__seed: _TypeAlias = _typing.Literal["_seed", b"_seed"]  # noqa: Y015
+    _WhichOneofReturnType__shard_count: _TypeAlias = _typing.Literal["shard_count"]  # noqa: Y015
+    _WhichOneofArgType__shard_count: _TypeAlias = _typing.Literal["_shard_count", b"_shard_count"]  # noqa: Y015
     _WhichOneofReturnType__validation_interval_epochs: _TypeAlias = _typing.Literal["validation_interval_epochs"]  # noqa: Y015
     _WhichOneofArgType__validation_interval_epochs: _TypeAlias = _typing.Literal["_validation_interval_epochs", b"_validation_interval_epochs"]  # noqa: Y015
     @_typing.overload
@@ -917,6 +926,8 @@ class TrainingSpec(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__metrics_interval_steps) -> _WhichOneofReturnType__metrics_interval_steps | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__seed) -> _WhichOneofReturnType__seed | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__shard_count) -> _WhichOneofReturnType__shard_count | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__validation_interval_epochs) -> _WhichOneofReturnType__validation_interval_epochs | None: ...
 

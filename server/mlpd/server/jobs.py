@@ -58,6 +58,11 @@ class Jobs:
         self._work_waits = asyncio.Event()
         self._draining = False
 
+    @property
+    def thread_count(self) -> int:
+        """Threads that a job may keep busy."""
+        return self._limits.thread_count
+
     def job_from(self, submission: Submission) -> Job:
         """Return the job that ``submission`` asks for, not stored yet."""
         spec = submission.spec

@@ -13,6 +13,7 @@ from mlpd.core.data import LARGEST_LABEL
 from mlpd.core.memory import estimate_bytes
 from mlpd.core.optimizers import OPTIMIZERS
 from mlpd.core.rules import find_violations
+from mlpd.core.sharding import best_shard_count
 from mlpd.core.spec import TrainingSpec, WarmStartSpec
 from mlpd.core.tasks import TASKS
 from mlpd.server.devices import DeviceReport, Devices
@@ -58,8 +59,8 @@ def digest_of(request: trainer.TrainRequest) -> str:
     return hashlib.sha256(same.SerializeToString(deterministic=True)).hexdigest()
 
 
-async def resolve(request: trainer.TrainRequest, store: Store, devices: Devices) -> Submission:
-    """Return what ``request`` asks for in full.
+async def resolve(request: trainer.TrainRequest, store: Store, devices: Devices, thread_count: int) -> Submission:
+    """Return what ``request`` asks for in full, for jobs of ``thread_count`` threads.
 
     Raises `InvalidRequest` with every field that breaks a rule, `NotFound` for a data set or model that is not there,
     `PreconditionFailed` for a device that can't be used, and `ResourceExhausted` for a run it can't hold.
@@ -78,6 +79,8 @@ async def resolve(request: trainer.TrainRequest, store: Store, devices: Devices)
     check.warm_start(request.spec, spec, sources)
     check.finish()
     assert sources.train is not None
+    if not request.spec.HasField("shard_count"):
+        spec = replace(spec, shard_count=best_shard_count(spec, thread_count))
     memory_bytes = _check_memory(spec, sources.train, report)
     return Submission(
         request_id, digest_of(request), job_id or "", model_id or "", spec, sources.train.row_count, memory_bytes
@@ -231,6 +234,7 @@ def _spec(asked: trainer.TrainingSpec, sources: _Sources, device: str) -> Traini
         seed=asked.seed if asked.HasField("seed") else secrets.randbelow(_SEED_LIMIT),
         device=device,
         metrics_interval_steps=interval,
+        shard_count=asked.shard_count if asked.HasField("shard_count") else 1,
     )
 
 

@@ -61,7 +61,7 @@ class TrainerService(TrainerServiceServicer):
         """Queue a job."""
         if earlier := await self._earlier(request):
             return pb.TrainResponse(training_job=await self._message(earlier), deduplicated=True)
-        submission = await resolve(request, self._store, self._devices)
+        submission = await resolve(request, self._store, self._devices, self._jobs.thread_count)
         if request.validate_only:
             job = self._jobs.job_from(submission)
             message = job_message(job)

@@ -1,0 +1,223 @@
+"""Processes that each work on one shard, while this one works on the first: ``python -m mlpd.core.helpers``.
+
+Processes, because threads that share an interpreter wait for each other at every one of the short calls that a step is
+made of. They wait for each other a few times a step, at most some microseconds, and so without giving up the processor.
+Where another program takes it away, waiting gets long: then this process does the helpers' work too, for a while. That
+changes nothing in the results, nor does a helper that is slow to start.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from typing import Any
+
+import numpy as np
+from mlpd.core.shard import Order, Shard, make_shards
+from mlpd.core.shared import SharedCpu
+from mlpd.core.spec import TrainingSpec
+from threadpoolctl import threadpool_limits
+
+_GO = 0
+_SPINS = 2000  # about 0.2 ms
+_WINDOW = 16  # pieces of work
+_LEAST_SHARE = 0.65
+_PAUSES = 64, 1024  # steps alone, at first and at most
+_SLEEPS = ((40, 20e-6), (400, 200e-6), (2**62, 1e-3))  # how often to sleep for how many seconds
+_ONE_THREAD = {f"{name}_NUM_THREADS": "1" for name in ("OPENBLAS", "MKL", "OMP", "BLIS", "VECLIB_MAXIMUM")}
+
+
+class HelperLost(Exception):
+    """A helper ended in the middle of a step, which leaves the run's state undefined."""
+
+
+def _arrivals(number: int) -> int:
+    """Return the place of the count of parts that worker ``number`` has finished."""
+    return 2 * number + 1
+
+
+def _finished(number: int) -> int:
+    """Return the place of the count of orders that worker ``number`` has finished; 1 when it is ready."""
+    return 2 * number + 2
+
+
+class Worker:
+    """Works on one shard, in step with those who work on the others."""
+
+    def __init__(self, device: SharedCpu, shards: Sequence[Shard], number: int, check: Callable[[], None]) -> None:
+        self.signals = device.signals()
+        self._shard, self._number, self._check = shards[number], number, check
+        self._others = [_arrivals(other) for other in range(len(shards)) if other != number]
+        self._parts = 0
+
+    def restart(self) -> None:
+        """Begin to count anew."""
+        self._parts = 0
+
+    def learn(self, order: Order, meanwhile: Callable[[], None] | None = None) -> None:
+        """Carry out ``order`` on the own shard."""
+        for stop, _ in enumerate(self._shard.learn(order)):
+            if meanwhile and stop == self._shard.seam_count:
+                meanwhile()
+            self._meet()
+
+    def _meet(self) -> None:
+        self._parts += 1
+        self.signals[_arrivals(self._number)] = self._parts
+        for other in self._others:
+            self.wait(other, self._parts)
+
+    def wait(self, place: int, number: int) -> None:
+        """Wait until the signal at ``place`` has come to ``number``."""
+        for _ in range(_SPINS):
+            if self.signals.has(place, number):
+                return
+        for count, seconds in _SLEEPS:
+            for _ in range(count):
+                if self.signals.has(place, number):
+                    return
+                time.sleep(seconds)
+                self._check()
+
+
+class Helpers:
+    """The processes that help this one, which works on the first shard."""
+
+    def __init__(self, device: SharedCpu, spec: TrainingSpec, shards: Sequence[Shard], *, weighted: bool) -> None:
+        self._device, self._spec, self._weighted = device, spec, weighted
+        self._numbers = range(1, len(shards))
+        self._worker = Worker(device, shards, 0, self._check)
+        self._signals = self._worker.signals
+        self._processes: list[subprocess.Popen[bytes]] = []
+        self._limits: Any = None
+        self._orders = 1
+        self._ready = self._help = self._in_step = False
+        self._watch = Watch()
+        self.piece_count = 0  # what they have helped with
+
+    def start(self) -> None:
+        """Start processes, which will be ready in a while, and leave BLAS one thread in this one."""
+        self._limits = threadpool_limits(1, "blas")
+        setting = json.dumps({"spec": self._spec.to_json(), "weighted": self._weighted}).encode()
+        path = os.pathsep.join(filter(None, sys.path))
+        for number in self._numbers:
+            process = subprocess.Popen(
+                [sys.executable, "-m", __name__, str(self._device.file), str(number)],
+                stdin=subprocess.PIPE,
+                pass_fds=[self._device.file],
+                env=os.environ | _ONE_THREAD | {"PYTHONPATH": path},
+            )
+            self._processes.append(process)
+            assert process.stdin
+            process.stdin.write(setting + b"\n")
+            process.stdin.flush()
+
+    def stop(self) -> None:
+        """End the processes; when their orders are done, unless this process has broken off its own part."""
+        if not self._in_step:
+            with suppress(HelperLost):
+                self.settle()
+        for process in self._processes:
+            process.kill()
+            process.communicate()
+        self._processes, self._orders = [], 1
+        self._ready = self._help = self._in_step = False
+        self._signals.clear()
+        self._worker.restart()
+        self._limits.restore_original_limits()
+
+    def learn(self, order: Order, meanwhile: Callable[[], None]) -> bool:
+        """Carry out ``order`` and return True; or return False at once where this process had better work alone."""
+        if order.first_row == 0:
+            helped, self._help = self._help, self._are_ready() and self._watch.wants_help()
+            if helped and not self._help:
+                self.settle()
+        if not self._help:
+            return False
+        self._orders += 1
+        self._signals.write_note(order)
+        self._signals[_GO] = self._orders
+        self._in_step = True
+        with self._watch:
+            self._worker.learn(order, meanwhile)
+        self._in_step = False
+        self.piece_count += 1
+        return True
+
+    def settle(self) -> None:
+        """Wait until all that was ordered is done. Raises `HelperLost`."""
+        if self._orders > 1:
+            for number in self._numbers:
+                self._worker.wait(_finished(number), self._orders)
+
+    def _are_ready(self) -> bool:
+        if not self._ready and self._processes:
+            self._ready = all(self._signals.has(_finished(number), 1) for number in self._numbers)
+        return self._ready
+
+    def _check(self) -> None:
+        for number, process in zip(self._numbers, self._processes, strict=True):
+            if process.poll() is not None:
+                raise HelperLost(f"helper {number} ended with status {process.returncode}")
+
+
+class Watch:
+    """Says whether help is worth waiting for, by the share of time in which this thread has the processor.
+
+    Where it has little, for it waits for a helper that has lost its own, or has lost it itself, it goes on alone for a
+    while, a longer one each time in turn.
+    """
+
+    def __init__(self) -> None:
+        self._pieces = self._alone = 0
+        self._pause = _PAUSES[0]
+        self._elapsed = self._running = 0.0
+
+    def __enter__(self) -> None:
+        self._elapsed -= time.perf_counter()
+        self._running -= time.thread_time()
+
+    def __exit__(self, *_: object) -> None:
+        self._elapsed += time.perf_counter()
+        self._running += time.thread_time()
+        self._pieces += 1
+
+    def wants_help(self) -> bool:
+        """Return whether the next step is to be helped with."""
+        if self._alone:
+            self._alone -= 1
+            return not self._alone
+        if self._pieces >= _WINDOW:
+            if self._running < _LEAST_SHARE * self._elapsed:
+                self._alone, self._pause = self._pause, min(2 * self._pause, _PAUSES[1])
+            else:
+                self._pause = _PAUSES[0]
+            self._pieces, self._elapsed, self._running = 0, 0.0, 0.0
+        return not self._alone
+
+
+def main() -> None:
+    """Work on a shard until this process is killed, or its parent is."""
+    parent, number = os.getppid(), int(sys.argv[2])
+    setting = json.loads(sys.stdin.readline())
+    np.seterr(all="ignore")  # as in the parent
+
+    def check() -> None:
+        if os.getppid() != parent:
+            os._exit(1)
+
+    device, spec = SharedCpu(int(sys.argv[1])), TrainingSpec.from_json(setting["spec"])
+    worker = Worker(device, make_shards(device, spec, weighted=setting["weighted"])[1], number, check)
+    orders = 1
+    while True:
+        worker.signals[_finished(number)] = orders
+        orders += 1
+        worker.wait(_GO, orders)
+        worker.learn(Order.of(worker.signals.read_note(len(Order._fields))))
+
+
+if __name__ == "__main__":
+    main()

@@ -8,6 +8,7 @@ import importlib.util
 import json
 import subprocess
 import sys
+import time
 from contextlib import ExitStack
 from pathlib import Path
 from statistics import median
@@ -18,6 +19,7 @@ from running import machine
 
 _NEEDED = {"pytorch": "torch", "pytorch compiled": "torch", "jax": "jax", "keras": "keras", "scikit-learn": "sklearn"}
 _SYSTEMS = ("products", "mlpd", "pytorch", "pytorch compiled", "jax", "keras", "scikit-learn")
+_REST_SECONDS = 0.3  # idle threads of the system before spin for a while
 _HERE = Path(__file__).resolve().parent
 
 
@@ -58,6 +60,7 @@ def compare(case: Case, rounds: int) -> list[dict[str, Any]]:
         answers: dict[str, list[dict[str, Any]]] = {system.name: [] for system in systems}
         for _ in range(rounds):
             for system in systems:
+                time.sleep(_REST_SECONDS)
                 answers[system.name].append(system.epoch(case))
     seconds = {name: [answer["seconds"] for answer in own] for name, own in answers.items()}
     return [

@@ -107,7 +107,7 @@ class Cpu:
 
     def gather(self, source: Array, rows: Array, out: Array) -> None:
         """Write ``source[rows]`` to ``out``; any mode but "clip" makes NumPy copy ``out``."""
-        np.take(source, rows, axis=0, out=out, mode="clip")
+        source.take(rows, 0, out, "clip")
 
     def from_host(self, array: HostArray) -> Array:
         """Return ``array`` itself."""

@@ -142,7 +142,8 @@ class Reader:
         self._mixing = MixUp(device, sizes[0], sizes[-1], capacity, dtype) if spec.loss.mixup_alpha else None
         self._plan = pieces(spec, len(examples.train), capacity, step)
         self.slate = len(slates) - 1
-        self.read()
+        with np.errstate(all="ignore"):  # as in a step
+            self.read()
 
     def __enter__(self) -> Self:
         return self
@@ -150,7 +151,6 @@ class Reader:
     def __exit__(self, *_: object) -> None:
         self._batches.close()
 
-    @np.errstate(all="ignore")  # as in a step
     def read(self) -> None:
         """Bring the next ``piece``, if there is one, to the next ``slate``."""
         piece = next(self._plan, None)

@@ -97,7 +97,9 @@ class Pass:
             views(statistics, [[part.shape for part in layer.statistics] for layer in layers]),
             strict=True,
         )
-        self._sums = xp.empty(max((layer.width for layer in layers), default=0), dtype=parameters.dtype)
+        widest = max((layer.width for layer in layers), default=0)
+        self._sums, self._ones = xp.empty((1, widest), dtype=self._dtype), xp.zeros((1, capacity), dtype=self._dtype)
+        self._ones.fill(1)
         self._slots: list[Slot] = []
         index = 0
         for layer, own, own_gradients, running in cut:
@@ -155,14 +157,15 @@ class Pass:
             self._device.xp.matmul(a, b, out=out)
 
     def _total(self, values: Array, out: Array) -> None:
-        xp = self._device.xp
+        # A product with ones takes half the time of NumPy's sum.
+        xp, ones = self._device.xp, self._ones[:, : len(values)]
         if self._adds:
-            sums = self._sums[: len(out)]
-            xp.sum(values, axis=0, out=sums)
+            sums = self._sums[:, : len(out)]
+            xp.matmul(ones, values, out=sums)
             xp.multiply(sums, self._scale, out=sums)
-            xp.add(out, sums, out=out)
+            xp.add(out, sums[0], out=out)
         else:
-            xp.sum(values, axis=0, out=out)
+            xp.matmul(ones, values, out=out[None])
 
     def inputs(self, rows: int) -> Array:
         """Return the buffer (rows, input_size) that ``forward(rows)`` reads."""

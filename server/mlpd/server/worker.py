@@ -21,6 +21,7 @@ from mlpd.core.checkpoint import CheckpointError, load_checkpoint, save_checkpoi
 from mlpd.core.data import DataError, open_dataset
 from mlpd.core.examples import Examples
 from mlpd.core.files import sync_directory
+from mlpd.core.helpers import HelperLost
 from mlpd.core.model import TrainedModel, load_trained, save_model
 from mlpd.server.records import (
     AttemptStarted,
@@ -68,6 +69,9 @@ def main() -> None:
         last = _failed("PreconditionFailed", "DEVICE_UNAVAILABLE", str(error))
     except training.Diverged as error:
         last = _failed("PreconditionFailed", "DIVERGED", str(error))
+    except HelperLost as error:
+        send(MessageLogged("WARNING", str(error)))
+        sys.exit(1)  # what the run has in memory is half of a step; the next attempt begins with a checkpoint
     except DataError as error:
         last = _failed("DataLoss", "DATASET_DAMAGED", str(error))
     except CheckpointError as error:

@@ -1,9 +1,12 @@
 """What the benchmarks share: the machine in a line, and a server of their own."""
 
+import json
 import os
 import platform
 import statistics
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from threadpoolctl import threadpool_info
@@ -16,6 +19,15 @@ def machine() -> str:
     ]
     cores = len(os.sched_getaffinity(0))
     return f"Python {platform.python_version()}, numpy {np.__version__}, {'; '.join(pools)}, {cores} cores"
+
+
+def save_records(records: list[dict[str, Any]]) -> None:
+    """Put records into ``build/bench.json``, in the place of older ones of the same case and system."""
+    file = Path(__file__).resolve().parent.parent / "build" / "bench.json"
+    file.parent.mkdir(exist_ok=True)
+    earlier = json.loads(file.read_text()) if file.exists() else []
+    kept = {(record["case"], record["system"]): record for record in [*earlier, *records]}
+    file.write_text(json.dumps(list(kept.values()), indent=1) + "\n")
 
 
 def spread(seconds: Sequence[float]) -> str:

@@ -98,6 +98,7 @@ def _core_spec(client: Client) -> str:
         seed=resolved.seed,
         device="cpu",
         metrics_interval_steps=resolved.metrics_interval_steps,
+        shard_count=resolved.shard_count,
     ).to_json()
 
 

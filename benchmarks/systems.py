@@ -16,26 +16,8 @@ from typing import Any
 
 import numpy as np
 from cases import Case
-
-Epoch = Callable[[], object]
-
-
-def data_of(case: Case) -> tuple[Any, Any]:
-    """Return inputs, uint8 images or float32 noise, and labels."""
-    if case.layer_sizes[0] == 784:
-        from mlpd.core import mnist
-
-        return mnist.load("train")
-    random = np.random.default_rng(0)
-    inputs = random.normal(size=(case.row_count, case.layer_sizes[0])).astype(np.float32)
-    return inputs, random.integers(0, case.layer_sizes[-1], case.row_count)
-
-
-def floats_of(case: Case) -> tuple[Any, Any]:
-    """Return inputs as float32, images in [0, 1], and labels as int64."""
-    inputs, labels = data_of(case)
-    scale = np.float32(1 / 255 if inputs.dtype == np.uint8 else 1)
-    return inputs.astype(np.float32) * scale, labels.astype(np.int64)
+from data import Epoch, data_of, floats_of
+from predictors import PREDICTORS
 
 
 def products(case: Case) -> tuple[Epoch, str]:
@@ -211,12 +193,12 @@ SYSTEMS: dict[str, Callable[[Case], tuple[Epoch, str]]] = {
 
 def main() -> None:
     """Answer every case on stdin with a line of JSON."""
-    system = SYSTEMS[sys.argv[1]]
+    trains, predicts = SYSTEMS[sys.argv[1]], PREDICTORS[sys.argv[1]]
     name, epoch, version = "", None, ""
     for line in sys.stdin:
         case = Case.from_fields(json.loads(line))
         if case.name != name:
-            epoch, version = system(case)
+            epoch, version = (trains if case.optimizer else predicts)(case)
             name = case.name
             epoch()
         assert epoch

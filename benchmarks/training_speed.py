@@ -1,4 +1,4 @@
-"""Training epochs, ours and others', in turn: ``python benchmarks/training_speed.py [ROUNDS] [CASE ...]``.
+"""Training and predicting, ours and others', in turn: ``python benchmarks/training_speed.py [ROUNDS] [CASE ...]``.
 
 Each system runs in a process of its own that stays between rounds; those that are not installed are left out. Prints a
 table for each case and writes ``build/bench.json``.
@@ -15,11 +15,11 @@ from statistics import median
 from typing import Any, Self
 
 from cases import CASES, Case
-from running import machine
+from running import machine, save_records
 
 _NEEDED = {"pytorch": "torch", "pytorch compiled": "torch", "jax": "jax", "keras": "keras", "scikit-learn": "sklearn"}
 _SYSTEMS = ("products", "mlpd", "pytorch", "pytorch compiled", "jax", "keras", "scikit-learn")
-_REST_SECONDS = 0.3  # idle threads of the system before spin for a while
+REST_SECONDS = 0.3  # idle threads of the system before spin for a while
 _HERE = Path(__file__).resolve().parent
 
 
@@ -52,15 +52,19 @@ class System:
         return answer
 
 
+def installed() -> list[str]:
+    """Return the names of the systems that can be run here."""
+    return [name for name in _SYSTEMS if importlib.util.find_spec(_NEEDED.get(name, "numpy"))]
+
+
 def compare(case: Case, rounds: int) -> list[dict[str, Any]]:
     """Run all systems in turn and return a record for each."""
     with ExitStack() as stack:
-        installed = [name for name in _SYSTEMS if importlib.util.find_spec(_NEEDED.get(name, "numpy"))]
-        systems = [stack.enter_context(System(name)) for name in installed]
+        systems = [stack.enter_context(System(name)) for name in installed()]
         answers: dict[str, list[dict[str, Any]]] = {system.name: [] for system in systems}
         for _ in range(rounds):
             for system in systems:
-                time.sleep(_REST_SECONDS)
+                time.sleep(REST_SECONDS)
                 answers[system.name].append(system.epoch(case))
     seconds = {name: [answer["seconds"] for answer in own] for name, own in answers.items()}
     return [
@@ -93,7 +97,7 @@ def main() -> None:
     for case in chosen:
         own = compare(case, rounds)
         records += own
-        print(f"\n{case.name}: {'-'.join(map(str, case.layer_sizes))}, {case.step_count} steps an epoch")
+        print(f"\n{case.name}: {'-'.join(map(str, case.layer_sizes))}, {case.step_count} {case.unit}")
         print(f"  {'system':<18}{'median s':>9}{'minimum':>9}{'/ products':>11}{'/ ours':>8}{'peak MB':>9}  version")
         for record in own:
             print(
@@ -101,9 +105,7 @@ def main() -> None:
                 f"{record['ratio_to_products']:>11.2f}{record['ratio_to_ours']:>8.2f}"
                 f"{record['peak_bytes'] / 1e6:>9.0f}  {record['version']}"
             )
-    folder = _HERE.parent / "build"
-    folder.mkdir(exist_ok=True)
-    (folder / "bench.json").write_text(json.dumps(records, indent=1) + "\n")
+    save_records(records)
 
 
 if __name__ == "__main__":

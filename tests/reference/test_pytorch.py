@@ -50,7 +50,7 @@ def through(layer, x, dy, parameters=()):
     y = run.forward(len(x)).copy()
     run.output_gradient(len(x))[...] = dy
     run.backward(len(x))
-    return y, run._dy[1].copy(), run.gradients[1:], statistics
+    return y, run._dy[0].copy(), run.gradients[1:], statistics
 
 
 class _Spread(Layer):

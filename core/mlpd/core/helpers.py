@@ -8,6 +8,7 @@ changes nothing in the results, nor does a helper that is slow to start.
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -62,9 +63,10 @@ class Worker:
         for stop, _ in enumerate(self._shard.learn(order)):
             if meanwhile and stop == self._shard.seam_count:
                 meanwhile()
-            self._meet()
+            self.meet()
 
-    def _meet(self) -> None:
+    def meet(self) -> None:
+        """Wait until all have come as far."""
         self._parts += 1
         self.signals[_arrivals(self._number)] = self._parts
         for other in self._others:
@@ -101,6 +103,10 @@ class Helpers:
     def start(self) -> None:
         """Start processes, which will be ready in a while, and leave BLAS one thread in this one."""
         self._limits = threadpool_limits(1, "blas")
+        with suppress(OSError):  # without processes, this one works alone
+            self._start_processes()
+
+    def _start_processes(self) -> None:
         setting = json.dumps({"spec": self._spec.to_json(), "weighted": self._weighted}).encode()
         path = os.pathsep.join(filter(None, sys.path))
         for number in self._numbers:
@@ -154,7 +160,7 @@ class Helpers:
                 self._worker.wait(_finished(number), self._orders)
 
     def _are_ready(self) -> bool:
-        if not self._ready and self._processes:
+        if not self._ready and len(self._processes) == len(self._numbers):
             self._ready = all(self._signals.has(_finished(number), 1) for number in self._numbers)
         return self._ready
 
@@ -201,6 +207,7 @@ class Watch:
 
 def main() -> None:
     """Work on a shard until this process is killed, or its parent is."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent to answer
     parent, number = os.getppid(), int(sys.argv[2])
     setting = json.loads(sys.stdin.readline())
     np.seterr(all="ignore")  # as in the parent

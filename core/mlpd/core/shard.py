@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
+from mlpd.core.architecture import parameter_count, statistic_count
 from mlpd.core.arrays import Device
 from mlpd.core.batches import Slate, piece_rows
 from mlpd.core.layers import Sum
@@ -67,10 +68,8 @@ class Shard:
         self._spec, self._board, self._number, self._device = spec, board, number, device
         layers, dtype = [part.layer for part in parts], np.dtype(spec.model.dtype)
         clip_norm, average_decay = spec.optimizer.clip_norm, spec.optimizer.average_decay
-        shapes = [layer.shapes for layer in layers]
-        parameters = device.zeros(_size(shapes), dtype)
-        statistics = device.zeros(_size([[part.shape for part in layer.statistics] for layer in layers]), dtype)
-        self._accumulates = spec.rows_per_step > capacity
+        parameters = device.zeros(parameter_count(layers), dtype)
+        statistics = device.zeros(statistic_count(layers), dtype)
         # Without a vector of gradients a step makes one pass over the parameters less, or two.
         self._moves_at_once = moves_at_once(device, spec, capacity)
         self._pass = Pass(
@@ -86,7 +85,9 @@ class Shard:
             inputs=board.slates[0].inputs,
             seams=[Seam(given, gradient, number) for given, gradient in board.seams],
         )
-        self._weights = [part for own in views(parameters, shapes) for part in own if part.ndim == 2]
+        self._weights = [
+            part for own in views(parameters, [layer.shapes for layer in layers]) for part in own if part.ndim == 2
+        ]
         self._optimizer = OptimizerState(device, spec.optimizer.kind, parameters, self._pass.gradients)
         self._clipping = Clipping(device, clip_norm, dtype, board.squares) if clip_norm else None
         living = {"parameters": parameters, "statistics": statistics}
@@ -171,7 +172,3 @@ def moves_at_once(device: Device, spec: TrainingSpec, capacity: int) -> bool:
     """Return whether parameters move as their gradients are computed, which are never stored."""
     small = spec.rows_per_step <= capacity
     return device.adds_products and rate_in_gradient(spec) and not spec.optimizer.weight_decay and small
-
-
-def _size(shapes: Sequence[Sequence[tuple[int, ...]]]) -> int:
-    return sum(int(np.prod(shape)) for own in shapes for shape in own)

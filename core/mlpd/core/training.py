@@ -76,6 +76,7 @@ class TrainingState:
         self._best: dict[str, Array] = {}
         self._rows_seen = 0
         self._step_count = spec.step_count(examples.row_count)
+        self._rate_in_gradient = rate_in_gradient(spec)
 
     @classmethod
     def initial(
@@ -164,22 +165,22 @@ class TrainingState:
     def learn(self, reader: Reader) -> None:
         """Make one step on the reader's next pieces."""
         rate = self.learning_rate(self.step)
-        factor = rate if rate_in_gradient(self.spec) else 1.0
-        while True:
+        factor = rate if self._rate_in_gradient else 1.0
+        is_last = False
+        while not is_last:
             piece = reader.piece
+            is_last = piece.is_last
             order = Order(
                 slate=reader.slate,
                 rows=piece.rows,
                 step=self.step,
                 first_row=piece.start,
-                is_last=piece.is_last,
+                is_last=is_last,
                 scale=factor / piece.step_rows,
                 rate=rate,
                 optimizer_step=self.optimizer_step,
             )
             self.team.learn(order, meanwhile=reader.read)
-            if piece.is_last:
-                break
         self._rows_seen += piece.step_rows
         self.step += 1
         self.optimizer_step += 1

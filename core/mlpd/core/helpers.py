@@ -107,7 +107,7 @@ class Helpers:
             self._start_processes()
 
     def _start_processes(self) -> None:
-        setting = json.dumps({"spec": self._spec.to_json(), "weighted": self._weighted}).encode()
+        setting = {"spec": self._spec.to_json(), "weighted": self._weighted, "parent": os.getpid()}
         path = os.pathsep.join(filter(None, sys.path))
         for number in self._numbers:
             process = subprocess.Popen(
@@ -118,7 +118,7 @@ class Helpers:
             )
             self._processes.append(process)
             assert process.stdin
-            process.stdin.write(setting + b"\n")
+            process.stdin.write(json.dumps(setting).encode() + b"\n")
             process.stdin.flush()
 
     def stop(self) -> None:
@@ -208,12 +208,12 @@ class Watch:
 def main() -> None:
     """Work on a shard until this process is killed, or its parent is."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent to answer
-    parent, number = os.getppid(), int(sys.argv[2])
+    number = int(sys.argv[2])
     setting = json.loads(sys.stdin.readline())
     np.seterr(all="ignore")  # as in the parent
 
     def check() -> None:
-        if os.getppid() != parent:
+        if os.getppid() != setting["parent"]:
             os._exit(1)
 
     device, spec = SharedCpu(int(sys.argv[1])), TrainingSpec.from_json(setting["spec"])

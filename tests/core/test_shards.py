@@ -193,15 +193,17 @@ def test_threads_of_the_matrix_library_come_back():
 
 @pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
 @pytest.mark.parametrize("piece_count", [0, 5], ids=["before it is ready", "while it works"])
-def test_a_helper_ends_with_the_process_that_it_helps(piece_count):
+def test_a_helper_ends_with_the_process_that_it_helps(piece_count, tmp_path):
     code = (
         "import os, signal; from tests.core.test_shards import *;"
         f"events = train_until_helped(endless(DEEP.but(shard_count=2)).start(), {piece_count}); next(events);"
         "print(*children(), flush=True); os.kill(os.getpid(), signal.SIGKILL)"
     )
-    killed = subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, check=False)
+    answer = tmp_path / "children"
+    with answer.open("w") as file:
+        killed = subprocess.run([sys.executable, "-c", code], stdout=file, check=False)
     assert killed.returncode == -signal.SIGKILL
-    helper = Path(f"/proc/{int(killed.stdout)}")
+    helper = Path(f"/proc/{int(answer.read_text())}")
     for _ in range(10**4):
         if not helper.exists() or "(zombie)" in (helper / "status").read_text():
             return

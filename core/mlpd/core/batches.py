@@ -7,7 +7,6 @@ the step runs.
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
 from typing import NamedTuple, Self
 
 import numpy as np
@@ -53,8 +52,7 @@ def pieces(spec: TrainingSpec, row_count: int, capacity: int, step: int) -> Iter
             yield Piece(now, epoch, first + start, start, min(capacity, step_rows - start), step_rows)
 
 
-@dataclass(frozen=True)
-class Rows:
+class Rows(NamedTuple):
     """What was read of some rows but for their inputs: labels (rows,) or (rows, outputs), and weights (rows, 1)."""
 
     targets: Array

@@ -224,6 +224,12 @@ def test_help_is_left_alone_for_a_while_where_the_processor_is_lost():
     for _ in range(16):
         with watch:
             sum(range(2_000))
+        watch.note_wait(1.0)  # without giving up the processor
+    assert not watch.wants_help()
+    assert next(count for count in range(2_000) if watch.wants_help()) == 1023
+    for _ in range(16):
+        with watch:
+            sum(range(2_000))
     assert watch.wants_help()
 
 

@@ -53,6 +53,7 @@ class Worker:
         self._shard, self._number, self._check = shards[number], number, check
         self._others = [_arrivals(other) for other in range(len(shards)) if other != number]
         self._parts = 0
+        self.waited_seconds = 0.0
 
     def restart(self) -> None:
         """Begin to count anew."""
@@ -73,7 +74,14 @@ class Worker:
             self.wait(other, self._parts)
 
     def wait(self, place: int, number: int) -> None:
-        """Wait until the signal at ``place`` has come to ``number``."""
+        """Wait until the signal at ``place`` has come to ``number``; ``waited_seconds`` says how long that took."""
+        if self.signals.has(place, number):
+            return
+        started = time.perf_counter()
+        self._wait(place, number)
+        self.waited_seconds += time.perf_counter() - started
+
+    def _wait(self, place: int, number: int) -> None:
         for _ in range(_SPINS):
             if self.signals.has(place, number):
                 return
@@ -147,8 +155,10 @@ class Helpers:
         self._signals.write_note(order)
         self._signals[_GO] = self._orders
         self._in_step = True
+        waited = self._worker.waited_seconds
         with self._watch:
             self._worker.learn(order, meanwhile)
+        self._watch.note_wait(self._worker.waited_seconds - waited)
         self._in_step = False
         self.piece_count += 1
         return True
@@ -171,16 +181,16 @@ class Helpers:
 
 
 class Watch:
-    """Says whether help is worth waiting for, by the share of time in which this thread has the processor.
+    """Says whether help is worth waiting for, by the share of time in which this thread computes.
 
-    Where it has little, for it waits for a helper that has lost its own, or has lost it itself, it goes on alone for a
-    while, a longer one each time in turn.
+    Where that is small, for it waits for a helper that has lost its processor, or has lost its own, it goes on alone
+    for a while, a longer one each time in turn.
     """
 
     def __init__(self) -> None:
         self._pieces = self._alone = 0
         self._pause = _PAUSES[0]
-        self._elapsed = self._running = 0.0
+        self._elapsed = self._running = self._waited = 0.0
 
     def __enter__(self) -> None:
         self._elapsed -= time.perf_counter()
@@ -191,17 +201,22 @@ class Watch:
         self._running += time.thread_time()
         self._pieces += 1
 
+    def note_wait(self, seconds: float) -> None:
+        """Take in that so much of the time was spent waiting for others."""
+        self._waited += seconds
+
     def wants_help(self) -> bool:
         """Return whether the next step is to be helped with."""
         if self._alone:
             self._alone -= 1
             return not self._alone
         if self._pieces >= _WINDOW:
-            if self._running < _LEAST_SHARE * self._elapsed:
+            if min(self._running, self._elapsed - self._waited) < _LEAST_SHARE * self._elapsed:
                 self._alone, self._pause = self._pause, min(2 * self._pause, _PAUSES[1])
             else:
                 self._pause = _PAUSES[0]
-            self._pieces, self._elapsed, self._running = 0, 0.0, 0.0
+            self._pieces = 0
+            self._elapsed = self._running = self._waited = 0.0
         return not self._alone
 
 

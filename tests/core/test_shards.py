@@ -171,7 +171,6 @@ def test_a_run_that_breaks_off_in_a_step_leaves_no_helper():
     before = children()
     state = endless(DEEP.but(shard_count=2)).start()
     events = train_until_helped(state, 5)
-    state.examples.train.inputs.setflags(write=False)
     state.team.slates[0].targets.setflags(write=False)
     state.team.slates[1].targets.setflags(write=False)
     with pytest.raises(ValueError, match="read-only"):
@@ -231,6 +230,21 @@ def test_help_is_left_alone_for_a_while_where_the_processor_is_lost():
         with watch:
             sum(range(2_000))
     assert watch.wants_help()
+
+
+def test_a_run_goes_on_alone_where_no_process_can_be_started(monkeypatch):
+    case = DEEP.but(shard_count=2)
+    expected = finish(case.start())
+    monkeypatch.setattr(sys, "executable", "/nowhere/python")
+    state = case.start()
+    assert finish(state) == expected
+    assert state.team.helped_piece_count == 0
+
+
+def test_memory_is_shared_where_there_are_no_anonymous_files(monkeypatch):
+    monkeypatch.delattr(os, "memfd_create", raising=False)
+    state = endless(DEEP.but(shard_count=2)).start()
+    train_until_helped(state, 5).close()
 
 
 def test_shared_memory_has_an_end():

@@ -1,13 +1,14 @@
 """What training needs of memory: little beside its data, and of these only what is mapped."""
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 from mlpd.client import Client, training_spec
+
+from .processes import children_of, worker_of
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 
@@ -16,7 +17,6 @@ ROWS, INPUTS = 400_000, 1000
 FROM_A_MAP = f"""
 import resource, sys
 from pathlib import Path
-from tests.system.test_memory import *
 from mlpd.core.arrays import Cpu
 from mlpd.core.architecture import ModelSpec
 from mlpd.core.data import open_dataset
@@ -25,7 +25,7 @@ from mlpd.core.optimizers import Sgd
 from mlpd.core.spec import OptimizerSpec, ScheduleSpec, TrainingSpec
 from mlpd.core.training import StepEnded, TrainingState, train
 data = open_dataset(Path(sys.argv[1]))
-model = ModelSpec.plain((INPUTS, 16, 3), standardize_inputs=True)
+model = ModelSpec.plain(({INPUTS}, 16, 3), standardize_inputs=True)
 spec = TrainingSpec(model, "", "", 128, 1, OptimizerSpec(Sgd()), ScheduleSpec(0.1), 0, "cpu", 1000, shard_count=2)
 limit = resource.getrlimit(resource.RLIMIT_DATA)[1]
 resource.setrlimit(resource.RLIMIT_DATA, ({ROWS * INPUTS} // 2, limit))
@@ -42,10 +42,6 @@ def peak_bytes(pid):
     """Return the largest resident size that a process has had."""
     status = Path(f"/proc/{pid}/status").read_text()
     return 1024 * int(status.partition("VmHWM:")[2].split()[0])
-
-
-def children_of(pid):
-    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adam"])
@@ -66,16 +62,12 @@ def test_training_on_mnist_stays_small(start_server, optimizer):
         reports = (event for event in events if event.HasField("metrics_recorded"))
         next(reports)
         next(reports)
-        (worker,) = (child for child in children_of(server.process.pid) if "mlpd.server.worker" in command_of(child))
+        worker = worker_of(server)
         processes = [worker, *children_of(worker)]
         peaks = [peak_bytes(pid) for pid in processes]
         client.cancel(job)
     assert len(processes) == 2
     assert sum(peaks) < LARGEST_BYTES, peaks
-
-
-def command_of(pid):
-    return Path(f"/proc/{pid}/cmdline").read_text()
 
 
 def test_a_data_set_larger_than_memory_is_trained_on_from_its_file(tmp_path):
@@ -90,6 +82,6 @@ def test_a_data_set_larger_than_memory_is_trained_on_from_its_file(tmp_path):
         file.write(len(text).to_bytes(8, "little") + text)
         file.truncate(8 + len(text) + end)  # a hole: zeros that take no room
     command = [sys.executable, "-c", FROM_A_MAP, str(path)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env=dict(os.environ))
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.stdout == "trained\n", done.stderr
     assert "MemoryError" in done.stderr  # a copy of the data does not fit

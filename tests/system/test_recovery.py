@@ -13,6 +13,8 @@ import pytest
 from mlpd.client import Client, JobFailed, MlpdError, training_spec
 from mlpd.v1 import trainer_service_pb2 as pb
 
+from .processes import children_of, worker_of
+
 OFTEN = ("--checkpoint-interval-seconds", "0.05")
 SETTINGS: dict[str, Any] = {
     "layer_sizes": [2, 128, 128, 3],
@@ -30,19 +32,6 @@ SETTINGS: dict[str, Any] = {
     "seed": 3,
     "shard_count": 2,
 }
-
-
-def worker_of(server) -> int:
-    """Return the process id of the server's worker."""
-    children = children_of(server.process.pid)
-    workers = [pid for pid in children if "mlpd.server.worker" in Path(f"/proc/{pid}/cmdline").read_text()]
-    assert len(workers) == 1
-    return workers[0]
-
-
-def children_of(pid: int) -> list[int]:
-    """Return the process ids of a process's children."""
-    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
 def follow_until(events, kind, count=1):

@@ -32,7 +32,9 @@ def add_product(a: HostArray, b: HostArray, scale: float, out: HostArray) -> Non
 
 @cache
 def _gemm(dtype: np.dtype[Any]) -> Gemm | None:
-    """Return the first function that calls itself gemm and gives what NumPy gives."""
+    """Return the first function that calls itself gemm and gives what NumPy gives; None without one for ``dtype``."""
+    if dtype.char not in _LETTERS:
+        return None
     for library in ThreadpoolController().select(user_api="blas").lib_controllers:
         for name, integer in (
             (f"scipy_cblas_{_LETTERS[dtype.char]}gemm64_", ctypes.c_int64),

@@ -46,13 +46,13 @@ class Board:
     """What all shards see of each other's work: slates, seams, and what the last shard counts."""
 
     def __init__(
-        self, device: Device, spec: TrainingSpec, seam_widths: Sequence[int], capacity: int, *, weighted: bool
+        self, device: Device, spec: TrainingSpec, widths: Sequence[int], capacity: int, *, weighted: bool
     ) -> None:
         xp, dtype, self.shard_count = device.xp, spec.model.dtype, spec.shard_count
         self.slates = [Slate(device, spec, capacity, weighted=weighted) for _ in range(2)]
         self.seams = [
             (device.zeros((capacity, self.shard_count, width), dtype), device.zeros((capacity, width), dtype))
-            for width in seam_widths
+            for width in widths
         ]
         self.squares = device.zeros((self.shard_count, 1, 1), dtype)
         self.correct_count = device.zeros((), xp.int64)
@@ -66,6 +66,7 @@ class Shard:
         self, device: Device, spec: TrainingSpec, parts: Sequence[Part], board: Board, number: int, capacity: int
     ) -> None:
         self._spec, self._board, self._number, self._device = spec, board, number, device
+        self.parts = parts
         layers, dtype = [part.layer for part in parts], np.dtype(spec.model.dtype)
         clip_norm, average_decay = spec.optimizer.clip_norm, spec.optimizer.average_decay
         parameters = device.zeros(parameter_count(layers), dtype)

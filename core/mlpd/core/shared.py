@@ -63,9 +63,6 @@ class Signals:
         self._note = memory[half:].cast("d")
         self._fence = threading.Lock()
 
-    def __getitem__(self, place: int) -> int:
-        return int(self._numbers[place * 8])
-
     def __setitem__(self, place: int, number: int) -> None:
         with self._fence:
             pass

@@ -8,7 +8,7 @@ from mlpd.core.arrays import Array, Device, HostArray
 from mlpd.core.batches import Slate, piece_rows
 from mlpd.core.helpers import Helpers
 from mlpd.core.shard import Order, learn_alone, make_shards
-from mlpd.core.sharding import Layout, seam_widths, shard_parts
+from mlpd.core.sharding import Layout, seam_widths
 from mlpd.core.shared import SharedCpu, create_memory
 from mlpd.core.spec import TrainingSpec
 
@@ -20,13 +20,12 @@ class Team:
     """
 
     def __init__(self, device: Device, spec: TrainingSpec, *, weighted: bool) -> None:
-        layers, count = spec.model.layers(), spec.shard_count
-        if count > 1:
+        if spec.shard_count > 1:
             device = SharedCpu(create_memory(shared_bytes(spec)))
         self._device = device
         self._board, self.shards = make_shards(device, spec, weighted=weighted)
-        parts = [shard_parts(layers, number, count) for number in range(count)]
-        self._layouts = [Layout(layers, parts, statistics=statistics) for statistics in (False, True)]
+        parts = [shard.parts for shard in self.shards]
+        self._layouts = [Layout(spec.model.layers(), parts, statistics=statistics) for statistics in (False, True)]
         self._helpers = Helpers(device, spec, self.shards, weighted=weighted) if isinstance(device, SharedCpu) else None
 
     def __enter__(self) -> None:

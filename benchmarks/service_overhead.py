@@ -99,6 +99,7 @@ def _core_spec(client: Client) -> str:
         device="cpu",
         metrics_interval_steps=resolved.metrics_interval_steps,
         shard_count=resolved.shard_count,
+        blas=resolved.blas,
     ).to_json()
 
 

@@ -48,7 +48,7 @@ def mlpd(case: Case) -> tuple[Epoch, str]:
     from mlpd.core.data import Dataset
     from mlpd.core.examples import Examples
     from mlpd.core.optimizers import OPTIMIZERS
-    from mlpd.core.sharding import best_shard_count
+    from mlpd.core.sharding import best_blas, best_shard_count
     from mlpd.core.spec import OptimizerSpec, ScheduleSpec, TrainingSpec
     from mlpd.core.training import MetricsRecorded, TrainingState, train
 
@@ -66,10 +66,12 @@ def mlpd(case: Case) -> tuple[Epoch, str]:
         device="cpu",
         metrics_interval_steps=10**9,
     )
-    spec = replace(spec, shard_count=best_shard_count(spec, len(os.sched_getaffinity(0))))
+    threads = len(os.sched_getaffinity(0))
+    spec = replace(spec, shard_count=best_shard_count(spec, threads))
+    spec = replace(spec, blas=best_blas(spec, threads))
     events = train(TrainingState.initial(Cpu(), spec, Examples.of(spec, Dataset(inputs, labels), None)))
     reports = (event for event in events if isinstance(event, MetricsRecorded))
-    return lambda: next(reports), f"numpy {np.__version__}, {spec.shard_count} shards"
+    return lambda: next(reports), f"numpy {np.__version__}, {spec.shard_count} shards, blas {spec.blas}"
 
 
 def pytorch(case: Case, *, compiled: bool = False) -> tuple[Epoch, str]:

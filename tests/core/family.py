@@ -3,9 +3,11 @@
 from dataclasses import dataclass, replace
 
 import numpy as np
+import pytest
 from mlpd.core.architecture import ModelSpec
 from mlpd.core.arrays import Cpu
 from mlpd.core.augmentation import AugmentationSpec
+from mlpd.core.blas import mkl_path
 from mlpd.core.data import Dataset
 from mlpd.core.examples import Examples
 from mlpd.core.optimizers import AdaGrad, Adam, Lion, RmsProp, Sgd
@@ -39,6 +41,8 @@ SPEC = TrainingSpec(
 )
 AUGMENTATION = AugmentationSpec(4, 5, 1.0, 10.0, 0.1, 0.1, 0.5, 2.0)
 VALIDATION = ValidationSpec(dataset="datasets/other", sha256="")
+
+needs_mkl = pytest.mark.skipif(not mkl_path(), reason="oneMKL is not installed; it comes with mlpd[mkl]")
 
 
 def noise(task="multiclass", rows=ROWS, *, weighted=False, dtype="uint8", inputs=INPUTS, seed=1):

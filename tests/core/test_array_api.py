@@ -95,7 +95,9 @@ def one_step(xp, wrap, activation, loss_kind, optimizer):
         gradients = [wrap(np.zeros(shape)) for shape in layer.shapes]
         work = [wrap(np.zeros(shape)) for shape in layer.work(rows)]
         product, total = partial(write_product, xp), partial(write_total, xp)
-        slots.append(Slot(xp, parameters, gradients, (), work, True, product, total, lambda _: None))
+        slots.append(
+            Slot(xp, partial(write_product, xp), parameters, gradients, (), work, True, product, total, lambda _: None)
+        )
     y = [wrap(x), *(wrap(np.zeros((rows, layer.width))) for layer in layers)]
     dy = [None, *(wrap(np.zeros((rows, layer.width))) for layer in layers)]
     for i, (layer, slot) in enumerate(zip(layers, slots, strict=True)):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from mlpd.core.arrays import Cpu
 from mlpd.core.augmentation import AugmentationSpec, Augmenter, basis_size
-from mlpd.core.batches import Batches
+from mlpd.core.batches import Batches, RowFormat, Slate
 from mlpd.core.random import permutation
 
 from .family import AUGMENTATION, AUGMENTED, FAMILY, finish, run
@@ -208,28 +208,28 @@ def test_batches_are_the_rows_of_the_order_warped_at_their_places(case, first_st
     spec, examples = case.spec, case.examples()
     size, rows = spec.rows_per_step, len(case.data)
     augmenter = Augmenter(spec.augmentation, spec.seed)
-    inputs = np.empty((size, case.data.inputs.shape[1]), np.float32)
+    slate = Slate(Cpu(), spec, size, RowFormat.of(spec, examples))
     with Batches(Cpu(), spec, examples, size, first_step) as batches:
         for step in range(first_step, 2 * spec.steps_per_epoch(rows)):
             epoch, index = divmod(step, spec.steps_per_epoch(rows))
             first = index * size
             order = permutation(spec.seed, epoch, rows) if size < rows else np.arange(rows)
             chosen = order[first : first + size]
-            piece = batches.read(epoch, first, len(chosen), inputs[: len(chosen)])
-            expected = np.empty((len(chosen), inputs.shape[1]), np.float32)
+            batches.read(epoch, first, len(chosen), slate)
+            expected = np.empty((len(chosen), slate.inputs.shape[1]), np.float32)
             augmenter(case.data.inputs[chosen], epoch, first, expected)
-            expected *= np.float32(spec.model.input_scale)
-            assert inputs[: len(chosen)].tobytes() == expected.tobytes()
-            assert np.array_equal(piece.targets, case.data.targets[chosen])
+            assert slate.inputs[: len(chosen)].tobytes() == expected.tobytes()
+            assert np.array_equal(slate.labels[: len(chosen)], case.data.targets[chosen])
 
 
 def test_augmented_rows_must_be_read_in_order():
     case = FAMILY["augmented"]
-    inputs = np.empty((16, case.data.inputs.shape[1]), np.float32)
-    with Batches(Cpu(), case.spec, case.examples(), 16, 0) as batches:
-        batches.read(0, 0, 16, inputs)
+    examples = case.examples()
+    slate = Slate(Cpu(), case.spec, 16, RowFormat.of(case.spec, examples))
+    with Batches(Cpu(), case.spec, examples, 16, 0) as batches:
+        batches.read(0, 0, 16, slate)
         with pytest.raises(RuntimeError, match=r"\(0, 16\) next, got \(0, 32\)"):
-            batches.read(0, 32, 16, inputs)
+            batches.read(0, 32, 16, slate)
 
 
 def test_a_run_with_settings_of_zero_is_the_run_without_augmentation():

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from mlpd.core.batches import Batches
+from mlpd.core.batches import Batches, RowFormat, Slate
 from mlpd.core.data import Dataset
 from mlpd.core.random import permutation
 from mlpd.core.training import StepEnded, train
@@ -70,21 +70,20 @@ def test_a_step_allocates_nothing_that_grows_with_model_or_batch(case):
 def test_batches_bring_the_rows_of_the_order(name, device):
     case = FAMILY[name]
     spec, examples = case.spec, case.examples()
-    size, count, xp = spec.rows_per_step, len(examples.train), device.xp
-    inputs = xp.empty((size, case.data.inputs.shape[1]), dtype=xp.float32)
+    size, count = spec.rows_per_step, len(examples.train)
+    slate = Slate(device, spec, size, RowFormat.of(spec, examples))
     with Batches(device, spec, examples, size, 0) as batches:
         for epoch in range(2):
             order = permutation(spec.seed, epoch, count) if size < count else np.arange(count)
             for first in range(0, count, size):
                 chosen = order[first : first + size]
-                piece = batches.read(epoch, first, len(chosen), inputs[: len(chosen)])
-                expected = np.empty((len(chosen), inputs.shape[1]), np.float32)
-                examples.scaling(np, examples.train.inputs[chosen], expected)
-                assert np.array_equal(device.to_host(inputs)[: len(chosen)], expected)
-                assert np.array_equal(device.to_host(piece.targets), examples.train.targets[chosen])
-                assert (piece.weights is None) == (examples.weights is None)
-                if piece.weights is not None:
-                    assert np.array_equal(device.to_host(piece.weights), examples.weights[chosen])
+                rows = len(chosen)
+                batches.read(epoch, first, rows, slate)
+                assert np.array_equal(device.to_host(slate.inputs)[:rows], examples.train.inputs[chosen])
+                assert np.array_equal(device.to_host(slate.labels)[:rows], examples.train.targets[chosen])
+                assert (slate.weights is None) == (examples.weights is None)
+                if slate.weights is not None:
+                    assert np.array_equal(device.to_host(slate.weights)[:rows], examples.weights[chosen])
 
 
 def test_augmented_batches_leave_no_thread_behind():

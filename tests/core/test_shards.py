@@ -13,14 +13,15 @@ import pytest
 from mlpd.core.architecture import ModelSpec
 from mlpd.core.arrays import Cpu
 from mlpd.core.batches import Reader
+from mlpd.core.blas import mkl_path
 from mlpd.core.helpers import HelperLost, Watch
 from mlpd.core.rules import find_violations
-from mlpd.core.sharding import Layout, best_shard_count, largest_shard_count, shard_parts
+from mlpd.core.sharding import Layout, best_blas, best_shard_count, largest_shard_count, shard_parts
 from mlpd.core.shared import SharedCpu, create_memory
 from mlpd.core.training import MetricsRecorded, StepEnded, train
 from threadpoolctl import threadpool_info
 
-from .family import FAMILY, INPUTS, SPEC, finish, run, vectors
+from .family import AUGMENTATION, FAMILY, INPUTS, SPEC, finish, needs_mkl, run, vectors
 
 CAN_BE_CUT = {name: case for name, case in FAMILY.items() if largest_shard_count(case.spec.model, "cpu") > 1}
 DEEP = run(
@@ -33,6 +34,7 @@ HELPED = {
         name: CAN_BE_CUT[name].but(shard_count=2)
         for name in ("sgd", "clipped and averaged", "accumulated batch norm", "mixed up", "augmented", "weighted rows")
     },
+    **({"mkl": DEEP.but(shard_count=2, blas="mkl")} if mkl_path() else {}),
 }
 
 
@@ -60,10 +62,12 @@ def train_until_helped(state, piece_count):
 
 
 @pytest.mark.parametrize("case", CAN_BE_CUT.values(), ids=CAN_BE_CUT)
-@pytest.mark.parametrize("count", [2, 3])
-def test_shards_together_train_the_network(case, count):
+@pytest.mark.parametrize(
+    ("count", "blas"), [(2, "default"), (3, "default"), *(pytest.param(n, "mkl", marks=needs_mkl) for n in (1, 3))]
+)
+def test_shards_together_train_the_network(case, count, blas):
     case = case.but(model=replace(case.spec.model, dtype="float64"))
-    states = [case.but(shard_count=number).start() for number in (1, count)]
+    states = [case.start(), case.but(shard_count=count, blas=blas).start()]
     events, cut_events = map(finish, states)
     assert [type(event) for event in events] == [type(event) for event in cut_events]
     for event, other in zip(events, cut_events, strict=True):
@@ -87,8 +91,11 @@ def test_who_works_on_a_shard_makes_no_difference(case):
 
 
 @pytest.mark.parametrize("case", CAN_BE_CUT.values(), ids=CAN_BE_CUT)
-def test_a_run_in_shards_resumes_bit_for_bit(case):
-    case = case.but(shard_count=2)
+@pytest.mark.parametrize(
+    ("count", "blas"), [(2, "default"), *(pytest.param(n, "mkl", marks=needs_mkl) for n in (1, 2))]
+)
+def test_a_run_in_shards_resumes_bit_for_bit(case, count, blas):
+    case = case.but(shard_count=count, blas=blas)
     whole = case.start()
     events = train(whole)
     for event in events:
@@ -114,7 +121,7 @@ def test_a_checkpoint_is_of_the_whole_network():
 @pytest.mark.parametrize("statistics", [False, True])
 def test_every_value_of_a_vector_is_in_one_shard(count, normalization, statistics):
     layers = ModelSpec((5, 9, 7, 4), ("relu", "gelu"), (0.5, 0.0), 0.1, normalization).layers()
-    layout = Layout(layers, [shard_parts(layers, shard, count) for shard in range(count)], statistics=statistics)
+    layout = Layout(layers, [shard_parts(layers, shard, count) for shard in range(count)], "F", statistics=statistics)
     whole = np.arange(1.0, layout.size + 1)
     parts = [np.zeros(size) for size in layout.sizes]
     layout.split(whole, parts)
@@ -122,6 +129,16 @@ def test_every_value_of_a_vector_is_in_one_shard(count, normalization, statistic
     joined = np.zeros(layout.size)
     layout.join(parts, joined)
     assert np.array_equal(joined, whole)
+
+
+@needs_mkl
+def test_one_mkl_serves_where_each_shard_has_a_thread():
+    def best(threads, **changes):
+        return best_blas(run(**changes).spec, threads)
+
+    assert best(1) == best(4, shard_count=2) == "mkl"
+    assert best(4) == best(1, device="cuda") == "default"
+    assert best(2, augmentation=AUGMENTATION) == "mkl"
 
 
 def test_shards_are_as_many_as_pay():

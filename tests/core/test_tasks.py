@@ -74,7 +74,7 @@ def test_mix_up_mixes_each_row_with_the_next_and_the_last_with_the_first(count, 
     random = np.random.default_rng(2)
     inputs, targets = random.normal(size=(count, 5)), random.normal(size=(count, 3))
     mixed = [device.from_host(values.copy()) for values in (inputs, targets)]
-    MixUp(device, 5, 3, 8, np.float64)(mixed[0], mixed[1], 0.7)
+    MixUp(device, 5, 3, 8, np.float64, np.float64)(mixed[0], mixed[1], 0.7)
     for found, values in zip(mixed, (inputs, targets), strict=True):
         assert np.allclose(device.to_host(found), 0.7 * values + 0.3 * np.roll(values, -1, axis=0))
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from mlpd.core.arrays import Cpu
-from mlpd.core.batches import Batches
+from mlpd.core.batches import Batches, RowFormat, Slate
 from mlpd.core.layers import Dropout
 from mlpd.core.network import Pass
 from mlpd.core.training import StepEnded, train
@@ -53,14 +53,17 @@ def test_batches_are_the_same_bits(cuda, case):
     size, count = spec.rows_per_step, len(examples.train)
     read = []
     for device in (cuda, Cpu()):
+        slate, scaling = Slate(device, spec, size, RowFormat.of(spec, examples)), examples.scaling.on(device)
         inputs = device.xp.empty((size, examples.train.inputs.shape[1]), dtype=spec.model.dtype)
         found = []
         with Batches(device, spec, examples, size, 0) as batches:
             for epoch in range(2):
                 for first in range(0, count, size):
                     rows = min(size, count - first)
-                    piece = batches.read(epoch, first, rows, inputs[:rows])
-                    arrays = [inputs[:rows], piece.targets, *([] if piece.weights is None else [piece.weights])]
+                    batches.read(epoch, first, rows, slate)
+                    scaling(device.xp, slate.inputs[:rows], inputs[:rows])
+                    arrays = [inputs[:rows], slate.labels[:rows]]
+                    arrays += [] if slate.weights is None else [slate.weights[:rows]]
                     found += [device.to_host(array).tobytes() for array in arrays]
         read.append(found)
     assert read[0] == read[1]

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from google.protobuf.duration_pb2 import Duration
 from grpc import StatusCode
+from mlpd.core.blas import mkl_path
 from mlpd.v1 import model_service_pb2 as model_pb
 from mlpd.v1 import trainer_service_pb2 as pb
 from mlpd.v1 import types_pb2 as types
@@ -141,6 +142,16 @@ class TestRuns:
         losses = [e.metrics_recorded.loss for e in events if e.HasField("metrics_recorded")]
         assert losses[-1] < losses[0]
         assert stubs.job(job.name).spec.optimizer.WhichOneof("kind") == kind
+
+    def test_the_library_that_multiplies_is_part_of_the_spec(self, stubs):
+        if mkl_path():
+            job = finished(stubs, rings_spec(blas="mkl"))
+            started = next(e.attempt_started for e in stubs.events(job.name) if e.HasField("attempt_started"))
+            assert (job.spec.blas, "mkl" in started.device_description) == ("mkl", True)
+        else:
+            refusal = refused(stubs.trainer.Train, pb.TrainRequest(spec=rings_spec(blas="mkl")))
+            assert (refusal.code, refusal.reason) == (StatusCode.FAILED_PRECONDITION, "BLAS_UNAVAILABLE")
+        assert finished(stubs, rings_spec(blas="default")).spec.blas == "default"
 
     def test_schedules_shape_the_rate(self, stubs):
         rise = pb.Schedule(polynomial=pb.Schedule.Polynomial(initial_share=0.5, final_share=1))

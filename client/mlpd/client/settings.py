@@ -87,6 +87,7 @@ SETTINGS: Mapping[str, Setting] = {
     "seed": Setting(WHOLE, "Key of every random number; default: the server picks one."),
     "device": Setting(TEXT, "cpu or cuda; default: cuda if usable."),
     "shard_count": Setting(WHOLE, "Processes that share the layers; default: as many as pay."),
+    "blas": Setting(TEXT, "Library that multiplies: default, or mkl; default: mkl where the server has it."),
     "metrics_interval_steps": Setting(WHOLE, "Steps between reports; default: one an epoch."),
 }
 

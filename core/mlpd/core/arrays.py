@@ -3,11 +3,12 @@
 import os
 from collections.abc import Sequence
 from contextlib import suppress
+from math import prod
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
-from mlpd.core.blas import add_product
+from mlpd.core.blas import BlasUnavailable, open_blas
 from numpy.typing import NDArray
 
 Array = Any  # numpy.ndarray or cupy.ndarray; one run never mixes them
@@ -19,6 +20,7 @@ class DeviceUnavailable(Exception):
 
 
 _WORDS_AT_A_TIME = 4096
+_LINE_BYTES = 64
 
 # Philox4x64-10: Salmon et al. 2011, Parallel Random Numbers: As Easy as 1, 2, 3, section 3.3 and table 2. NumPy counts
 # up before it draws. Tested against NumPy's own bits.
@@ -56,6 +58,12 @@ class Device(Protocol):
     def zeros(self, shape: int | tuple[int, ...], dtype: Any) -> Array:
         """Return zeros that all who work on a run see."""
 
+    def empty(self, shape: tuple[int, ...], dtype: Any) -> Array:
+        """Return an array for this process alone, of any values, that begins with a line of the cache."""
+
+    def matmul(self, a: Array, b: Array, out: Array) -> None:
+        """Write ``a @ b`` to ``out`` (rows, columns)."""
+
     def add_product(self, a: Array, b: Array, scale: float, out: Array) -> None:
         """Add ``scale * a @ b`` to ``out`` (rows, columns)."""
 
@@ -76,12 +84,19 @@ class Device(Protocol):
 
 
 class Cpu:
-    """NumPy."""
+    """NumPy, with the products of the BLAS library called ``blas``. Raises `DeviceUnavailable` where it can't work."""
 
     xp: Any = np
     name = "cpu"
     block_size = 32768  # 128 KiB of float32: a block and its moments fit in a second-level cache
     adds_products = True
+
+    def __init__(self, blas: str = "default") -> None:
+        try:
+            library = open_blas(blas)
+        except BlasUnavailable as error:
+            raise DeviceUnavailable(str(error)) from error
+        self.matmul, self.add_product = library.matmul, library.add_product
 
     def description(self) -> str:
         """Say what computes, and by which library."""
@@ -101,9 +116,12 @@ class Cpu:
         """Return an array of this process."""
         return np.zeros(shape, dtype)
 
-    def add_product(self, a: Array, b: Array, scale: float, out: Array) -> None:
-        """Add ``scale * a @ b`` to ``out`` (rows, columns), in one pass where the BLAS library can be called."""
-        add_product(a, b, scale, out)
+    def empty(self, shape: tuple[int, ...], dtype: Any) -> Array:
+        """Return an array that begins with a line of the cache: products take a quarter longer on one that does not."""
+        size, dtype = prod(shape), np.dtype(dtype)
+        memory = np.empty(size * dtype.itemsize + _LINE_BYTES, np.uint8)
+        start = -memory.ctypes.data % _LINE_BYTES
+        return memory[start : start + size * dtype.itemsize].view(dtype).reshape(shape)
 
     def gather(self, source: Array, rows: Array, out: Array) -> None:
         """Write ``source[rows]`` to ``out``; any mode but "clip" makes NumPy copy ``out``."""
@@ -174,6 +192,14 @@ class Cuda:
     def zeros(self, shape: int | tuple[int, ...], dtype: Any) -> Array:
         """Return an array on the device."""
         return self.xp.zeros(shape, dtype)
+
+    def empty(self, shape: tuple[int, ...], dtype: Any) -> Array:
+        """Return an array on the device; CuPy aligns all."""
+        return self.xp.empty(shape, dtype)
+
+    def matmul(self, a: Array, b: Array, out: Array) -> None:
+        """Write ``a @ b`` to ``out`` (rows, columns)."""
+        self.xp.matmul(a, b, out=out)
 
     def add_product(self, a: Array, b: Array, scale: float, out: Array) -> None:
         """Add ``scale * a @ b`` to ``out`` (rows, columns); the first of a shape allocates."""

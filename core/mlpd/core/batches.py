@@ -1,6 +1,6 @@
 """Brings a run's rows to its device, in the order of (seed, epoch) alone.
 
-Data stay in their own type until they are gathered. Where images are augmented, a thread warps the next ones while
+Data stay in their own type until they are scaled. Where images are augmented, a thread warps the next ones while
 the step runs.
 """
 
@@ -52,34 +52,62 @@ def pieces(spec: TrainingSpec, row_count: int, capacity: int, step: int) -> Iter
             yield Piece(now, epoch, first + start, start, min(capacity, step_rows - start), step_rows)
 
 
-class Rows(NamedTuple):
-    """What was read of some rows but for their inputs: labels (rows,) or (rows, outputs), and weights (rows, 1)."""
+class RowFormat(NamedTuple):
+    """What rows are like until they are scaled: the type of their ``inputs``, and whether they have weights.
 
-    targets: Array
-    weights: Array | None
+    All inputs are scaled by ``factor``, or each column by a shift and a factor of its own if that is None.
+    """
+
+    inputs: str
+    weighted: bool
+    factor: float | None
+
+    @classmethod
+    def of(cls, spec: TrainingSpec, examples: Examples) -> "RowFormat":
+        """Return what rows are like when they have been read: a data set's own type, unless they were changed."""
+        kind = np.dtype(np.float32) if spec.augmentation else examples.train.inputs.dtype
+        if spec.loss.mixup_alpha:
+            kind = np.result_type(kind, spec.model.dtype)
+        scaling = examples.scaling
+        factor = float(scaling.factor) if scaling.shift is None else None
+        return cls(kind.name, examples.weights is not None, factor)
+
+
+class Slate:
+    """The rows of a piece, as all shards see them: inputs, labels, targets (rows, outputs), and weights (rows, 1).
+
+    Inputs are in units of their data set. They are scaled by whoever works on them, because a processor takes longer to
+    fetch numbers that another one has just written, four times as many bytes if they were pixels.
+    """
+
+    def __init__(self, device: Device, spec: TrainingSpec, capacity: int, form: RowFormat) -> None:
+        sizes, dtype, task = spec.model.layer_sizes, spec.model.dtype, TASKS[spec.task]
+        sample = task.prepare(np.zeros(1 if task.has_classes else (1, sizes[-1]), np.uint8), dtype)
+        self.inputs = device.zeros((capacity, sizes[0]), np.dtype(form.inputs))
+        self.labels = device.zeros((capacity, *sample.shape[1:]), sample.dtype)
+        self.targets = device.zeros((capacity, sizes[-1]), dtype)
+        self.weights = device.zeros((capacity, 1), dtype) if form.weighted else None
 
 
 class Batches:
     """Reads pieces of up to ``capacity`` rows; use it in a ``with`` block, from one thread."""
 
     def __init__(self, device: Device, spec: TrainingSpec, examples: Examples, capacity: int, step: int) -> None:
-        xp = device.xp
         self._device, self._spec = device, spec
         self._row_count = len(examples.train)
-        self._scaling = examples.scaling.on(device)
         self._shuffled = spec.rows_per_step < self._row_count
         self._order: Array | None = None
         self._epoch = -1
-        self._columns = [device.from_host(TASKS[spec.task].prepare(examples.train.targets, spec.model.dtype))]
-        if examples.weights is not None:
-            self._columns.append(device.from_host(examples.weights))
-        self._warped = None
+        self._labels = device.from_host(TASKS[spec.task].prepare(examples.train.targets, spec.model.dtype))
+        self._weights = None if examples.weights is None else device.from_host(examples.weights)
+        self._inputs = self._warped = None
         if spec.augmentation:
             self._warped = _Warped(spec, examples.train.inputs, capacity, step)
         else:
-            self._columns.append(device.from_host(examples.train.inputs))
-        self._gathered = [xp.empty((capacity, *column.shape[1:]), dtype=column.dtype) for column in self._columns]
-        self._weighted = examples.weights is not None
+            self._inputs = device.from_host(examples.train.inputs)
+        # Inputs that will be mixed can't stay in their own type.
+        size = capacity if spec.loss.mixup_alpha and not spec.augmentation else 0
+        self._gathered = device.empty((size, spec.model.layer_sizes[0]), examples.train.inputs.dtype)
 
     def __enter__(self) -> Self:
         return self
@@ -92,39 +120,34 @@ class Batches:
         if self._warped:
             self._warped.close()
 
-    def read(self, epoch: int, first: int, rows: int, inputs: Array) -> Rows:
-        """Write ``rows`` scaled rows from place ``first`` of ``epoch``'s order to ``inputs``, and return the rest.
+    def read(self, epoch: int, first: int, rows: int, slate: Slate) -> None:
+        """Write inputs, labels and weights of ``rows`` rows from place ``first`` of ``epoch``'s order to ``slate``.
 
         Pieces must be read in order.
         """
         if epoch != self._epoch and self._shuffled:
             self._order = self._device.from_host(permutation(self._spec.seed, epoch, self._row_count))
         self._epoch = epoch
-        columns = self._gather(slice(first, first + rows))
-        raw = self._device.from_host(self._warped.read(epoch, first)) if self._warped else columns.pop()
-        self._scaling(self._device.xp, raw, inputs)
-        return Rows(columns[0], columns[1] if self._weighted else None)
+        chosen = slice(first, first + rows)
+        self._bring(self._labels, chosen, slate.labels[:rows])
+        if slate.weights is not None:
+            self._bring(self._weights, chosen, slate.weights[:rows])
+        if self._warped:
+            warped = self._device.from_host(self._warped.read(epoch, first))
+            self._device.xp.multiply(warped, 1, out=slate.inputs[:rows])
+        else:
+            self._bring(self._inputs, chosen, slate.inputs[:rows])
 
-    def _gather(self, chosen: slice) -> list[Array]:
+    def _bring(self, source: Array, chosen: slice, out: Array) -> None:
+        xp, device = self._device.xp, self._device
         if self._order is None:
-            return [column[chosen] for column in self._columns]
-        order = self._order[chosen]
-        gathered = [buffer[: len(order)] for buffer in self._gathered]
-        for column, buffer in zip(self._columns, gathered, strict=True):
-            self._device.gather(column, order, buffer)
-        return gathered
-
-
-class Slate:
-    """The rows of a piece, as all shards see them: inputs, labels, targets (rows, outputs), and weights (rows, 1)."""
-
-    def __init__(self, device: Device, spec: TrainingSpec, capacity: int, *, weighted: bool) -> None:
-        sizes, dtype, task = spec.model.layer_sizes, spec.model.dtype, TASKS[spec.task]
-        sample = task.prepare(np.zeros(1 if task.has_classes else (1, sizes[-1]), np.uint8), dtype)
-        self.inputs = device.zeros((capacity, sizes[0]), dtype)
-        self.labels = device.zeros((capacity, *sample.shape[1:]), sample.dtype)
-        self.targets = device.zeros((capacity, sizes[-1]), dtype)
-        self.weights = device.zeros((capacity, 1), dtype) if weighted else None
+            xp.multiply(source[chosen], 1, out=out)
+        elif source.dtype == out.dtype:
+            device.gather(source, self._order[chosen], out)
+        else:
+            gathered = self._gathered[: len(out)]
+            device.gather(source, self._order[chosen], gathered)
+            xp.multiply(gathered, 1, out=out)
 
 
 class Reader:
@@ -134,10 +157,11 @@ class Reader:
         self, device: Device, spec: TrainingSpec, examples: Examples, slates: Sequence[Slate], step: int
     ) -> None:
         sizes, capacity, dtype = spec.model.layer_sizes, piece_rows(spec), np.dtype(spec.model.dtype)
-        self._xp, self._spec, self._slates = device.xp, spec, slates
+        self._spec, self._slates = spec, slates
         self._batches = Batches(device, spec, examples, capacity, step)
         self._task = TASKS[spec.task](device, sizes[-1], capacity, dtype, spec.loss.label_smoothing)
-        self._mixing = MixUp(device, sizes[0], sizes[-1], capacity, dtype) if spec.loss.mixup_alpha else None
+        kinds = slates[0].inputs.dtype, dtype
+        self._mixing = MixUp(device, sizes[0], sizes[-1], capacity, *kinds) if spec.loss.mixup_alpha else None
         self._plan = pieces(spec, len(examples.train), capacity, step)
         self.slate = len(slates) - 1
         with np.errstate(all="ignore"):  # as in a step
@@ -155,16 +179,13 @@ class Reader:
         if piece is None:
             return
         self.piece, self.slate = piece, (self.slate + 1) % len(self._slates)
-        slate, rows, xp = self._slates[self.slate], piece.rows, self._xp
-        inputs, targets = slate.inputs[:rows], slate.targets[:rows]
-        read = self._batches.read(piece.epoch, piece.first, rows, inputs)
-        xp.multiply(read.targets, 1, out=slate.labels[:rows])
-        if slate.weights is not None:
-            xp.multiply(read.weights, 1, out=slate.weights[:rows])
-        self._task.spread(read.targets, targets)
+        slate, rows = self._slates[self.slate], piece.rows
+        targets = slate.targets[:rows]
+        self._batches.read(piece.epoch, piece.first, rows, slate)
+        self._task.spread(slate.labels[:rows], targets)
         if self._mixing:
             alpha = self._spec.loss.mixup_alpha
-            self._mixing(inputs, targets, mixing_share(self._spec.seed, piece.step, piece.start, alpha))
+            self._mixing(slate.inputs[:rows], targets, mixing_share(self._spec.seed, piece.step, piece.start, alpha))
 
 
 class _Warped:

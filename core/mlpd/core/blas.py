@@ -1,37 +1,119 @@
-"""Products that add to what is there: NumPy has none, but the BLAS library that it calls itself does.
+"""Matrix products by a BLAS library: the one that NumPy calls, or Intel's oneMKL.
 
-Where no such library is found, `add_product` computes the same with NumPy.
+NumPy has no product that adds to what is there, but every BLAS library does. oneMKL multiplies the thin matrices of a
+mini-batch faster than the library that comes with NumPy, by a fifth for 128 rows and a third for 32 on the Intel
+processors that we measured; it is used by one thread at a time, for a shard.
 """
 
 import ctypes
 from collections.abc import Callable
 from functools import cache
-from typing import Any
+from importlib.metadata import PackageNotFoundError, distribution
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import ThreadpoolController
 
+BLAS_NAMES = {"cpu": ("default", "mkl"), "cuda": ("default",)}
+
 _ROW_MAJOR, _AS_IS, _TRANSPOSED = 101, 111, 112
 _LETTERS = {"f": "s", "d": "d"}
+_MKL_SEQUENTIAL, _MKL_CBWR_AUTO = 1, 2
 
 HostArray = NDArray[Any]
-Gemm = Callable[[HostArray, HostArray, float, HostArray], None]
+# Of a (rows, inner), b (inner, columns), scale, keep and out: makes out ``scale * a @ b + keep * out``.
+Gemm = Callable[[HostArray, HostArray, float, float, HostArray], None]
+_Function = Any  # what ctypes finds in a library
 
 
-def add_product(a: HostArray, b: HostArray, scale: float, out: HostArray) -> None:
-    """Add ``scale * a @ b`` to ``out``: (rows, inner), (inner, columns), (rows, columns), all of one type."""
-    gemm = _gemm(out.dtype)
-    if gemm:
-        gemm(a, b, scale, out)
-    else:
-        product = np.matmul(a, b)
-        np.multiply(product, scale, out=product)
-        np.add(out, product, out=out)
+class BlasUnavailable(Exception):
+    """The library is not installed, or does not work; the message says what would help."""
+
+
+class Blas(Protocol):
+    """Products of matrices (rows, inner) and (inner, columns), all of one type, into ``out`` (rows, columns)."""
+
+    def matmul(self, a: HostArray, b: HostArray, out: HostArray) -> None:
+        """Write ``a @ b``."""
+
+    def add_product(self, a: HostArray, b: HostArray, scale: float, out: HostArray) -> None:
+        """Add ``scale * a @ b``."""
+
+
+class NumpyBlas:
+    """The library that NumPy calls, on as many threads as it has; without one, what NumPy does itself."""
+
+    def matmul(self, a: HostArray, b: HostArray, out: HostArray) -> None:
+        """Write ``a @ b``."""
+        np.matmul(a, b, out=out)
+
+    def add_product(self, a: HostArray, b: HostArray, scale: float, out: HostArray) -> None:
+        """Add ``scale * a @ b``."""
+        gemm = _numpy_gemm(out.dtype)
+        if gemm:
+            gemm(a, b, scale, 1.0, out)
+        else:
+            product = np.matmul(a, b)
+            np.multiply(product, scale, out=product)
+            np.add(out, product, out=out)
+
+
+class Mkl:
+    """Intel's oneMKL on the calling thread, for float32 and float64; raises `BlasUnavailable`.
+
+    Its results are the same in every run on one kind of processor, wherever in memory the matrices are.
+    """
+
+    def __init__(self) -> None:
+        self._gemms = _mkl_gemms()
+
+    def matmul(self, a: HostArray, b: HostArray, out: HostArray) -> None:
+        """Write ``a @ b``."""
+        self._gemms[out.dtype.char](a, b, 1.0, 0.0, out)
+
+    def add_product(self, a: HostArray, b: HostArray, scale: float, out: HostArray) -> None:
+        """Add ``scale * a @ b``."""
+        self._gemms[out.dtype.char](a, b, scale, 1.0, out)
+
+
+def open_blas(name: str) -> Blas:
+    """Return the library called "default", NumPy's own, or "mkl"; raises `BlasUnavailable`."""
+    return Mkl() if name == "mkl" else NumpyBlas()
 
 
 @cache
-def _gemm(dtype: np.dtype[Any]) -> Gemm | None:
+def mkl_path() -> str:
+    """Return where oneMKL is installed, or nothing."""
+    try:
+        files = distribution("mkl").files or []
+    except PackageNotFoundError:
+        return ""
+    return next((str(file.locate()) for file in files if file.name.startswith("libmkl_rt.so")), "")
+
+
+@cache
+def _mkl_gemms() -> dict[str, Gemm]:
+    path = mkl_path()
+    if not path:
+        raise BlasUnavailable("oneMKL is not installed; install mlpd[mkl], or choose blas default")
+    try:
+        library = ctypes.CDLL(path)
+        library.MKL_Set_Threading_Layer(_MKL_SEQUENTIAL)
+        library.MKL_CBWR_Set(_MKL_CBWR_AUTO)
+        gemms = {
+            char: _bind(getattr(library, f"cblas_{letter}gemm_64"), ctypes.c_int64, np.dtype(char))
+            for char, letter in _LETTERS.items()
+        }
+    except (OSError, AttributeError) as error:
+        raise BlasUnavailable(f"oneMKL at {path} can't be called: {error}; reinstall it") from error
+    if not all(_is_right(gemm, np.dtype(char)) for char, gemm in gemms.items()):
+        raise BlasUnavailable(f"oneMKL at {path} computes wrong products; reinstall it")
+    return gemms
+
+
+@cache
+def _numpy_gemm(dtype: np.dtype[Any]) -> Gemm | None:
     """Return the first function that calls itself gemm and gives what NumPy gives; None without one for ``dtype``."""
     if dtype.char not in _LETTERS:
         return None
@@ -48,22 +130,22 @@ def _gemm(dtype: np.dtype[Any]) -> Gemm | None:
     return None
 
 
-def _bind(
-    function: "ctypes._NamedFuncPointer", integer: type[ctypes.c_int64 | ctypes.c_int32], dtype: np.dtype[Any]
-) -> Gemm:
+def _bind(function: _Function, integer: type[ctypes.c_int64 | ctypes.c_int32], dtype: np.dtype[Any]) -> Gemm:
     real, size = {"f": ctypes.c_float, "d": ctypes.c_double}[dtype.char], dtype.itemsize
     matrix = [ctypes.c_void_p, integer]
     function.argtypes = [ctypes.c_int] * 3 + [integer] * 3 + [real, *matrix, *matrix, real, *matrix]
     function.restype = None
 
-    def gemm(a: HostArray, b: HostArray, scale: float, out: HostArray) -> None:
+    def gemm(a: HostArray, b: HostArray, scale: float, keep: float, out: HostArray) -> None:
+        if out.strides[1] != size and out.shape[1] > 1:  # it lies column after column
+            a, b, out = b.T, a.T, out.T
         (rows, inner), columns = a.shape, b.shape[1]
         a_order, a_stride = _order(a, size)
         b_order, b_stride = _order(b, size)
         out_stride = max(out.strides[0] // size, columns, 1)
         function(
             *(_ROW_MAJOR, a_order, b_order, rows, columns, inner, scale, a.ctypes.data, a_stride),
-            *(b.ctypes.data, b_stride, 1.0, out.ctypes.data, out_stride),
+            *(b.ctypes.data, b_stride, keep, out.ctypes.data, out_stride),
         )
 
     return gemm
@@ -82,6 +164,6 @@ def _is_right(gemm: Gemm, dtype: np.dtype[Any]) -> bool:
     right = True
     for left, other in ((a, b), (b.T, a.T)):
         out = np.ones((len(left), other.shape[1]), dtype)
-        gemm(left, other, -2.0, out)
+        gemm(left, other, -2.0, 1.0, out)
         right &= np.array_equal(out, 1 - 2 * (left @ other))
     return right

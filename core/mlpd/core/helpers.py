@@ -17,6 +17,7 @@ from contextlib import suppress
 from typing import Any
 
 import numpy as np
+from mlpd.core.batches import RowFormat
 from mlpd.core.shard import Order, Shard, make_shards
 from mlpd.core.shared import SharedCpu
 from mlpd.core.spec import TrainingSpec
@@ -96,8 +97,8 @@ class Worker:
 class Helpers:
     """The processes that help this one, which works on the first shard."""
 
-    def __init__(self, device: SharedCpu, spec: TrainingSpec, shards: Sequence[Shard], *, weighted: bool) -> None:
-        self._device, self._spec, self._weighted = device, spec, weighted
+    def __init__(self, device: SharedCpu, spec: TrainingSpec, shards: Sequence[Shard], form: RowFormat) -> None:
+        self._device, self._spec, self._form = device, spec, form
         self._numbers = range(1, len(shards))
         self._worker = Worker(device, shards, 0, self._check)
         self._signals = self._worker.signals
@@ -115,7 +116,7 @@ class Helpers:
             self._start_processes()
 
     def _start_processes(self) -> None:
-        setting = {"spec": self._spec.to_json(), "weighted": self._weighted, "parent": os.getpid()}
+        setting = {"spec": self._spec.to_json(), "form": self._form, "parent": os.getpid()}
         path = os.pathsep.join(filter(None, sys.path))
         for number in self._numbers:
             process = subprocess.Popen(
@@ -231,8 +232,9 @@ def main() -> None:
         if os.getppid() != setting["parent"]:
             os._exit(1)
 
-    device, spec = SharedCpu(int(sys.argv[1])), TrainingSpec.from_json(setting["spec"])
-    worker = Worker(device, make_shards(device, spec, weighted=setting["weighted"])[1], number, check)
+    spec = TrainingSpec.from_json(setting["spec"])
+    device = SharedCpu(int(sys.argv[1]), spec.blas)
+    worker = Worker(device, make_shards(device, spec, RowFormat(*setting["form"]))[1], number, check)
     orders = 1
     while True:
         worker.signals[_finished(number)] = orders

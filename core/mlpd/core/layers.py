@@ -21,12 +21,14 @@ _STATISTICS_MOMENTUM = 0.1
 class Slot:
     """What one layer works with: views of the flat vectors, and ``work`` that forward leaves for backward.
 
-    ``statistics`` are learnt without a gradient. Gradients are written by ``product(a, b, out)`` and by ``total(values,
-    out)``, sums of columns; either may add to what is there, even to the parameters themselves. ``draw`` fills an array
-    of uint64 with random words for this layer, the same ones whenever the step and the rows are.
+    ``matmul(a, b, out)`` multiplies. ``statistics`` are learnt without a gradient. Gradients are written by
+    ``product(a, b, out)`` and by ``total(values, out)``, sums of columns; either may add to what is there, even to the
+    parameters themselves. ``draw`` fills an array of uint64 with random words for this layer, the same ones whenever
+    the step and the rows are.
     """
 
     xp: Any
+    matmul: Callable[[Array, Array, Array], None]
     parameters: Sequence[Array]
     gradients: Sequence[Array]
     statistics: Sequence[Array]
@@ -99,12 +101,12 @@ class Linear(Layer):
 
     def forward(self, slot: Slot, x: Array, y: Array) -> None:
         """Write the outputs of ``x`` to ``y``."""
-        slot.xp.matmul(x, slot.parameters[0], out=y)
+        slot.matmul(x, slot.parameters[0], y)
 
     def backward(self, slot: Slot, x: Array, y: Array, dy: Array, dx: Array | None) -> None:
         """Write the gradients of the weight and, unless None, of the inputs."""
         if dx is not None:
-            slot.xp.matmul(dy, slot.parameters[0].T, out=dx)
+            slot.matmul(dy, slot.parameters[0].T, dx)
         slot.product(x.T, dy, slot.gradients[0])
 
 

@@ -14,6 +14,8 @@ from mlpd.core.initializers import INITIALIZERS
 from mlpd.core.layers import Dropout, Layer, Slot, Sum
 from mlpd.core.random import Purpose
 
+Shapes = Sequence[Sequence[tuple[int, ...]]]
+
 
 def initial_parameters(layers: Sequence[Layer], initializer: str, seed: int, dtype: str) -> HostArray:
     """Return the flat vector a run starts from; the same on every device."""
@@ -30,17 +32,28 @@ def initial_statistics(layers: Sequence[Layer], dtype: str) -> HostArray:
     return np.concatenate([np.zeros(0), *parts]).astype(dtype)
 
 
-def views(vector: Array, shapes: Sequence[Sequence[tuple[int, ...]]]) -> list[list[Array]]:
-    """Cut ``vector`` into arrays of these shapes, layer by layer, in order."""
+def shapes_of(layers: Sequence[Layer], *, statistics: bool = False) -> Shapes:
+    """Return the shapes of each layer's parameters, or of its statistics."""
+    return [[part.shape for part in layer.statistics] if statistics else layer.shapes for layer in layers]
+
+
+def views(vector: Array, shapes: Shapes, order: str = "C") -> list[list[Array]]:
+    """Cut ``vector`` into arrays of these shapes, layer by layer, row after row ("C") or column after column ("F")."""
     start, cut = 0, []
     for own_shapes in shapes:
         own = []
         for shape in own_shapes:
             end = start + prod(shape)
-            own.append(vector[start:end].reshape(shape))
+            part = vector[start:end]
+            own.append(part.reshape(shape) if order == "C" else part.reshape(shape[::-1]).T)
             start = end
         cut.append(own)
     return cut
+
+
+def vector_size(shapes: Shapes) -> int:
+    """Return how many values there are in a vector that `views` cuts into arrays of these shapes."""
+    return sum(prod(shape) for own in shapes for shape in own)
 
 
 @dataclass(frozen=True)
@@ -60,6 +73,7 @@ class Pass:
 
     Threads may share ``parameters`` and ``statistics``, never a Pass. ``gradients`` are those of the last pass back; if
     they are the parameters themselves, a pass back moves these. A `Sum` among the layers has its seam in ``seams``.
+    Parameters and buffers lie in memory row after row, or column after column for ``order`` "F"; inputs always by rows.
     """
 
     def __init__(
@@ -74,8 +88,8 @@ class Pass:
         trains: bool,
         seed: int = 0,
         gradients: Array | None = None,
-        inputs: Array | None = None,
         seams: Sequence[Seam] = (),
+        order: str = "C",
     ) -> None:
         xp = device.xp
         self.layers, self.parameters, self.capacity = layers, parameters, capacity
@@ -84,17 +98,18 @@ class Pass:
         self.gradients = gradients
         self._device, self._dtype, self._seed = device, parameters.dtype, seed
         self._step = self._first_row = 0
+        self._order = order
         self._adds, self._scale = False, 1.0
         # No gradient is wanted of what comes before the first parameters.
         self._first_trained = next((i for i, layer in enumerate(layers) if layer.shapes), len(layers))
-        self._make_buffers(self._empty(input_size) if inputs is None else inputs, seams, trains)
-        shapes = [layer.shapes for layer in layers]
+        self._make_buffers(device.empty((capacity, input_size), self._dtype), seams, trains)
+        shapes = shapes_of(layers)
         no_views: list[list[Array]] = [[] for _ in layers]
         cut = zip(
             layers,
-            views(parameters, shapes),
-            views(self.gradients, shapes) if trains else no_views,
-            views(statistics, [[part.shape for part in layer.statistics] for layer in layers]),
+            views(parameters, shapes, order),
+            views(self.gradients, shapes, order) if trains else no_views,
+            views(statistics, shapes_of(layers, statistics=True), order),
             strict=True,
         )
         widest = max((layer.width for layer in layers), default=0)
@@ -104,12 +119,20 @@ class Pass:
         index = 0
         for layer, own, own_gradients, running in cut:
             draw = partial(self._fill, index, -(-layer.drawn // 16)) if isinstance(layer, Dropout) else self._no_draw
-            slot = Slot(xp, own, own_gradients, running, self._work(layer), trains, self._product, self._total, draw)
+            slot = Slot(
+                *(xp, device.matmul, own, own_gradients, running, self._work(layer), trains),
+                *(self._product, self._total, draw),
+            )
             self._slots.append(slot)
             index += not isinstance(layer, Sum)  # a layer draws what it draws in a network of one piece
 
     def _empty(self, width: int) -> Array:
-        return self._device.xp.empty((self.capacity, width), dtype=self._dtype)
+        return self._array((self.capacity, width))
+
+    def _array(self, shape: tuple[int, ...]) -> Array:
+        by_row = self._order == "C"
+        array = self._device.empty(shape if by_row else shape[::-1], self._dtype)
+        return array if by_row else array.T
 
     def _make_buffers(self, inputs: Array, seams: Sequence[Seam], trains: bool) -> None:
         """Make what each layer reads and writes, ``_x`` and ``_y``, and the gradients of both, ``_dx`` and ``_dy``.
@@ -139,7 +162,7 @@ class Pass:
 
     def _work(self, layer: Layer) -> list[Array]:
         return [
-            self._device.xp.empty(shape, dtype=self._dtype if len(shape) > 1 else self._device.xp.uint64)
+            self._array(shape) if len(shape) > 1 else self._device.xp.empty(shape, dtype=self._device.xp.uint64)
             for shape in layer.work(self.capacity)
         ]
 
@@ -154,7 +177,7 @@ class Pass:
         if self._adds:
             self._device.add_product(a, b, self._scale, out)
         else:
-            self._device.xp.matmul(a, b, out=out)
+            self._device.matmul(a, b, out)
 
     def _total(self, values: Array, out: Array) -> None:
         # A product with ones takes half the time of NumPy's sum.
@@ -170,10 +193,6 @@ class Pass:
     def inputs(self, rows: int) -> Array:
         """Return the buffer (rows, input_size) that ``forward(rows)`` reads."""
         return self._x[0][:rows]
-
-    def turn_to(self, inputs: Array) -> None:
-        """Read ``inputs`` (capacity, input_size) from now on."""
-        self._x[0] = inputs
 
     def forward(self, rows: int, step: int = 0, first_row: int = 0) -> Array:
         """Return the outputs (rows, width), a buffer that the next call overwrites.

@@ -8,6 +8,7 @@ from typing import Any, Protocol, TypedDict
 
 from mlpd.core.activations import ACTIVATIONS
 from mlpd.core.architecture import DTYPES, NORMALIZATIONS, ModelSpec, parameter_count
+from mlpd.core.blas import BLAS_NAMES
 from mlpd.core.data import LARGEST_LABEL
 from mlpd.core.initializers import INITIALIZERS
 from mlpd.core.optimizers import AdaGrad, Adam, Lion, Optimizer, RmsProp, Sgd
@@ -197,6 +198,7 @@ def _run_violations(spec: TrainingSpec, train: Rows | None) -> Iterator[Violatio
             f"be between 1 and {most}, as many as a hidden layer on the CPU without layer normalization can be cut into"
         )
         yield _violation("shard_count", rule, spec.shard_count)
+    yield from _one_of("blas", spec.blas, BLAS_NAMES[spec.device], f" for device {spec.device}")
     if not 0 <= spec.seed < 2**63:
         yield _violation("seed", "be between 0 and 2**63 - 1", spec.seed)
     yield from _within("time_limit", spec.time_limit_seconds, 0, _TIME_LIMIT_SECONDS)

@@ -4,14 +4,14 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from mlpd.core.architecture import parameter_count, statistic_count
 from mlpd.core.arrays import Device
-from mlpd.core.batches import Slate, piece_rows
+from mlpd.core.batches import RowFormat, Slate, piece_rows
 from mlpd.core.layers import Sum
 from mlpd.core.losses import LOSSES
-from mlpd.core.network import Pass, Seam, views
+from mlpd.core.model import Scaling
+from mlpd.core.network import Pass, Seam, shapes_of, vector_size, views
 from mlpd.core.optimizers import Average, Clipping, OptimizerState
-from mlpd.core.sharding import Part, seam_widths, shard_parts
+from mlpd.core.sharding import Part, seam_widths, shard_order, shard_parts
 from mlpd.core.spec import TrainingSpec
 from mlpd.core.tasks import TASKS
 
@@ -43,15 +43,17 @@ class Order(NamedTuple):
 
 
 class Board:
-    """What all shards see of each other's work: slates, seams, and what the last shard counts."""
+    """What all shards see: slates, how inputs are scaled, seams, and what the last shard counts."""
 
     def __init__(
-        self, device: Device, spec: TrainingSpec, widths: Sequence[int], capacity: int, *, weighted: bool
+        self, device: Device, spec: TrainingSpec, widths: Sequence[int], capacity: int, form: RowFormat
     ) -> None:
         xp, dtype, self.shard_count = device.xp, spec.model.dtype, spec.shard_count
-        self.slates = [Slate(device, spec, capacity, weighted=weighted) for _ in range(2)]
+        self.slates = [Slate(device, spec, capacity, form) for _ in range(2)]
+        shift, factor = (device.zeros(spec.model.layer_sizes[0], xp.float64) for _ in range(2))
+        self.scaling = Scaling(shift, factor) if form.factor is None else Scaling(None, form.factor)
         self.seams = [
-            (device.zeros((capacity, self.shard_count, width), dtype), device.zeros((capacity, width), dtype))
+            (device.zeros((self.shard_count, width, capacity), dtype), device.zeros((width, capacity), dtype))
             for width in widths
         ]
         self.squares = device.zeros((self.shard_count, 1, 1), dtype)
@@ -69,8 +71,9 @@ class Shard:
         self.parts = parts
         layers, dtype = [part.layer for part in parts], np.dtype(spec.model.dtype)
         clip_norm, average_decay = spec.optimizer.clip_norm, spec.optimizer.average_decay
-        parameters = device.zeros(parameter_count(layers), dtype)
-        statistics = device.zeros(statistic_count(layers), dtype)
+        order, shapes = shard_order(spec), shapes_of(layers)
+        parameters = device.zeros(vector_size(shapes), dtype)
+        statistics = device.zeros(vector_size(shapes_of(layers, statistics=True)), dtype)
         # Without a vector of gradients a step makes one pass over the parameters less, or two.
         self._moves_at_once = moves_at_once(device, spec, capacity)
         self._pass = Pass(
@@ -83,12 +86,10 @@ class Shard:
             trains=True,
             seed=spec.seed,
             gradients=parameters if self._moves_at_once else None,
-            inputs=board.slates[0].inputs,
-            seams=[Seam(given, gradient, number) for given, gradient in board.seams],
+            seams=[Seam(given.transpose(2, 0, 1), gradient.T, number) for given, gradient in board.seams],
+            order=order,
         )
-        self._weights = [
-            part for own in views(parameters, [layer.shapes for layer in layers]) for part in own if part.ndim == 2
-        ]
+        self._weights = [part for own in views(parameters, shapes, order) for part in own if part.ndim == 2]
         self._optimizer = OptimizerState(device, spec.optimizer.kind, parameters, self._pass.gradients)
         self._clipping = Clipping(device, clip_norm, dtype, board.squares) if clip_norm else None
         living = {"parameters": parameters, "statistics": statistics}
@@ -111,7 +112,7 @@ class Shard:
         """Carry out ``order``, with a stop wherever all shards must have come as far."""
         run, rows = self._pass, order.rows
         slate = self._board.slates[order.slate]
-        run.turn_to(slate.inputs)
+        self._board.scaling(self._device.xp, slate.inputs[:rows], run.inputs(rows))
         yield from run.forward_parts(rows, order.step, order.first_row)
         if self._has_outputs:
             self._measure(slate, order)
@@ -145,10 +146,10 @@ class Shard:
             self._average.update(self._living, order.step)
 
 
-def make_shards(device: Device, spec: TrainingSpec, *, weighted: bool) -> tuple[Board, list[Shard]]:
+def make_shards(device: Device, spec: TrainingSpec, form: RowFormat) -> tuple[Board, list[Shard]]:
     """Return all shards of a run and what they see of each other; on the same device always at the same places."""
     layers, count, capacity = spec.model.layers(), spec.shard_count, piece_rows(spec)
-    board = Board(device, spec, seam_widths(layers, count), capacity, weighted=weighted)
+    board = Board(device, spec, seam_widths(layers, count), capacity, form)
     parts = [shard_parts(layers, number, count) for number in range(count)]
     return board, [Shard(device, spec, own, board, number, capacity) for number, own in enumerate(parts)]
 

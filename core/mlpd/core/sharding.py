@@ -8,13 +8,13 @@ al. 2019 (arXiv:1909.08053), section 3, with a sum before each hidden layer. The
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from math import prod
 
 from mlpd.core.architecture import ModelSpec
 from mlpd.core.arrays import Array
 from mlpd.core.batches import piece_rows
+from mlpd.core.blas import mkl_path
 from mlpd.core.layers import Affine, Layer, Linear, Sum
-from mlpd.core.network import views
+from mlpd.core.network import shapes_of, vector_size, views
 from mlpd.core.spec import TrainingSpec
 
 Cut = tuple[slice, ...]
@@ -50,6 +50,12 @@ def best_shard_count(spec: TrainingSpec, thread_count: int) -> int:
     work = 6 * rows * sum(inputs * width for inputs, width in pairwise(spec.model.layer_sizes))
     threads = thread_count - (spec.augmentation is not None)
     return max(1, min(threads, work // _SHARD_WORK, largest_shard_count(spec.model, spec.device)))
+
+
+def best_blas(spec: TrainingSpec, thread_count: int) -> str:
+    """Return the library that multiplies fastest where each shard has one thread: oneMKL, if someone installed it."""
+    one_each = spec.shard_count > 1 or thread_count - (spec.augmentation is not None) <= 1
+    return "mkl" if one_each and spec.device == "cpu" and mkl_path() else "default"
 
 
 def share(width: int, shard: int, count: int) -> tuple[int, int]:
@@ -94,14 +100,19 @@ def _part(layer: Layer, index: int, own: slice) -> Part:
 
 
 class Layout:
-    """How vectors of a whole network, of parameters or of statistics, are laid out in vectors of its shards."""
+    """How vectors of a whole network, of parameters or of statistics, are laid out in vectors of its shards.
 
-    def __init__(self, layers: Sequence[Layer], shards: Sequence[Sequence[Part]], *, statistics: bool) -> None:
-        self._whole = [_shapes(layer, statistics) for layer in layers]
-        self._own = [[_shapes(part.layer, statistics) for part in parts] for parts in shards]
-        self._shards, self._statistics = shards, statistics
-        self.size = sum(prod(shape) for own in self._whole for shape in own)
-        self.sizes = [sum(prod(shape) for own in shapes for shape in own) for shapes in self._own]
+    These have their arrays in ``order``, column after column or row after row.
+    """
+
+    def __init__(
+        self, layers: Sequence[Layer], shards: Sequence[Sequence[Part]], order: str, *, statistics: bool
+    ) -> None:
+        self._whole = shapes_of(layers, statistics=statistics)
+        self._own = [shapes_of([part.layer for part in parts], statistics=statistics) for parts in shards]
+        self._shards, self._statistics, self._order = shards, statistics, order
+        self.size = vector_size(self._whole)
+        self.sizes = [vector_size(shapes) for shapes in self._own]
 
     def join(self, vectors: Sequence[Array], whole: Array) -> None:
         """Write to ``whole`` what the shards have."""
@@ -116,11 +127,12 @@ class Layout:
     def _pairs(self, vectors: Sequence[Array], whole: Array) -> Iterator[tuple[Array, Array]]:
         wholes = views(whole, self._whole)
         for parts, vector, shapes in zip(self._shards, vectors, self._own, strict=True):
-            for part, own in zip(parts, views(vector, shapes), strict=True):
+            for part, own in zip(parts, views(vector, shapes, self._order), strict=True):
                 cuts = part.statistic_cuts if self._statistics else part.cuts
                 for j, (mine, cut) in enumerate(zip(own, cuts, strict=True)):
                     yield mine, wholes[part.index][part.first + j][cut]
 
 
-def _shapes(layer: Layer, statistics: bool) -> Sequence[tuple[int, ...]]:
-    return [statistic.shape for statistic in layer.statistics] if statistics else layer.shapes
+def shard_order(spec: TrainingSpec) -> str:
+    """Return how a shard's arrays lie in memory: by columns where several work, or for oneMKL, which is faster so."""
+    return "F" if spec.shard_count > 1 or spec.blas == "mkl" else "C"

@@ -30,7 +30,8 @@ def create_memory(size: int) -> int:
 class SharedCpu(Cpu):
     """The CPU, with arrays in a file that other processes map as well; those who ask for the same find the same."""
 
-    def __init__(self, file: int) -> None:
+    def __init__(self, file: int, blas: str = "default") -> None:
+        super().__init__(blas)
         self.file = file
         weakref.finalize(self, os.close, file)
         self._memory = mmap.mmap(file, 0)

@@ -12,7 +12,7 @@ from mlpd.core.optimizers import Optimizer
 from mlpd.core.schedules import Constant, Schedule
 
 # Part of every spec's digest: raised when equal specs begin to give other bits.
-_FORMAT = 4
+_FORMAT = 5
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,8 @@ class WarmStartSpec:
 class TrainingSpec:
     """A run: what is trained on what, how, and where ("cpu" or "cuda").
 
-    Its layers are cut into ``shard_count`` shards, which can be worked on at the same time. Bits depend on how many.
+    Its layers are cut into ``shard_count`` shards, which can be worked on at the same time. Bits depend on how
+    many, and on ``blas``, the library that multiplies: "default", which is the array library's own, or "mkl".
     """
 
     model: ModelSpec
@@ -113,6 +114,7 @@ class TrainingSpec:
     time_limit_seconds: float = 0.0
     warm_start: WarmStartSpec | None = None
     shard_count: int = 1
+    blas: str = "default"
 
     def held_out_count(self, row_count: int) -> int:
         """Return how many of a data set's rows are held out for validation."""

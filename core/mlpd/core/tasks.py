@@ -140,9 +140,11 @@ class MixUp:
     own target stays its largest; the order is shuffled, so that the next row is any row.
     """
 
-    def __init__(self, device: Device, input_size: int, outputs: int, capacity: int, dtype: Any) -> None:
+    def __init__(
+        self, device: Device, input_size: int, outputs: int, capacity: int, input_dtype: Any, dtype: Any
+    ) -> None:
         self._xp = device.xp
-        self._next_inputs = device.xp.empty((capacity, input_size), dtype=dtype)
+        self._next_inputs = device.xp.empty((capacity, input_size), dtype=input_dtype)
         self._next_targets = device.xp.empty((capacity, outputs), dtype=dtype)
 
     def __call__(self, inputs: Array, targets: Array, share: float) -> None:

@@ -3,12 +3,13 @@
 from collections.abc import Callable
 
 import numpy as np
-from mlpd.core.architecture import parameter_count, statistic_count
-from mlpd.core.arrays import Array, Device, HostArray
-from mlpd.core.batches import Slate, piece_rows
+from mlpd.core.arrays import Array, Cpu, Device, HostArray
+from mlpd.core.batches import RowFormat, Slate, piece_rows
+from mlpd.core.examples import Examples
 from mlpd.core.helpers import Helpers
+from mlpd.core.model import Scaling
 from mlpd.core.shard import Order, learn_alone, make_shards
-from mlpd.core.sharding import Layout, seam_widths
+from mlpd.core.sharding import Layout, seam_widths, shard_order, shard_parts
 from mlpd.core.shared import SharedCpu, create_memory
 from mlpd.core.spec import TrainingSpec
 
@@ -19,14 +20,20 @@ class Team:
     Use it in a ``with`` block while it learns: helpers come when they are ready, and go at its end.
     """
 
-    def __init__(self, device: Device, spec: TrainingSpec, *, weighted: bool) -> None:
-        if spec.shard_count > 1:
-            device = SharedCpu(create_memory(shared_bytes(spec)))
+    def __init__(self, device: Device, spec: TrainingSpec, examples: Examples) -> None:
+        layers, count, form = spec.model.layers(), spec.shard_count, RowFormat.of(spec, examples)
+        parts = [shard_parts(layers, number, count) for number in range(count)]
+        order = shard_order(spec)
+        self._layouts = [Layout(layers, parts, order, statistics=kind) for kind in (False, True)]
+        self._is_whole = order == "C"
+        if count > 1:
+            device = SharedCpu(create_memory(self._shared_bytes(spec)), spec.blas)
+        elif spec.blas != "default":
+            device = Cpu(spec.blas)
         self._device = device
-        self._board, self.shards = make_shards(device, spec, weighted=weighted)
-        parts = [shard.parts for shard in self.shards]
-        self._layouts = [Layout(spec.model.layers(), parts, statistics=statistics) for statistics in (False, True)]
-        self._helpers = Helpers(device, spec, self.shards, weighted=weighted) if isinstance(device, SharedCpu) else None
+        self._board, self.shards = make_shards(device, spec, form)
+        self._write_scaling(examples.scaling)
+        self._helpers = Helpers(device, spec, self.shards, form) if isinstance(device, SharedCpu) else None
 
     def __enter__(self) -> None:
         if self._helpers:
@@ -62,10 +69,10 @@ class Team:
         return self._board.correct_count
 
     def read(self, name: str) -> Array:
-        """Return a vector of the whole network: the living one, or a copy where there are several shards."""
+        """Return a vector of the whole network: the living one, or a copy where it lies otherwise in memory."""
         self._settle()
         vectors = [shard.vectors[name] for shard in self.shards]
-        if len(vectors) == 1:
+        if self._is_whole:
             return vectors[0]
         layout = self._layout(name)
         whole = np.empty(layout.size, vectors[0].dtype)
@@ -82,6 +89,12 @@ class Team:
         if not (self._helpers and self._helpers.learn(order, meanwhile)):
             learn_alone(self.shards, order, meanwhile)
 
+    def _write_scaling(self, scaling: Scaling) -> None:
+        own, given = self._board.scaling, scaling.on(self._device)
+        for array, values in ((own.shift, given.shift), (own.factor, given.factor)):
+            if own.shift is not None:
+                self._device.xp.multiply(values, 1, out=array)
+
     def _layout(self, name: str) -> Layout:
         return self._layouts[name.endswith("statistics")]
 
@@ -89,11 +102,10 @@ class Team:
         if self._helpers:
             self._helpers.settle()
 
-
-def shared_bytes(spec: TrainingSpec) -> int:
-    """Return what the shards of a run share, with room to spare: vectors, slates, seams."""
-    layers, sizes = spec.model.layers(), spec.model.layer_sizes
-    vectors = 2 * (parameter_count(layers) + statistic_count(layers)) * (2 + len(spec.optimizer.kind.moments))
-    seams = sum(seam_widths(layers, spec.shard_count)) * (spec.shard_count + 1)
-    slates = 2 * (sizes[0] + 3 * sizes[-1] + 4)
-    return 8 * (vectors + piece_rows(spec) * (seams + slates)) + 2**20
+    def _shared_bytes(self, spec: TrainingSpec) -> int:
+        """Return what the shards of a run share, with room to spare: vectors, slates, scaling, seams."""
+        sizes, count = spec.model.layer_sizes, spec.shard_count
+        vectors = sum(sum(layout.sizes) for layout in self._layouts) * (2 + len(spec.optimizer.kind.moments))
+        seams = sum(seam_widths(spec.model.layers(), count)) * (count + 1)
+        slates, scaling = 2 * (sizes[0] + 3 * sizes[-1] + 4), 2 * sizes[0]
+        return 8 * (vectors + scaling + piece_rows(spec) * (seams + slates)) + 2**20

@@ -69,7 +69,7 @@ class TrainingState:
 
     def __init__(self, device: Device, spec: TrainingSpec, examples: Examples) -> None:
         self.device, self.spec, self.examples = device, spec, examples
-        self.team = Team(device, spec, weighted=examples.weights is not None)
+        self.team = Team(device, spec, examples)
         self.step = self.optimizer_step = 0
         self.elapsed_seconds = 0.0
         self.monitor = Monitor()

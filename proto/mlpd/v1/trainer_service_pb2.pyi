@@ -809,6 +809,7 @@ class TrainingSpec(_message.Message):
     TIME_LIMIT_FIELD_NUMBER: _builtins.int
     WARM_START_FIELD_NUMBER: _builtins.int
     SHARD_COUNT_FIELD_NUMBER: _builtins.int
+    BLAS_FIELD_NUMBER: _builtins.int
     train_dataset: _builtins.str
     """Training data: datasets/{dataset}. Required."""
     validation_dataset: _builtins.str
@@ -841,6 +842,10 @@ class TrainingSpec(_message.Message):
     """Shards that the layers are cut into, each worked on by a process of its own where a core is free for it: at most
     the width of the narrowest hidden layer and 64; 1 on a GPU, with layer normalization, or without hidden layers.
     Results depend on it in their last bits. Unset = as many as pay on the server's cores.
+    """
+    blas: _builtins.str
+    """Library that multiplies matrices: "mkl" is Intel's oneMKL, on the CPU where the server has it installed; "default"
+    is the array library's own. Results depend on it in their last bits. Unset = mkl where it pays, else default.
     """
     @_builtins.property
     def model(self) -> _types_pb2.ModelSpec:
@@ -901,10 +906,11 @@ class TrainingSpec(_message.Message):
         time_limit: _duration_pb2.Duration | None = ...,
         warm_start: Global___WarmStart | None = ...,
         shard_count: _builtins.int | None = ...,
+        blas: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_accumulation_steps", b"_accumulation_steps", "_batch_size", b"_batch_size", "_metrics_interval_steps", b"_metrics_interval_steps", "_seed", b"_seed", "_shard_count", b"_shard_count", "_validation_interval_epochs", b"_validation_interval_epochs", "accumulation_steps", b"accumulation_steps", "augmentation", b"augmentation", "batch_size", b"batch_size", "early_stopping", b"early_stopping", "loss", b"loss", "metrics_interval_steps", b"metrics_interval_steps", "model", b"model", "optimizer", b"optimizer", "schedule", b"schedule", "seed", b"seed", "shard_count", b"shard_count", "time_limit", b"time_limit", "validation_interval_epochs", b"validation_interval_epochs", "warm_start", b"warm_start"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_accumulation_steps", b"_accumulation_steps", "_batch_size", b"_batch_size", "_metrics_interval_steps", b"_metrics_interval_steps", "_seed", b"_seed", "_shard_count", b"_shard_count", "_validation_interval_epochs", b"_validation_interval_epochs", "accumulation_steps", b"accumulation_steps", "augmentation", b"augmentation", "batch_size", b"batch_size", "device", b"device", "early_stopping", b"early_stopping", "epoch_count", b"epoch_count", "loss", b"loss", "metrics_interval_steps", b"metrics_interval_steps", "model", b"model", "optimizer", b"optimizer", "schedule", b"schedule", "seed", b"seed", "shard_count", b"shard_count", "task", b"task", "time_limit", b"time_limit", "train_dataset", b"train_dataset", "train_sha256", b"train_sha256", "validation_dataset", b"validation_dataset", "validation_fraction", b"validation_fraction", "validation_interval_epochs", b"validation_interval_epochs", "validation_sha256", b"validation_sha256", "warm_start", b"warm_start"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_accumulation_steps", b"_accumulation_steps", "_batch_size", b"_batch_size", "_metrics_interval_steps", b"_metrics_interval_steps", "_seed", b"_seed", "_shard_count", b"_shard_count", "_validation_interval_epochs", b"_validation_interval_epochs", "accumulation_steps", b"accumulation_steps", "augmentation", b"augmentation", "batch_size", b"batch_size", "blas", b"blas", "device", b"device", "early_stopping", b"early_stopping", "epoch_count", b"epoch_count", "loss", b"loss", "metrics_interval_steps", b"metrics_interval_steps", "model", b"model", "optimizer", b"optimizer", "schedule", b"schedule", "seed", b"seed", "shard_count", b"shard_count", "task", b"task", "time_limit", b"time_limit", "train_dataset", b"train_dataset", "train_sha256", b"train_sha256", "validation_dataset", b"validation_dataset", "validation_fraction", b"validation_fraction", "validation_interval_epochs", b"validation_interval_epochs", "validation_sha256", b"validation_sha256", "warm_start", b"warm_start"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__accumulation_steps: _TypeAlias = _typing.Literal["accumulation_steps"]  # noqa: Y015
     _WhichOneofArgType__accumulation_steps: _TypeAlias = _typing.Literal["_accumulation_steps", b"_accumulation_steps"]  # noqa: Y015

@@ -9,11 +9,12 @@ from typing import TypeVar
 from google.protobuf.message import Message
 from google.protobuf.unknown_fields import UnknownFieldSet
 from mlpd.core.architecture import ModelSpec
+from mlpd.core.blas import mkl_path
 from mlpd.core.data import LARGEST_LABEL
 from mlpd.core.memory import estimate_bytes
 from mlpd.core.optimizers import OPTIMIZERS
 from mlpd.core.rules import find_violations
-from mlpd.core.sharding import best_shard_count
+from mlpd.core.sharding import best_blas, best_shard_count
 from mlpd.core.spec import TrainingSpec, WarmStartSpec
 from mlpd.core.tasks import TASKS
 from mlpd.server.devices import DeviceReport, Devices
@@ -81,6 +82,12 @@ async def resolve(request: trainer.TrainRequest, store: Store, devices: Devices,
     assert sources.train is not None
     if not request.spec.HasField("shard_count"):
         spec = replace(spec, shard_count=best_shard_count(spec, thread_count))
+    if not request.spec.blas:
+        spec = replace(spec, blas=best_blas(spec, thread_count))
+    elif spec.blas == "mkl" and not mkl_path():
+        raise PreconditionFailed(
+            "BLAS_UNAVAILABLE", "spec.blas must be a library that this server has; mkl comes with mlpd[mkl]"
+        )
     memory_bytes = _check_memory(spec, sources.train, report)
     return Submission(
         request_id, digest_of(request), job_id or "", model_id or "", spec, sources.train.row_count, memory_bytes
@@ -235,6 +242,7 @@ def _spec(asked: trainer.TrainingSpec, sources: _Sources, device: str) -> Traini
         device=device,
         metrics_interval_steps=interval,
         shard_count=asked.shard_count if asked.HasField("shard_count") else 1,
+        blas=asked.blas or "default",
     )
 
 

@@ -14,7 +14,7 @@ from mlpd.core.blas import NumpyBlas
 from .family import needs_mkl
 
 LIBRARIES = ["default", pytest.param("mkl", marks=needs_mkl)]
-SIZES = [(1, 1, 1), (1, 7, 5), (7, 1, 5), (7, 5, 1), (33, 17, 65)]
+SIZES = [(1, 1, 1), (1, 7, 5), (7, 1, 5), (7, 5, 1), (33, 17, 65), (130, 129, 67)]
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
@@ -27,7 +27,7 @@ def test_a_product_is_added(device, dtype, rows, inner, columns, transposed):
     expected = out - 0.5 * ((a.T if transposed else a) @ b)
     on_device, left = device.from_host(out), device.from_host(a)
     device.add_product(left.T if transposed else left, device.from_host(b), -0.5, on_device)
-    np.testing.assert_allclose(device.to_host(on_device), expected, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(device.to_host(on_device), expected, rtol=1e-4, atol=1e-4)
 
 
 def matrix(random, rows, columns, order, dtype):
@@ -47,10 +47,11 @@ def test_matrices_may_lie_in_memory_in_any_order(library, dtype, sizes, orders):
     around = out.base.copy() if out.base is not None else None
     device, before = Cpu(library), out.copy()
     device.add_product(a, b, 2.0, out)
-    np.testing.assert_allclose(out, before + 2 * (a @ b), rtol=1e-5, atol=1e-5)
+    tolerance = 1e-4 if dtype == "float32" else 1e-12
+    np.testing.assert_allclose(out, before + 2 * (a @ b), rtol=tolerance, atol=tolerance)
     out.fill(np.nan)  # nothing of it may come through
     device.matmul(a, b, out)
-    np.testing.assert_allclose(out, a @ b, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(out, a @ b, rtol=tolerance, atol=tolerance)
     out[...] = before
     assert around is None or np.array_equal(out.base, around)
 
@@ -69,12 +70,12 @@ def test_operands_may_be_parts_of_larger_arrays(dtype):
 @needs_mkl
 def test_the_bits_of_a_product_do_not_depend_on_where_matrices_lie():
     random, results = np.random.default_rng(2), set()
-    a, b = random.normal(size=(33, 257)).astype(np.float32), random.normal(size=(257, 65)).astype(np.float32)
+    a, b = random.normal(size=(65, 513)).astype(np.float32), random.normal(size=(513, 65)).astype(np.float32)
     for shift in range(0, 16, 3):
         places = [np.empty(one.size + 16, np.float32)[shift:][: one.size].reshape(one.shape) for one in (a, b)]
         for place, values in zip(places, (a, b), strict=True):
             place[...] = values
-        out = np.empty((33, 65), np.float32)
+        out = np.empty((65, 65), np.float32)
         Cpu("mkl").matmul(places[0], places[1], out)
         results.add(out.tobytes())
     assert len(results) == 1

@@ -14,7 +14,7 @@ from mlpd.core.architecture import ModelSpec
 from mlpd.core.arrays import Cpu
 from mlpd.core.batches import Reader
 from mlpd.core.blas import mkl_path
-from mlpd.core.helpers import HelperLost, Watch
+from mlpd.core.helpers import HelperLost, Watch, _finished
 from mlpd.core.rules import find_violations
 from mlpd.core.sharding import Layout, best_blas, best_shard_count, largest_shard_count, shard_parts
 from mlpd.core.shared import SharedCpu, create_memory
@@ -231,12 +231,12 @@ def test_help_is_left_alone_for_a_while_where_the_processor_is_lost():
     watch = Watch()
     assert watch.wants_help()
     pauses = []
-    for _ in range(6):
+    for _ in range(9):
         for _ in range(16):
             with watch:
-                threading.Event().wait(0.005)
+                threading.Event().wait(0.004)
         pauses.append(next(count for count in range(10_000) if watch.wants_help()))
-    assert pauses == [64, 128, 256, 512, 1024, 1024]
+    assert pauses == [8, 16, 32, 64, 128, 256, 512, 1024, 1024]
     for _ in range(16):
         with watch:
             sum(range(2_000))
@@ -265,10 +265,18 @@ def test_memory_is_shared_where_there_are_no_anonymous_files(monkeypatch):
 
 
 def test_shared_memory_has_an_end():
-    device = SharedCpu(create_memory(2**15))
-    device.zeros((64, 16), np.float64)
-    with pytest.raises(MemoryError, match="32,768 bytes are used up"):
+    device = SharedCpu(create_memory(2**16))
+    device.zeros((64, 48), np.float64)
+    with pytest.raises(MemoryError, match="65,536 bytes are used up"):
         device.zeros((64, 64), np.float64)
+
+
+def test_there_is_a_place_for_every_signal_of_as_many_workers_as_there_can_be():
+    signals = SharedCpu(create_memory(2**16)).signals()
+    last = _finished(largest_shard_count(ModelSpec.plain((1, 1000, 1)), "cpu") - 1)
+    signals[last] = 7
+    assert signals.has(last, 7)
+    assert not signals.has(last - 1, 1)
 
 
 def test_arrays_are_where_another_process_finds_them():

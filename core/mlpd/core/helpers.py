@@ -27,7 +27,7 @@ _GO = 0
 _SPINS = 2000  # about 0.2 ms
 _WINDOW = 16  # pieces of work
 _LEAST_SHARE = 0.65
-_PAUSES = 64, 1024  # steps alone, at first and at most
+_PAUSES = 8, 1024  # steps alone, at first and at most
 _SLEEPS = ((40, 20e-6), (400, 200e-6), (2**62, 1e-3))  # how often to sleep for how many seconds
 _ONE_THREAD = {f"{name}_NUM_THREADS": "1" for name in ("OPENBLAS", "MKL", "OMP", "BLIS", "VECLIB_MAXIMUM")}
 

@@ -13,7 +13,7 @@ import numpy as np
 from mlpd.core.arrays import Array, Cpu
 
 _ALIGNMENT = 64  # a cache line
-_SIGNAL_BYTES = 2**14
+_SIGNAL_BYTES = 2**15
 
 
 def create_memory(size: int) -> int:

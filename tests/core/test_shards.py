@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,10 +13,11 @@ import numpy as np
 import pytest
 from mlpd.core.architecture import ModelSpec
 from mlpd.core.arrays import Cpu
-from mlpd.core.batches import Reader
+from mlpd.core.batches import Reader, RowFormat
 from mlpd.core.blas import mkl_path
-from mlpd.core.helpers import HelperLost, Watch, _finished
+from mlpd.core.helpers import _GO, _WELCOME, HelperLost, Watch, Worker, _finished, _leaves
 from mlpd.core.rules import find_violations
+from mlpd.core.shard import make_shards
 from mlpd.core.sharding import Layout, best_blas, best_shard_count, largest_shard_count, shard_parts
 from mlpd.core.shared import SharedCpu, create_memory
 from mlpd.core.training import MetricsRecorded, StepEnded, train
@@ -247,6 +249,38 @@ def test_help_is_left_alone_for_a_while_where_the_processor_is_lost():
         with watch:
             sum(range(2_000))
     assert watch.wants_help()
+
+
+def test_a_helper_that_is_to_visit_comes_now_and_then_and_stays_away_when_nothing_is_ordered():
+    case = DEEP.but(shard_count=2)
+    device = SharedCpu(create_memory(2**20))
+    form = RowFormat.of(case.spec, case.examples())
+    helper = Worker(device, make_shards(device, case.spec, form)[1], 1, lambda: None)
+    signals, visits = helper.signals, [0]
+
+    def wait(order):
+        thread = threading.Thread(target=helper.wait_for_order, args=[order])
+        thread.start()
+        return thread
+
+    def count_visits(enough):
+        deadline = time.monotonic() + 2
+        while len(visits) <= enough and time.monotonic() < deadline:
+            if signals[_leaves(1)] > visits[-1]:
+                visits.append(signals[_leaves(1)])
+        return len(visits) - 1
+
+    signals[_WELCOME] = 1
+    thread = wait(2)
+    assert count_visits(3) == 3
+    signals[_GO] = 2
+    thread.join(10)
+    assert not thread.is_alive()
+    thread = wait(3)
+    assert count_visits(1000) == 16  # in a row
+    signals[_GO] = 3
+    thread.join(10)
+    assert not thread.is_alive()
 
 
 def test_a_run_goes_on_alone_where_no_process_can_be_started(monkeypatch):

@@ -70,6 +70,9 @@ class Signals:
         with self._fence:
             self._numbers[place * 8] = number
 
+    def __getitem__(self, place: int) -> int:
+        return self._numbers[place * 8]
+
     def has(self, place: int, number: int) -> bool:
         """Return whether the number at ``place`` has come to ``number``."""
         if self._numbers[place * 8] < number:

@@ -117,7 +117,7 @@ class Cpu:
         return np.zeros(shape, dtype)
 
     def empty(self, shape: tuple[int, ...], dtype: Any) -> Array:
-        """Return an array that begins with a line of the cache: products take a quarter longer on one that does not."""
+        """Return an array that begins with a line of the cache."""
         size, dtype = prod(shape), np.dtype(dtype)
         memory = np.empty(size * dtype.itemsize + _LINE_BYTES, np.uint8)
         start = -memory.ctypes.data % _LINE_BYTES

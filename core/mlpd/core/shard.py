@@ -68,7 +68,6 @@ class Shard:
         self, device: Device, spec: TrainingSpec, parts: Sequence[Part], board: Board, number: int, capacity: int
     ) -> None:
         self._spec, self._board, self._number, self._device = spec, board, number, device
-        self.parts = parts
         layers, dtype = [part.layer for part in parts], np.dtype(spec.model.dtype)
         clip_norm, average_decay = spec.optimizer.clip_norm, spec.optimizer.average_decay
         order, shapes = shard_order(spec), shapes_of(layers)

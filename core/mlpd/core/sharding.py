@@ -44,17 +44,22 @@ def largest_shard_count(model: ModelSpec, device: str) -> int:
     return max(1, min((_SHARD_LIMIT, *model.layer_sizes[1:-1]))) if model.layer_sizes[2:] else 1
 
 
+def multiplying_threads(spec: TrainingSpec, thread_count: int) -> int:
+    """Return how many of a run's threads multiply: all but the one that augments, for they get in each other's way."""
+    return max(1, thread_count - (spec.augmentation is not None))
+
+
 def best_shard_count(spec: TrainingSpec, thread_count: int) -> int:
-    """Return how many shards are worth their waiting for each other, for as many threads; one of these may augment."""
+    """Return how many shards are worth their waiting for each other, for as many threads."""
     rows = min(spec.rows_per_step, piece_rows(spec))
     work = 6 * rows * sum(inputs * width for inputs, width in pairwise(spec.model.layer_sizes))
-    threads = thread_count - (spec.augmentation is not None)
+    threads = multiplying_threads(spec, thread_count)
     return max(1, min(threads, work // _SHARD_WORK, largest_shard_count(spec.model, spec.device)))
 
 
 def best_blas(spec: TrainingSpec, thread_count: int) -> str:
     """Return the library that multiplies fastest where each shard has one thread: oneMKL, if someone installed it."""
-    one_each = spec.shard_count > 1 or thread_count - (spec.augmentation is not None) <= 1
+    one_each = spec.shard_count > 1 or multiplying_threads(spec, thread_count) == 1
     return "mkl" if one_each and spec.device == "cpu" and mkl_path() else "default"
 
 

@@ -23,6 +23,7 @@ from mlpd.core.examples import Examples
 from mlpd.core.files import sync_directory
 from mlpd.core.helpers import HelperLost
 from mlpd.core.model import TrainedModel, load_trained, save_model
+from mlpd.core.sharding import multiplying_threads
 from mlpd.server.records import (
     AttemptStarted,
     CheckpointSaved,
@@ -62,7 +63,7 @@ def main() -> None:
     last: Finished | Stopped | Failed
     try:
         device = open_device(task.spec.device)
-        with threadpool_limits(_thread_count(task)):
+        with threadpool_limits(multiplying_threads(task.spec, task.thread_count)):
             last = _Attempt(task, device, send).run(orders)
         device.free()  # before the last word, which the server publishes
     except DeviceUnavailable as error:
@@ -174,11 +175,6 @@ class _Attempt:
 
     def _path(self, step: int) -> Path:
         return self._task.job_directory / f"checkpoint-{step:012d}.safetensors"
-
-
-def _thread_count(task: Task) -> int:
-    """Return the threads for matrix products: all but the one that augments, for they get in each other's way."""
-    return max(1, task.thread_count - 1) if task.spec.augmentation else task.thread_count
 
 
 def _failed(kind: str, reason: str, message: str) -> Failed:

@@ -12,7 +12,7 @@ from mlpd.core.optimizers import Optimizer
 from mlpd.core.schedules import Constant, Schedule
 
 # Part of every spec's digest: raised when equal specs begin to give other bits.
-_FORMAT = 5
+_FORMAT = 6
 
 
 @dataclass(frozen=True)

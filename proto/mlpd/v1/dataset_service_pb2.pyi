@@ -40,6 +40,10 @@ class Dataset(_message.Message):
     TARGET_MAXIMUM_FIELD_NUMBER: _builtins.int
     WEIGHTED_FIELD_NUMBER: _builtins.int
     TARGET_DATA_TYPE_FIELD_NUMBER: _builtins.int
+    INPUT_MINIMUM_FIELD_NUMBER: _builtins.int
+    INPUT_MAXIMUM_FIELD_NUMBER: _builtins.int
+    WHOLE_INPUTS_FIELD_NUMBER: _builtins.int
+    INPUT_NAMES_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Resource name."""
     sha256: _builtins.str
@@ -64,6 +68,12 @@ class Dataset(_message.Message):
     """Whether rows have weights."""
     target_data_type: _types_pb2.DataType.ValueType
     """Element type of the labels or targets."""
+    input_minimum: _builtins.float
+    """Least value in the inputs."""
+    input_maximum: _builtins.float
+    """Largest value in the inputs."""
+    whole_inputs: _builtins.bool
+    """Whether all inputs are whole numbers, whatever their type."""
     @_builtins.property
     def class_row_counts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """Rows of each class, by label."""
@@ -71,6 +81,10 @@ class Dataset(_message.Message):
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
         """Stored at."""
+
+    @_builtins.property
+    def input_names(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Names of the inputs' columns, in order; empty where they have none."""
 
     def __init__(
         self,
@@ -89,10 +103,14 @@ class Dataset(_message.Message):
         target_maximum: _builtins.float = ...,
         weighted: _builtins.bool = ...,
         target_data_type: _types_pb2.DataType.ValueType = ...,
+        input_minimum: _builtins.float = ...,
+        input_maximum: _builtins.float = ...,
+        whole_inputs: _builtins.bool = ...,
+        input_names: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["class_count", b"class_count", "class_row_counts", b"class_row_counts", "create_time", b"create_time", "data_type", b"data_type", "input_size", b"input_size", "name", b"name", "row_count", b"row_count", "sha256", b"sha256", "size_bytes", b"size_bytes", "target_data_type", b"target_data_type", "target_maximum", b"target_maximum", "target_minimum", b"target_minimum", "target_size", b"target_size", "weighted", b"weighted"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["class_count", b"class_count", "class_row_counts", b"class_row_counts", "create_time", b"create_time", "data_type", b"data_type", "input_maximum", b"input_maximum", "input_minimum", b"input_minimum", "input_names", b"input_names", "input_size", b"input_size", "name", b"name", "row_count", b"row_count", "sha256", b"sha256", "size_bytes", b"size_bytes", "target_data_type", b"target_data_type", "target_maximum", b"target_maximum", "target_minimum", b"target_minimum", "target_size", b"target_size", "weighted", b"weighted", "whole_inputs", b"whole_inputs"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -32,7 +32,8 @@ class DatasetServiceStub:
     A data set travels and is stored as one safetensors file: "inputs" [N, width] (FP32, FP64, FP16, UINT8,
     INT32 or INT64); either "labels" [N] (INT64, INT32 or UINT8), classes 0, 1, 2, ..., or "targets" [N, outputs]
     (FP32, FP64 or UINT8), numbers, or 0 and 1 for labels that do not exclude each other; and if rows count unequally in
-    training "weights" [N] (FP32 or FP64).
+    training "weights" [N] (FP32 or FP64). Its metadata may name the columns of the inputs: "input_names", a JSON list of
+    distinct texts, one a column.
     """
 
     @_typing.overload
@@ -56,7 +57,8 @@ class DatasetServiceAsyncStub(DatasetServiceStub):
     A data set travels and is stored as one safetensors file: "inputs" [N, width] (FP32, FP64, FP16, UINT8,
     INT32 or INT64); either "labels" [N] (INT64, INT32 or UINT8), classes 0, 1, 2, ..., or "targets" [N, outputs]
     (FP32, FP64 or UINT8), numbers, or 0 and 1 for labels that do not exclude each other; and if rows count unequally in
-    training "weights" [N] (FP32 or FP64).
+    training "weights" [N] (FP32 or FP64). Its metadata may name the columns of the inputs: "input_names", a JSON list of
+    distinct texts, one a column.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -76,7 +78,8 @@ class DatasetServiceServicer(metaclass=_abc_1.ABCMeta):
     A data set travels and is stored as one safetensors file: "inputs" [N, width] (FP32, FP64, FP16, UINT8,
     INT32 or INT64); either "labels" [N] (INT64, INT32 or UINT8), classes 0, 1, 2, ..., or "targets" [N, outputs]
     (FP32, FP64 or UINT8), numbers, or 0 and 1 for labels that do not exclude each other; and if rows count unequally in
-    training "weights" [N] (FP32 or FP64).
+    training "weights" [N] (FP32 or FP64). Its metadata may name the columns of the inputs: "input_names", a JSON list of
+    distinct texts, one a column.
     """
 
     @_abc_1.abstractmethod

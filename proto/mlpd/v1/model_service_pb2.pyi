@@ -34,6 +34,7 @@ class ModelVersion(_message.Message):
     PARAMETER_COUNT_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     LOSS_FIELD_NUMBER: _builtins.int
+    INPUT_NAMES_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Resource name."""
     parameters_sha256: _builtins.str
@@ -56,6 +57,10 @@ class ModelVersion(_message.Message):
     def create_time(self) -> _timestamp_pb2.Timestamp:
         """Published at."""
 
+    @_builtins.property
+    def input_names(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Names of its inputs, in order, as its training data had them; empty where they had none."""
+
     def __init__(
         self,
         *,
@@ -67,10 +72,11 @@ class ModelVersion(_message.Message):
         parameter_count: _builtins.int = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
         loss: _builtins.str = ...,
+        input_names: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "spec", b"spec"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "loss", b"loss", "name", b"name", "parameter_count", b"parameter_count", "parameters_sha256", b"parameters_sha256", "spec", b"spec", "task", b"task", "training_job", b"training_job"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "input_names", b"input_names", "loss", b"loss", "name", b"name", "parameter_count", b"parameter_count", "parameters_sha256", b"parameters_sha256", "spec", b"spec", "task", b"task", "training_job", b"training_job"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -809,6 +809,7 @@ class TrainingSpec(_message.Message):
     TIME_LIMIT_FIELD_NUMBER: _builtins.int
     WARM_START_FIELD_NUMBER: _builtins.int
     SHARD_COUNT_FIELD_NUMBER: _builtins.int
+    ENVIRONMENT_CHANGE_FIELD_NUMBER: _builtins.int
     BLAS_FIELD_NUMBER: _builtins.int
     train_dataset: _builtins.str
     """Training data: datasets/{dataset}. Required."""
@@ -842,6 +843,11 @@ class TrainingSpec(_message.Message):
     """Shards that the layers are cut into, each worked on by a process of its own where a core is free for it: at most
     the width of the narrowest hidden layer and 64; 1 on a GPU, with layer normalization, or without hidden layers.
     Results depend on it in their last bits. Unset = as many as pay on the server's cores.
+    """
+    environment_change: _builtins.str
+    """What happens to a run that must go on where its numbers would come out otherwise than where it began (another BLAS
+    library, kernel, number of threads or processor: TrainingJob.environment): refuse (default) fails it, reason
+    ENVIRONMENT_CHANGED; restart begins it again from its first step, in the same job.
     """
     blas: _builtins.str
     """Library that multiplies matrices: "mkl" is Intel's oneMKL, on the CPU where the server has it installed; "default"
@@ -906,11 +912,12 @@ class TrainingSpec(_message.Message):
         time_limit: _duration_pb2.Duration | None = ...,
         warm_start: Global___WarmStart | None = ...,
         shard_count: _builtins.int | None = ...,
+        environment_change: _builtins.str = ...,
         blas: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_accumulation_steps", b"_accumulation_steps", "_batch_size", b"_batch_size", "_metrics_interval_steps", b"_metrics_interval_steps", "_seed", b"_seed", "_shard_count", b"_shard_count", "_validation_interval_epochs", b"_validation_interval_epochs", "accumulation_steps", b"accumulation_steps", "augmentation", b"augmentation", "batch_size", b"batch_size", "early_stopping", b"early_stopping", "loss", b"loss", "metrics_interval_steps", b"metrics_interval_steps", "model", b"model", "optimizer", b"optimizer", "schedule", b"schedule", "seed", b"seed", "shard_count", b"shard_count", "time_limit", b"time_limit", "validation_interval_epochs", b"validation_interval_epochs", "warm_start", b"warm_start"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_accumulation_steps", b"_accumulation_steps", "_batch_size", b"_batch_size", "_metrics_interval_steps", b"_metrics_interval_steps", "_seed", b"_seed", "_shard_count", b"_shard_count", "_validation_interval_epochs", b"_validation_interval_epochs", "accumulation_steps", b"accumulation_steps", "augmentation", b"augmentation", "batch_size", b"batch_size", "blas", b"blas", "device", b"device", "early_stopping", b"early_stopping", "epoch_count", b"epoch_count", "loss", b"loss", "metrics_interval_steps", b"metrics_interval_steps", "model", b"model", "optimizer", b"optimizer", "schedule", b"schedule", "seed", b"seed", "shard_count", b"shard_count", "task", b"task", "time_limit", b"time_limit", "train_dataset", b"train_dataset", "train_sha256", b"train_sha256", "validation_dataset", b"validation_dataset", "validation_fraction", b"validation_fraction", "validation_interval_epochs", b"validation_interval_epochs", "validation_sha256", b"validation_sha256", "warm_start", b"warm_start"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_accumulation_steps", b"_accumulation_steps", "_batch_size", b"_batch_size", "_metrics_interval_steps", b"_metrics_interval_steps", "_seed", b"_seed", "_shard_count", b"_shard_count", "_validation_interval_epochs", b"_validation_interval_epochs", "accumulation_steps", b"accumulation_steps", "augmentation", b"augmentation", "batch_size", b"batch_size", "blas", b"blas", "device", b"device", "early_stopping", b"early_stopping", "environment_change", b"environment_change", "epoch_count", b"epoch_count", "loss", b"loss", "metrics_interval_steps", b"metrics_interval_steps", "model", b"model", "optimizer", b"optimizer", "schedule", b"schedule", "seed", b"seed", "shard_count", b"shard_count", "task", b"task", "time_limit", b"time_limit", "train_dataset", b"train_dataset", "train_sha256", b"train_sha256", "validation_dataset", b"validation_dataset", "validation_fraction", b"validation_fraction", "validation_interval_epochs", b"validation_interval_epochs", "validation_sha256", b"validation_sha256", "warm_start", b"warm_start"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__accumulation_steps: _TypeAlias = _typing.Literal["accumulation_steps"]  # noqa: Y015
     _WhichOneofArgType__accumulation_steps: _TypeAlias = _typing.Literal["_accumulation_steps", b"_accumulation_steps"]  # noqa: Y015
@@ -1000,6 +1007,7 @@ class TrainingJob(_message.Message):
     START_TIME_FIELD_NUMBER: _builtins.int
     END_TIME_FIELD_NUMBER: _builtins.int
     MEMORY_BYTES_FIELD_NUMBER: _builtins.int
+    ENVIRONMENT_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Resource name."""
     state: Global___TrainingJob.State.ValueType
@@ -1019,7 +1027,11 @@ class TrainingJob(_message.Message):
     model_version: _builtins.str
     """models/{model}/versions/{version} once SUCCEEDED."""
     memory_bytes: _builtins.int
-    """Memory that the run is estimated to need on its device."""
+    """Memory that the run is estimated to need: on a GPU the GPU's, on the CPU that of all its processes."""
+    environment: _builtins.str
+    """What decides the bits of this run beside its spec, as its first attempt found it: libraries, kernels, threads,
+    processor. Empty before that.
+    """
     @_builtins.property
     def error(self) -> _status_pb2.Status:
         """Set when FAILED, with the details an RPC error would carry."""
@@ -1063,10 +1075,11 @@ class TrainingJob(_message.Message):
         start_time: _timestamp_pb2.Timestamp | None = ...,
         end_time: _timestamp_pb2.Timestamp | None = ...,
         memory_bytes: _builtins.int = ...,
+        environment: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "end_time", b"end_time", "error", b"error", "progress", b"progress", "spec", b"spec", "start_time", b"start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "create_time", b"create_time", "device_description", b"device_description", "end_time", b"end_time", "error", b"error", "event_log_id", b"event_log_id", "last_sequence", b"last_sequence", "memory_bytes", b"memory_bytes", "model_version", b"model_version", "name", b"name", "progress", b"progress", "queue_position", b"queue_position", "spec", b"spec", "spec_digest", b"spec_digest", "start_time", b"start_time", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "create_time", b"create_time", "device_description", b"device_description", "end_time", b"end_time", "environment", b"environment", "error", b"error", "event_log_id", b"event_log_id", "last_sequence", b"last_sequence", "memory_bytes", b"memory_bytes", "model_version", b"model_version", "name", b"name", "progress", b"progress", "queue_position", b"queue_position", "spec", b"spec", "spec_digest", b"spec_digest", "start_time", b"start_time", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1362,7 +1375,9 @@ Global___StateChanged: _TypeAlias = StateChanged  # noqa: Y015
 
 @_typing.final
 class MetricsRecorded(_message.Message):
-    """Metrics at one step. Within one job a (split, step) pair appears once."""
+    """Metrics at one step. Within one job a (split, step) pair appears once, but for a run that begins again because its
+    environment changed.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1464,24 +1479,30 @@ class AttemptStarted(_message.Message):
     RESUME_STEP_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
     DEVICE_DESCRIPTION_FIELD_NUMBER: _builtins.int
+    ENVIRONMENT_FIELD_NUMBER: _builtins.int
     resume_step: _builtins.int
     """Step of the restored checkpoint, 0 = from scratch. Metrics up to the last stored step are
     recomputed, compared, and not stored again.
     """
     reason: _builtins.str
-    """Why: "first", "server_restart", "server_drain", "worker_lost"."""
+    """Why: "first", "server_restart", "server_drain", "worker_lost", or "environment_changed", after which the metrics of
+    earlier attempts no longer count: the run begins again, and records every step anew.
+    """
     device_description: _builtins.str
     """As TrainingJob.device_description."""
+    environment: _builtins.str
+    """As TrainingJob.environment."""
     def __init__(
         self,
         *,
         resume_step: _builtins.int = ...,
         reason: _builtins.str = ...,
         device_description: _builtins.str = ...,
+        environment: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["device_description", b"device_description", "reason", b"reason", "resume_step", b"resume_step"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["device_description", b"device_description", "environment", b"environment", "reason", b"reason", "resume_step", b"resume_step"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1614,7 +1635,7 @@ class LabelledRows(_message.Message):
     LABELS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def inputs(self) -> _types_pb2.Tensor:
-        """[N, input_size]. Required."""
+        """[N, input_size], columns in the order of ModelVersion.input_names. Required."""
 
     @_builtins.property
     def labels(self) -> _types_pb2.Tensor:
@@ -1775,7 +1796,9 @@ class PredictRequest(_message.Message):
     """As EvaluateRequest.model. Required."""
     @_builtins.property
     def inputs(self) -> _types_pb2.Tensor:
-        """[N, input_size], in the units of the training data. Required."""
+        """[N, input_size], in the units of the training data, columns in the order of ModelVersion.input_names. N times the
+        model's outputs must be at most GetServerInfoResponse.max_prediction_values. Required.
+        """
 
     @_builtins.property
     def outputs(self) -> _containers.RepeatedScalarFieldContainer[Global___OutputKind.ValueType]:
@@ -2056,6 +2079,7 @@ class GetServerInfoResponse(_message.Message):
     MAX_DATASET_BYTES_FIELD_NUMBER: _builtins.int
     QUEUED_JOB_COUNT_FIELD_NUMBER: _builtins.int
     RUNNING_JOB_COUNT_FIELD_NUMBER: _builtins.int
+    MAX_PREDICTION_VALUES_FIELD_NUMBER: _builtins.int
     server_version: _builtins.str
     """Version of mlpd."""
     max_message_bytes: _builtins.int
@@ -2068,6 +2092,8 @@ class GetServerInfoResponse(_message.Message):
     """Jobs waiting."""
     running_job_count: _builtins.int
     """Jobs running."""
+    max_prediction_values: _builtins.int
+    """Largest number of rows times outputs that one Predict answers; a client splits its rows by it."""
     @_builtins.property
     def devices(self) -> _containers.RepeatedCompositeFieldContainer[Global___GetServerInfoResponse.DeviceInfo]:
         """Devices."""
@@ -2082,10 +2108,11 @@ class GetServerInfoResponse(_message.Message):
         max_dataset_bytes: _builtins.int = ...,
         queued_job_count: _builtins.int = ...,
         running_job_count: _builtins.int = ...,
+        max_prediction_values: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["devices", b"devices", "max_dataset_bytes", b"max_dataset_bytes", "max_message_bytes", b"max_message_bytes", "preferred_chunk_bytes", b"preferred_chunk_bytes", "queued_job_count", b"queued_job_count", "running_job_count", b"running_job_count", "server_version", b"server_version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["devices", b"devices", "max_dataset_bytes", b"max_dataset_bytes", "max_message_bytes", b"max_message_bytes", "max_prediction_values", b"max_prediction_values", "preferred_chunk_bytes", b"preferred_chunk_bytes", "queued_job_count", b"queued_job_count", "running_job_count", b"running_job_count", "server_version", b"server_version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

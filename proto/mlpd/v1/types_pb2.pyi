@@ -137,8 +137,9 @@ class ModelSpec(_message.Message):
     lecun_uniform, orthogonal or zeros; biases start at zero.
     """
     input_scale: _builtins.float
-    """Multiplies every input value. Default: 1/255 for UINT8 data, else 1. Belongs to the model
-    version: predictions take rows in the same units as the training data.
+    """Multiplies every input value. Default: 1/255 where the training inputs are whole numbers of which the least is 0
+    and the largest 255, as the pixels of images are, whatever their type; else 1. Belongs to the model version:
+    predictions take rows in the same units as the training data.
     """
     input_dropout_rate: _builtins.float
     """The same for the inputs."""

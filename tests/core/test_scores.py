@@ -9,11 +9,15 @@ AVERAGES = ("macro", "weighted")
 RATIOS = ("precision", "recall", "f1")
 
 
-def scored(task, classes, targets, predictions, batch=17):
+def scored(task, classes, targets, outputs, batch=17):
     scorer = Scorer(task, classes)
     for start in range(0, len(targets), batch):
-        scorer.add(targets[start : start + batch], predictions[start : start + batch])
+        scorer.add(targets[start : start + batch], outputs[start : start + batch])
     return scorer.scores()
+
+
+def log_odds(shares):
+    return np.log(shares) - np.log1p(-shares)
 
 
 def drawn(classes, rows=400, seed=6, *, ties=False):
@@ -22,8 +26,9 @@ def drawn(classes, rows=400, seed=6, *, ties=False):
     logits = random.normal(size=(rows, classes)) + 1.2 * np.eye(classes)[targets]
     if ties:
         logits = np.round(logits)
-    shares = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
-    return targets, shares
+    exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
+    shares = exponentials / np.sort(exponentials).sum(axis=1, keepdims=True)  # equal in whatever order the rest is
+    return targets, logits, shares
 
 
 def means(targets, predicted, **options):
@@ -69,9 +74,9 @@ def top_accuracy(targets, shares, count):
 @pytest.mark.parametrize("ties", [False, True])
 @pytest.mark.parametrize("classes", [3, 7])
 def test_multiclass_scores_are_those_of_scikit_learn(classes, ties):
-    targets, shares = drawn(classes, ties=ties)
+    targets, logits, shares = drawn(classes, ties=ties)
     predicted = shares.argmax(axis=1)
-    found = scored("multiclass", classes, targets, shares)
+    found = scored("multiclass", classes, targets, logits)
     expected = means(targets, predicted) | {
         "accuracy": metrics.accuracy_score(targets, predicted),
         "log_loss": metrics.log_loss(targets, shares),
@@ -88,18 +93,18 @@ def test_multiclass_scores_are_those_of_scikit_learn(classes, ties):
 
 @pytest.mark.parametrize("count", [2, 3])
 def test_top_accuracy_without_ties_is_that_of_scikit_learn(count):
-    targets, shares = drawn(5)
-    found = scored("multiclass", 5, targets, shares).values[f"top_{count}_accuracy"]
+    targets, logits, shares = drawn(5)
+    found = scored("multiclass", 5, targets, logits).values[f"top_{count}_accuracy"]
     assert found == pytest.approx(metrics.top_k_accuracy_score(targets, shares, k=count))
 
 
 @pytest.mark.parametrize("ties", [False, True])
 def test_binary_scores_are_those_of_scikit_learn(ties):
-    targets, shares = drawn(2)
+    targets, _, shares = drawn(2)
     if ties:
         first = np.clip(np.round(shares[:, :1] * 16), 1, 15) / 16
         shares = np.concatenate([first, 1 - first], axis=1)
-    found = scored("binary", 2, targets, shares[:, 1:])
+    found = scored("binary", 2, targets, log_odds(shares[:, 1:]))
     predicted = (shares[:, 1] > 0.5).astype(int)
     area = metrics.roc_auc_score(targets, shares[:, 1])
     expected = means(targets, predicted) | {
@@ -115,9 +120,9 @@ def test_binary_scores_are_those_of_scikit_learn(ties):
 
 
 def test_one_output_and_two_classes_score_alike():
-    targets, shares = drawn(2)
-    one, two = scored("binary", 2, targets, shares[:, 1:]), scored("multiclass", 2, targets, shares)
-    assert one.values == pytest.approx(two.values)
+    targets, logits, _ = drawn(2)
+    one = scored("binary", 2, targets, logits[:, 1:] - logits[:, :1])
+    assert one.values == pytest.approx(scored("multiclass", 2, targets, logits).values)
 
 
 def test_multilabel_scores_are_those_of_scikit_learn():
@@ -125,7 +130,7 @@ def test_multilabel_scores_are_those_of_scikit_learn():
     targets = random.integers(0, 2, (300, 4)).astype(np.float32)
     shares = np.clip(0.3 * targets + random.uniform(0, 0.7, targets.shape), 1e-6, 1 - 1e-6)
     predicted = shares > 0.5
-    found = scored("multilabel", 4, targets, shares)
+    found = scored("multilabel", 4, targets, log_odds(shares))
     expected = means(targets, predicted) | {
         "accuracy": metrics.accuracy_score(targets, predicted),
         "label_accuracy": 1 - metrics.hamming_loss(targets, predicted),
@@ -138,7 +143,7 @@ def test_multilabel_scores_are_those_of_scikit_learn():
 
 
 def test_a_label_above_a_half_is_a_yes():
-    found = scored("multilabel", 2, np.array([[0.55, 0.45], [0.5, 1.0]]), np.array([[0.55, 0.45], [0.5, 0.9]]))
+    found = scored("multilabel", 2, np.array([[0.55, 0.45], [0.5, 1.0]]), np.array([[0.2, -0.2], [0.0, 2.0]]))
     assert [row.row_count for row in found.classes] == [1, 1]
     assert found.values["accuracy"] == 1
 
@@ -168,18 +173,17 @@ def test_the_r2_of_a_constant_target_is_that_of_scikit_learn(error):
 
 def test_the_last_bins_of_the_calibration_error_are_apart():
     """Confidences of 0.9 that are right and of 0.99 and 1 that are wrong do not make up for each other."""
-    confidence = np.array([0.9, 0.9, 0.99, 1.0])
-    shares = np.stack([confidence, 1 - confidence], axis=1)
-    found = scored("multiclass", 2, np.array([0, 0, 1, 1]), shares)
+    logits = np.stack([log_odds(np.array([0.9, 0.9, 0.99, 1 - 1e-9])), np.zeros(4)], axis=1)
+    found = scored("multiclass", 2, np.array([0, 0, 1, 1]), logits)
     assert found.values["calibration_error"] == pytest.approx((2 * 0.1 + 0.99 + 1) / 4)
 
 
 def test_means_are_over_the_classes_that_occur_or_were_said_to():
-    targets, shares = drawn(4)
+    targets, logits, _ = drawn(4)
     targets = np.minimum(targets, 1)
-    shares[:, 3] = 0
-    predicted = shares.argmax(axis=1)
-    found = scored("multiclass", 4, targets, shares)
+    logits[:, 3] = -100
+    predicted = logits.argmax(axis=1)
+    found = scored("multiclass", 4, targets, logits)
     expected = means(targets, predicted, labels=[0, 1, 2])
     assert {name: found.values[name] for name in expected} == pytest.approx(expected)
     assert [row.roc_auc is None for row in found.classes] == [False, False, True, True]
@@ -192,17 +196,17 @@ def test_a_ratio_without_a_denominator_is_zero():
     assert (found.classes[2].row_count, found.classes[2].recall) == (0, 0)
 
 
-def test_an_impossible_truth_has_a_finite_loss():
-    found = scored("multiclass", 2, np.array([1]), np.array([[1.0, 0.0]], np.float32))
-    assert found.values["log_loss"] == pytest.approx(-np.log(np.finfo(np.float32).tiny))
+def test_a_truth_of_probability_zero_in_any_type_has_a_finite_loss():
+    found = scored("multiclass", 2, np.array([1]), np.array([[1e4, -1e4]], np.float32))
+    assert found.values["log_loss"] == 2e4
 
 
 def test_scores_do_not_depend_on_how_rows_are_cut():
-    targets, shares = drawn(4)
-    assert scored("multiclass", 4, targets, shares, batch=1) == scored("multiclass", 4, targets, shares, batch=1000)
+    targets, logits, _ = drawn(4)
+    assert scored("multiclass", 4, targets, logits, batch=1) == scored("multiclass", 4, targets, logits, batch=1000)
 
 
 def test_one_class_alone_has_no_area():
-    found = scored("binary", 2, np.ones(3, int), np.array([[0.2], [0.7], [0.9]], np.float32))
+    found = scored("binary", 2, np.ones(3, int), np.array([[-1.4], [0.8], [2.2]], np.float32))
     assert "roc_auc" not in found.values
     assert [own.roc_auc for own in found.classes] == [None, None]

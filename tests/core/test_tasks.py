@@ -41,8 +41,9 @@ def test_smoothing_shares_out_its_part_among_the_classes(device):
     """Szegedy et al. 2016 (arXiv:1512.00567), section 7; a yes or no has two classes."""
     assert rows("multiclass", device, np.array([1]), 3, 0.3) == [pytest.approx([0.1, 0.8, 0.1])]
     assert rows("binary", device, np.array([1, 0]), 1, 0.2) == [pytest.approx([0.9]), pytest.approx([0.1])]
-    found = rows("multilabel", device, np.array([[0.0, 1.0]]), 2, 0.2)
-    assert found == [pytest.approx([0.1, 0.9])]
+    for labels in (1, 2, 10):
+        found = rows("multilabel", device, np.eye(labels)[:1], labels, 0.1)
+        assert found == [pytest.approx([0.95] + [0.05] * (labels - 1))]
 
 
 def test_the_largest_output_wins_and_the_first_of_equals(device):

@@ -38,7 +38,7 @@ SETTINGS: Mapping[str, Setting] = {
         TEXT, "{softmax,sigmoid}_cross_entropy, mean_squared, huber, mean_absolute or poisson; default: by the task."
     ),
     "huber_delta": Setting(NUMBER, "Of huber: where its square becomes a line."),
-    "label_smoothing": Setting(NUMBER, "Share of a target spread over all classes."),
+    "label_smoothing": Setting(NUMBER, "Share of a target spread over all classes, or yes and no."),
     "class_weights": Setting(WEIGHTS, "Weight of each class, or balanced."),
     "mixup_alpha": Setting(NUMBER, "Mix pairs of rows, in shares from Beta(alpha, alpha)."),
     "train_dataset": Setting(TEXT, "Data set to train on."),

@@ -86,19 +86,19 @@ class SigmoidCrossEntropy(Loss):
     """``log(1 + exp(z)) - t z``: the cross-entropy of independent probabilities ``sigmoid(z)``."""
 
     def _elements(self, xp: Any, z: Array, t: Array, values: Array, gradient: Array) -> None:
-        softplus_tail(xp, z, values)
+        xp.multiply(z, t, out=values)
         xp.maximum(z, 0, out=gradient)
-        xp.add(values, gradient, out=values)
-        xp.multiply(z, t, out=gradient)
-        xp.subtract(values, gradient, out=values)
+        xp.subtract(gradient, values, out=gradient)
+        softplus_tail(xp, z, values)
+        xp.add(values, gradient, out=values)  # last: beside z it would be rounded away
         sigmoid(xp, z, gradient)
         xp.subtract(gradient, t, out=gradient)
 
     @staticmethod
     def predict(outputs: HostArray) -> HostArray:
         """Return probabilities (rows, outputs), each by itself."""
-        shares = np.empty_like(outputs)
-        sigmoid(np, outputs, shares)
+        tail = np.exp(-np.abs(outputs))  # small probabilities keep all their digits
+        shares: HostArray = np.where(outputs > 0, 1, tail) / (1 + tail)
         return shares
 
 

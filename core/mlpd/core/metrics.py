@@ -71,5 +71,5 @@ def evaluate(
                 pairs = np.bincount(targets.astype(np.int64) * classes + task.classes(host), minlength=classes**2)
                 confusion += pairs.reshape(classes, classes)
             if scorer:
-                scorer.add(targets, model.predictions(host))
+                scorer.add(targets, host if task.counts_hits else model.predictions(host.astype(np.float64)))
         yield Counts(start + rows, int(hits) if task.counts_hits else None, float(total), confusion, scorer)

@@ -86,7 +86,9 @@ class Model:
         return digest.hexdigest()
 
     def predictions(self, outputs: HostArray) -> HostArray:
-        """Return what ``outputs`` (rows, outputs) predict: probabilities, or numbers."""
+        """Return what ``outputs`` (rows, outputs) predict: probabilities, of both classes if binary, or numbers."""
+        if self.task == "binary":
+            outputs = np.concatenate([-outputs, outputs], axis=1)  # the log odds of either
         return LOSSES[self.loss].predict(outputs)
 
 

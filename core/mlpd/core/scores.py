@@ -1,6 +1,7 @@
-"""Scores of predictions, from all rows and exact; only the calibration error has bins, by its definition.
+"""Scores of outputs, from all rows and exact; only the calibration error has bins, by its definition.
 
-Conventions are those of scikit-learn where it has the score; a ratio without a denominator is 0.
+Conventions are those of scikit-learn where it has the score; a ratio without a denominator is 0. What is decided,
+ranked or has a logarithm is taken from outputs in float64, not from probabilities, which round to 0 and 1.
 """
 
 from collections.abc import Mapping
@@ -8,13 +9,11 @@ from dataclasses import dataclass
 
 import numpy as np
 from mlpd.core.arrays import HostArray
+from mlpd.core.odds import ClassOdds, Floats, negative_log_probability, probability
 from numpy.typing import NDArray
-
-Floats = NDArray[np.float64]
 
 _TOP_COUNTS = (2, 3, 5)
 _CALIBRATION_BINS = 15  # Guo et al. 2017 (arXiv:1706.04599), section 4
-_SMALLEST_PROBABILITY = float(np.finfo(np.float32).tiny)
 _AREA_VALUES_LIMIT = 2**26
 
 
@@ -38,7 +37,7 @@ class Scores:
 
 
 class Scorer:
-    """Collects targets and predictions of a task, batch by batch; not for use by two threads.
+    """Collects targets and outputs of a task, batch by batch; not for use by two threads.
 
     Keeps all of them, in their own types: areas under curves need every one.
     """
@@ -46,29 +45,31 @@ class Scorer:
     def __init__(self, task: str, classes: int) -> None:
         self._task, self._classes = task, classes
         self._targets: list[HostArray] = []
-        self._predictions: list[HostArray] = []
+        self._outputs: list[HostArray] = []
 
-    def add(self, targets: HostArray, predictions: HostArray) -> None:
-        """Take a batch: targets as in a data set, predictions (rows, outputs)."""
+    def add(self, targets: HostArray, outputs: HostArray) -> None:
+        """Take a batch: targets as in a data set, outputs (rows, outputs); of regression, the numbers they predict."""
         self._targets.append(targets)
-        self._predictions.append(predictions)
+        self._outputs.append(outputs)
 
+    @np.errstate(over="ignore")  # of errors near the largest number, whose squares are beyond it
     def scores(self) -> Scores:
         """Return the scores of all batches."""
-        targets, predictions = np.concatenate(self._targets), np.concatenate(self._predictions)
+        targets, outputs = np.concatenate(self._targets), np.concatenate(self._outputs)
         if self._task == "regression":
-            return Scores(_regression(targets.astype(np.float64), predictions.astype(np.float64)), ())
+            return Scores(_regression(targets.astype(np.float64), outputs.astype(np.float64)), ())
         if self._task == "multilabel":
-            return _multilabel(targets, predictions)
+            return _multilabel(targets, outputs)
         if self._task == "binary":
-            predictions = np.concatenate([1 - predictions, predictions], axis=1)
-        return _multiclass(targets.astype(np.int64), predictions, self._classes)
+            outputs = np.concatenate([np.zeros_like(outputs), outputs], axis=1)
+        return _multiclass(targets.astype(np.int64), outputs, self._classes)
 
 
 def _regression(targets: Floats, predictions: Floats) -> dict[str, float]:
     """Mean errors over all numbers, and R2, a mean over the outputs."""
     errors = predictions - targets
-    residual, spread = (errors**2).sum(axis=0), ((targets - targets.mean(axis=0)) ** 2).sum(axis=0)
+    from_first = targets - targets[0]  # exactly 0 of a constant, whose mean may be another number
+    residual, spread = (errors**2).sum(axis=0), ((from_first - from_first.mean(axis=0)) ** 2).sum(axis=0)
     flat = np.where(residual > 0, 0.0, 1.0)  # of an output that is constant
     r2 = np.where(spread > 0, 1 - residual / np.where(spread > 0, spread, 1), flat)
     return {
@@ -79,53 +80,50 @@ def _regression(targets: Floats, predictions: Floats) -> dict[str, float]:
     }
 
 
-def _multiclass(labels: NDArray[np.int64], predictions: HostArray, classes: int) -> Scores:
-    rows = np.arange(len(labels))
-    chosen = predictions[rows, labels].astype(np.float64)
-    predicted = predictions.argmax(axis=1)
+def _multiclass(labels: NDArray[np.int64], outputs: HostArray, classes: int) -> Scores:
+    chosen = outputs[np.arange(len(labels)), labels]
+    predicted = outputs.argmax(axis=1)
     hits = predicted == labels
+    odds = ClassOdds(outputs)
+    own = odds.of(chosen)
+    brier = float(odds.brier(labels, own).mean())
     values = {
         "accuracy": float(hits.mean()),
-        "log_loss": float(-np.log(np.maximum(chosen, _SMALLEST_PROBABILITY)).mean()),
-        "brier": float(_brier(labels, predictions)),
-        "calibration_error": _calibration_error(predictions.max(axis=1), hits),
+        "log_loss": float(negative_log_probability(own).mean()),
+        "brier": brier / 2 if classes == 2 else brier,  # of class 1 alone where there are two
+        "calibration_error": _calibration_error(odds.of_largest(), hits),
     }
     # A row's rank: the classes that are more probable, and those as probable that come before its own.
-    ahead = (predictions > predictions[rows, labels][:, None]).sum(axis=1)
-    ties = (predictions == predictions[rows, labels][:, None]) & (np.arange(classes) < labels[:, None])
+    ahead = (outputs > chosen[:, None]).sum(axis=1)
+    ties = (outputs == chosen[:, None]) & (np.arange(classes) < labels[:, None])
     rank = ahead + ties.sum(axis=1)
     values |= {f"top_{count}_accuracy": float((rank < count).mean()) for count in _TOP_COUNTS if count < classes}
     true = np.bincount(labels, minlength=classes)
     found = np.bincount(predicted, minlength=classes)
     right = np.bincount(labels[hits], minlength=classes)
-    if classes == 2:  # as in the usual binary scores, class 1 stands for the whole
-        areas = _areas([labels == 1], predictions[:, 1:]) * 2
-    else:
-        areas = _areas([labels == c for c in range(classes)], predictions)
-    own = _class_scores(true, found, right, areas)
+    areas: list[float | None] = [None] * classes
+    if outputs.size <= _AREA_VALUES_LIMIT:
+        # As in the usual binary scores, class 1 stands for both where there are two.
+        areas = [_area(labels == k, odds.of(outputs[:, k])) for k in ([1, 1] if classes == 2 else range(classes))]
+    own_scores = _class_scores(true, found, right, areas)
     whole = {"roc_auc": areas[1]} if classes == 2 and areas[1] is not None else {}
-    return Scores(values | _means(own, (true + found) > 0) | whole, own)
+    return Scores(values | _means(own_scores, (true + found) > 0) | whole, own_scores)
 
 
-def _brier(labels: NDArray[np.int64], predictions: HostArray) -> float:
-    """Mean squared distance of probabilities from the truth; of class 1 alone where there are two."""
-    squares = np.einsum("ij,ij->i", predictions, predictions, dtype=np.float64)
-    whole = float((squares - 2.0 * predictions[np.arange(len(labels)), labels] + 1.0).mean())
-    return whole / 2 if predictions.shape[1] == 2 else whole
-
-
-def _multilabel(targets: HostArray, predictions: HostArray) -> Scores:
-    truth, found = targets > 0.5, predictions > 0.5
-    shares = predictions.astype(np.float64)
-    tiny = _SMALLEST_PROBABILITY
-    losses = -(targets * np.log(np.maximum(shares, tiny)) + (1 - targets) * np.log(np.maximum(1 - shares, tiny)))
-    areas = _areas(list(truth.T), predictions)
+def _multilabel(targets: HostArray, outputs: HostArray) -> Scores:
+    truth, found = targets.astype(outputs.dtype) > 0.5, outputs > 0  # as hits are counted
+    shares, odds = targets.astype(np.float64), outputs.astype(np.float64)
+    losses = shares * negative_log_probability(odds) + (1 - shares) * negative_log_probability(-odds)
+    errors = (1 - shares) * probability(odds) - shares * probability(-odds)
+    areas: list[float | None] = [None] * truth.shape[1]
+    if outputs.size <= _AREA_VALUES_LIMIT:
+        areas = [_area(own, outputs[:, k]) for k, own in enumerate(truth.T)]
     own = _class_scores(truth.sum(axis=0), found.sum(axis=0), (truth & found).sum(axis=0), areas)
     values = {
         "accuracy": float((truth == found).all(axis=1).mean()),
         "label_accuracy": float((truth == found).mean()),
         "log_loss": float(losses.mean()),
-        "brier": float(((shares - targets) ** 2).mean()),
+        "brier": float((errors**2).mean()),
     }
     return Scores(values | _means(own, np.full(len(own), True)), own)
 
@@ -152,18 +150,12 @@ def _means(own: tuple[ClassScores, ...], counts: NDArray[np.bool_]) -> dict[str,
     return means | ({"macro_roc_auc": float(np.mean(areas))} if areas else {})
 
 
-def _calibration_error(confidence: HostArray, hits: NDArray[np.bool_]) -> float:
+def _calibration_error(odds: Floats, hits: NDArray[np.bool_]) -> float:
     """Return the mean gap between confidence and accuracy over 15 equal bins of confidence, by their rows."""
+    confidence = probability(odds)
     bins = np.minimum((confidence * _CALIBRATION_BINS).astype(np.int64), _CALIBRATION_BINS - 1)
-    gaps = np.bincount(bins, hits.astype(np.float64) - confidence, _CALIBRATION_BINS)
+    gaps = np.bincount(bins, np.where(hits, probability(-odds), -confidence), _CALIBRATION_BINS)
     return float(np.abs(gaps).sum() / len(hits))
-
-
-def _areas(truths: list[NDArray[np.bool_]], predictions: HostArray) -> list[float | None]:
-    """Return the area under each ROC curve; None where it has none or there are too many values to sort."""
-    if predictions.size > _AREA_VALUES_LIMIT:
-        return [None] * len(truths)
-    return [_area(truth, predictions[:, i]) for i, truth in enumerate(truths)]
 
 
 def _area(truth: NDArray[np.bool_], scores: HostArray) -> float | None:

@@ -20,6 +20,7 @@ class Task:
     def __init__(self, device: Device, outputs: int, capacity: int, dtype: Any, smoothing: float = 0.0) -> None:
         xp = self._xp = device.xp
         self._outputs, self._smoothing = outputs, smoothing
+        self._answers = 2  # that a smoothed target is shared out among: yes and no
         self._spare, self._yes = (xp.empty((capacity, outputs), dtype=dtype) for _ in range(2))
         self._right = xp.empty((capacity,), dtype=dtype)
         self._hits = xp.empty((capacity,), dtype=xp.int64)
@@ -41,7 +42,7 @@ class Task:
         self._spread(xp, targets, rows)
         if self._smoothing:
             xp.multiply(rows, 1.0 - self._smoothing, out=rows)
-            xp.add(rows, self._smoothing / max(self._outputs, 2), out=rows)
+            xp.add(rows, self._smoothing / self._answers, out=rows)
 
     def _spread(self, xp: Any, targets: Array, rows: Array) -> None:
         xp.multiply(targets, 1.0, out=rows)
@@ -70,6 +71,7 @@ class Multiclass(Task):
 
     def __init__(self, device: Device, outputs: int, capacity: int, dtype: Any, smoothing: float = 0.0) -> None:
         super().__init__(device, outputs, capacity, dtype, smoothing)
+        self._answers = outputs
         self._classes = device.xp.arange(outputs, dtype=device.xp.int64)
         self._predicted = device.xp.empty((capacity,), dtype=device.xp.int64)
 

@@ -78,7 +78,7 @@ class Loss(_message.Message):
     huber_delta: _builtins.float
     """Of huber: where its square becomes a line. Default 1."""
     label_smoothing: _builtins.float
-    """In [0, 1): the share of a target that is spread evenly over all classes."""
+    """In [0, 1): the share of a target that is spread evenly over all classes; of a label, over yes and no."""
     balanced_classes: _builtins.bool
     """Weigh classes by the inverse of their row counts; resolved into class_weights."""
     mixup_alpha: _builtins.float

@@ -4,7 +4,6 @@ from collections.abc import AsyncIterator
 from dataclasses import asdict
 
 import mlpd.v1.trainer_service_pb2 as pb
-import numpy as np
 from google.protobuf.duration_pb2 import Duration
 from mlpd.core.data import Dataset, open_dataset
 from mlpd.core.tasks import TASKS
@@ -132,14 +131,11 @@ class TrainerService(TrainerServiceServicer):
             raise InvalidRequest.field("outputs", text)
         inputs = inputs_from("inputs", request.inputs, record.spec.layer_sizes[0])
         prediction = await self._serving.predict(record, inputs)
-        predictions = prediction.predictions
-        if record.task == "binary":
-            predictions = np.concatenate([1 - predictions, predictions], axis=1)
         tensors = {
             pb.OUTPUT_KIND_LOGITS: ("logits", prediction.outputs),
-            pb.OUTPUT_KIND_PROBABILITIES: ("probabilities", predictions),
+            pb.OUTPUT_KIND_PROBABILITIES: ("probabilities", prediction.predictions),
             pb.OUTPUT_KIND_CLASSES: ("classes", prediction.decisions),
-            pb.OUTPUT_KIND_VALUES: ("values", predictions),
+            pb.OUTPUT_KIND_VALUES: ("values", prediction.predictions),
         }
         response = pb.PredictResponse(
             model=version_name(record.model_id, record.version),

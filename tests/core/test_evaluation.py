@@ -8,9 +8,10 @@ import pytest
 from mlpd.core.architecture import ModelSpec
 from mlpd.core.arrays import Cpu
 from mlpd.core.data import Dataset
-from mlpd.core.metrics import evaluate
+from mlpd.core.metrics import FaultyRows, evaluate
 from mlpd.core.model import Model, Predictor, Scaling
 from mlpd.core.network import initial_parameters
+from mlpd.core.tasks import TASKS
 
 from .family import FAMILY, finish, noise, run
 
@@ -183,3 +184,27 @@ def test_a_model_that_overflows_gives_what_it_gives_without_a_warning(device):
     assert not np.isfinite(predictor.outputs(rows().inputs)).all()
     *_, counts = evaluate(predictor, rows())
     assert not np.isfinite(counts.loss)
+
+
+@pytest.mark.parametrize(
+    "name", ["multiclass", "binary", "multilabel", "regression", "huber", "mean_absolute", "poisson"]
+)
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_an_output_that_is_not_finite_always_shows_in_the_loss_and_its_row_is_known(name, bad, device):
+    task, loss = (name, "") if name in TASKS else ("regression", name)
+    width = 1 if task == "binary" else 3
+    spec = ModelSpec.plain((width, width))
+    parameters = np.concatenate([np.eye(width).ravel(), np.zeros(width)]).astype(np.float32)
+    repeats = replace(MODEL, spec=spec, task=task, loss=loss or TASKS[task].losses[0], parameters=parameters)
+    repeats = replace(repeats, scaling=Scaling(None, 1.0))
+    inputs = np.ones((40, width), np.float32)
+    targets = np.arange(40) % width if TASKS[task].has_classes else np.zeros((40, width), np.float32)
+    predictor = Predictor(device, repeats, 16)
+    *_, counts = evaluate(predictor, Dataset(inputs, targets), include_scores=True)
+    assert (counts.faulty, bool(counts.scores)) == (FaultyRows(), True)
+    for row in (3, 17, 39):
+        inputs[row] = bad
+    *_, counts = evaluate(predictor, Dataset(inputs, targets), include_scores=True)
+    assert not np.isfinite(counts.loss)
+    assert counts.faulty == FaultyRows(3, (3, 17, 39))
+    assert counts.scores is None

@@ -123,3 +123,20 @@ def test_the_poisson_loss_is_the_likelihood_of_counts_but_for_a_constant():
     logs = counts * outputs - np.exp(outputs) - [lgamma(count + 1) for count in counts[0]]
     constant = np.mean([lgamma(count + 1) for count in counts[0]])
     assert measured("poisson", outputs, counts)[0] + constant == pytest.approx(-logs.mean())
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("name", LOSSES)
+def test_an_output_that_is_not_finite_shows_in_its_rows_loss(name, bad, device):
+    """Whatever its place, and whichever the target: evaluation looks for such rows by their losses alone."""
+    places = [(wrong, true) for wrong in range(3) for true in range(3)]
+    outputs, targets = np.ones((11, 3)), np.zeros((11, 3))
+    for row, (wrong, true) in enumerate(places):
+        outputs[row, wrong], targets[row, true] = bad, 1
+    loss = LOSSES[name](device, 3, 16, np.float32)
+    z, t = (device.from_host(values.astype(np.float32)) for values in (outputs, targets))
+    total = device.xp.zeros((), dtype=device.xp.float64)
+    with np.errstate(all="ignore"):
+        loss(z, t, None, device.xp.empty((11, 3), dtype=np.float32), total, 1.0)
+    assert not np.isfinite(float(total))
+    assert np.isfinite(device.to_host(loss.of_rows(11))[:, 0]).tolist() == [False] * len(places) + [True] * 2

@@ -27,6 +27,7 @@ from mlpd.client.arrays import (
     write_dataset,
 )
 from mlpd.client.errors import InvalidRequest, JobCancelled, JobFailed, ServerError, Unavailable, error_from
+from mlpd.client.parts import refusals_of
 from mlpd.client.recipes import model_name, resource_name
 from mlpd.v1 import dataset_service_pb2 as dataset_pb
 from mlpd.v1 import model_service_pb2 as model_pb
@@ -256,7 +257,8 @@ class Client:
         answers = []
         for part in parts:
             request.rows.CopyFrom(pb.LabelledRows(inputs=tensor_from(rows[part]), labels=tensor_from(labels[part])))
-            answers.append(self._call(self._trainer.Evaluate, request))
+            with refusals_of(part, len(rows)):
+                answers.append(self._call(self._trainer.Evaluate, request))
         return _evaluation(answers)
 
     def predict(self, model: str, inputs: ArrayLike) -> Prediction:
@@ -265,7 +267,8 @@ class Client:
         answers = []
         for part in split(rows, self._message_bytes):
             request = pb.PredictRequest(model=name, inputs=tensor_from(rows[part]), outputs=[pb.OUTPUT_KIND_ALL])
-            answers.append(self._call(self._trainer.Predict, request))
+            with refusals_of(part, len(rows)):
+                answers.append(self._call(self._trainer.Predict, request))
             name = answers[0].model  # a newer version must not answer the other parts
         return Prediction(
             model=name,
@@ -385,7 +388,7 @@ def _evaluation(answers: list[pb.EvaluateResponse]) -> Evaluation:
         parameters_sha256=answers[0].parameters_sha256,
         row_count=row_count,
         correct_count=sum(answer.correct_count for answer in answers) if answers[0].HasField("correct_count") else None,
-        loss=sum(answer.loss * answer.row_count for answer in answers) / row_count,
+        loss=sum(answer.loss * (answer.row_count / row_count) for answer in answers),
         confusion=np.sum([array_from(answer.confusion_matrix) for answer in answers], axis=0) if asked else None,
         metrics=dict(answers[0].metrics),
         classes=list(answers[0].class_scores),

@@ -37,6 +37,10 @@ class Loss:
         xp.add(total, self._sum, out=total)
         xp.multiply(gradient, scale, out=gradient)
 
+    def of_rows(self, count: int) -> Array:
+        """Return the losses (count, 1) of the last call's rows; none is finite whose outputs are not all."""
+        return self._row[:count]
+
     def _measure(self, xp: Any, z: Array, t: Array, gradient: Array, row: Array) -> float:
         """Write the rows' losses and, but for the factor that is returned, their gradients."""
         values = self._values[: len(z)]

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from math import isfinite
 
 import numpy as np
 from mlpd.core.data import Dataset
@@ -11,17 +12,34 @@ from mlpd.core.scores import Scorer, Scores
 from mlpd.core.tasks import TASKS
 from numpy.typing import NDArray
 
+_FAULTY_ROWS_NAMED = 8
+
+
+@dataclass(frozen=True)
+class FaultyRows:
+    """Rows of which a model makes what is not finite: how many there are, and the numbers of the first few."""
+
+    count: int = 0
+    first: tuple[int, ...] = ()
+
+    def and_those_of(self, faulty: NDArray[np.bool_], start: int = 0) -> "FaultyRows":
+        """Return these and the rows where ``faulty`` (rows,) is true, counted from ``start``."""
+        rows = start + np.flatnonzero(faulty)
+        return FaultyRows(self.count + len(rows), (*self.first, *rows.tolist())[:_FAULTY_ROWS_NAMED])
+
 
 @dataclass(frozen=True)
 class Counts:
     """Sums over the rows seen so far; ``correct_count`` is None where no output is right or wrong.
 
-    ``confusion`` (true class, predicted class) and ``scores`` are there if they were asked for.
+    ``confusion`` (true class, predicted class) and ``scores`` are there if they were asked for. ``faulty`` are rows
+    whose loss is not finite, as it is wherever an output is not; then ``loss`` is not either, and there are no scores.
     """
 
     row_count: int
     correct_count: int | None
     loss_sum: float
+    faulty: FaultyRows
     confusion: NDArray[np.int64] | None = None
     scorer: Scorer | None = None
 
@@ -38,7 +56,7 @@ class Counts:
     @property
     def scores(self) -> Scores | None:
         """All other scores; takes time."""
-        return self.scorer.scores() if self.scorer else None
+        return self.scorer.scores() if self.scorer and isfinite(self.loss_sum) else None
 
 
 def evaluate(
@@ -54,6 +72,7 @@ def evaluate(
     classes = 2 if model.task == "binary" else outputs_size
     confusion = np.zeros((classes, classes), np.int64) if include_confusion and task.has_classes else None
     scorer = Scorer(model.task, classes) if include_scores else None
+    faulty = FaultyRows()
     for start in range(0, len(dataset), capacity):
         chosen = slice(start, start + capacity)
         targets = np.array(dataset.targets[chosen])
@@ -63,6 +82,9 @@ def evaluate(
         with np.errstate(all="ignore"):  # as in a forward pass
             task.spread(on_device, wanted[:rows])
             loss(outputs, wanted[:rows], None, gradient[:rows], total, 1.0)
+        loss_sum = float(total)
+        if not isfinite(loss_sum):
+            faulty = faulty.and_those_of(~np.isfinite(device.to_host(loss.of_rows(rows))[:, 0]), start)
         if task.counts_hits:
             task.count_hits(outputs, on_device, hits)
         if confusion is not None or scorer:
@@ -72,4 +94,5 @@ def evaluate(
                 confusion += pairs.reshape(classes, classes)
             if scorer:
                 scorer.add(targets, host if task.counts_hits else model.predictions(host.astype(np.float64)))
-        yield Counts(start + rows, int(hits) if task.counts_hits else None, float(total), confusion, scorer)
+        hit_count = int(hits) if task.counts_hits else None
+        yield Counts(start + rows, hit_count, loss_sum, faulty, confusion, scorer)

@@ -85,6 +85,7 @@ class Model:
             digest.update(vector.astype(vector.dtype.newbyteorder("<"), copy=False).tobytes())
         return digest.hexdigest()
 
+    @np.errstate(all="ignore")  # as in a forward pass
     def predictions(self, outputs: HostArray) -> HostArray:
         """Return what ``outputs`` (rows, outputs) predict: probabilities, of both classes if binary, or numbers."""
         if self.task == "binary":

@@ -36,14 +36,14 @@ class ServerError(Exception):
 class InvalidRequest(ServerError):
     """One or more fields break a rule; all of them are named at once."""
 
-    def __init__(self, violations: Sequence[FieldViolation], reason: str = "FIELD_INVALID") -> None:
-        super().__init__(reason, "; ".join(violation.description for violation in violations))
+    def __init__(self, violations: Sequence[FieldViolation], reason: str = "FIELD_INVALID", **metadata: object) -> None:
+        super().__init__(reason, "; ".join(violation.description for violation in violations), **metadata)
         self.violations = tuple(violations)
 
     @classmethod
-    def field(cls, field: str, description: str, reason: str = "FIELD_INVALID") -> "InvalidRequest":
-        """Return the error for a single field."""
-        return cls([FieldViolation(field, description)], reason)
+    def field(cls, field: str, description: str, reason: str = "FIELD_INVALID", **metadata: object) -> "InvalidRequest":
+        """Return the error for a single field; ``rows`` are the numbers of rows in its sentence, as written."""
+        return cls([FieldViolation(field, description)], reason, **metadata)
 
 
 class NotFound(ServerError):

@@ -17,7 +17,7 @@ import numpy as np
 from mlpd.core.arrays import Cpu
 from mlpd.core.checkpoint import CheckpointError
 from mlpd.core.data import Dataset
-from mlpd.core.metrics import Counts, evaluate
+from mlpd.core.metrics import Counts, FaultyRows, evaluate
 from mlpd.core.model import Model, Predictor, load_model
 from mlpd.core.scores import Scores
 from mlpd.core.tasks import TASKS
@@ -39,12 +39,14 @@ _CAPACITY_ROWS = 512
 class Prediction:
     """What the last layer gives for rows (rows, outputs), what that predicts (rows, outputs), and what it decides.
 
-    Decisions are classes (rows,) or yes and no (rows, outputs), int64; None for regression.
+    Decisions are classes (rows,) or yes and no (rows, outputs), int64; None for regression. ``faulty`` are rows with an
+    output or a prediction that is not finite.
     """
 
     outputs: np.ndarray[Any, Any]
     predictions: np.ndarray[Any, Any]
     decisions: np.ndarray[Any, Any] | None
+    faulty: FaultyRows
     compute_seconds: float
 
 
@@ -79,7 +81,9 @@ class Serving:
             outputs = predictor.outputs(inputs)
             predictions = predictor.model.predictions(outputs)
             decisions = task.classes(outputs) if task.counts_hits else None
-            return Prediction(outputs, predictions, decisions, time.perf_counter() - started)
+            finite = np.all(np.isfinite(outputs), axis=1) & np.all(np.isfinite(predictions), axis=1)
+            faulty = FaultyRows().and_those_of(~finite)
+            return Prediction(outputs, predictions, decisions, faulty, time.perf_counter() - started)
 
         return await _in(self._predictors, compute)
 

@@ -78,7 +78,9 @@ def labels_from(field: str, tensor: types.Tensor, row_count: int, class_count: i
     if wrong.size:
         row = int(wrong[0])
         raise InvalidRequest.field(
-            f"{field}.data", f"{field} must be between 0 and {class_count - 1}, got {array[row]} at row {row}"
+            f"{field}.data",
+            f"{field} must be between 0 and {class_count - 1}, got {array[row]} at row {row}",
+            rows=row,
         )
     return array.astype(np.int64)
 
@@ -94,6 +96,7 @@ def _check_finite(field: str, array: NDArray[Any]) -> None:
             f"{field}.data",
             f"{field} must be finite as float32, got {array[row, column]} at row {row}, column {column} "
             f"({int((~finite).sum())} such values)",
+            rows=row,
         )
 
 

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from math import isfinite
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -23,13 +24,40 @@ console = Console(highlight=False, width=None if sys.stdout.isatty() else 160)
 
 
 def print_json(result: dict[str, Any]) -> None:
-    """Print one JSON object."""
-    print(json.dumps(result))
+    """Print one JSON object; what is not finite is null, for JSON has no word for it."""
+    try:
+        text = json.dumps(result, allow_nan=False)
+    except ValueError:
+        text = json.dumps(_without_infinities(result), allow_nan=False)
+    print(text)
 
 
 def fields_of(message: Message) -> dict[str, Any]:
     """Return a message as JSON fields, in the names of the .proto files."""
-    return MessageToDict(message, preserving_proto_field_name=True)
+    fields = MessageToDict(message, preserving_proto_field_name=True)
+    _restore_floats(message, fields)
+    return fields
+
+
+def _without_infinities(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if isfinite(value) else None
+    if isinstance(value, dict):
+        return {key: _without_infinities(inner) for key, inner in value.items()}
+    return [_without_infinities(inner) for inner in value] if isinstance(value, list) else value
+
+
+def _restore_floats(message: Message, fields: dict[str, Any]) -> None:
+    """Undo that protobuf writes floats that are not finite as words, which can't be told from text."""
+    for field, value in message.ListFields():
+        shown = fields.get(field.name)
+        if field.cpp_type in (field.CPPTYPE_DOUBLE, field.CPPTYPE_FLOAT):
+            fields[field.name] = list(value) if isinstance(shown, list) else value
+        elif isinstance(shown, dict) and isinstance(value, Message):
+            _restore_floats(value, shown)
+        elif isinstance(shown, list) and field.cpp_type == field.CPPTYPE_MESSAGE:
+            for inner, inner_fields in zip(value, shown, strict=True):
+                _restore_floats(inner, inner_fields)
 
 
 def state_of(job: TrainingJob) -> str:

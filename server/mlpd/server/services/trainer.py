@@ -12,6 +12,7 @@ from mlpd.server.devices import Devices
 from mlpd.server.durations import duration, seconds_of
 from mlpd.server.errors import CursorOutOfRange, InvalidRequest, PreconditionFailed
 from mlpd.server.events import EventLog
+from mlpd.server.finite import check_evaluated, check_predicted
 from mlpd.server.guard import Context
 from mlpd.server.jobs import Jobs
 from mlpd.server.messages import event_message, job_message
@@ -106,6 +107,7 @@ class TrainerService(TrainerServiceServicer):
             include_scores=request.include_scores,
         )
         counts, scores = evaluation.counts, evaluation.scores
+        check_evaluated("dataset" if request.dataset else "rows.inputs", record, counts, scores)
         return pb.EvaluateResponse(
             model=version_name(record.model_id, record.version),
             parameters_sha256=record.parameters_sha256,
@@ -131,6 +133,7 @@ class TrainerService(TrainerServiceServicer):
             raise InvalidRequest.field("outputs", text)
         inputs = inputs_from("inputs", request.inputs, record.spec.layer_sizes[0])
         prediction = await self._serving.predict(record, inputs)
+        check_predicted("inputs", record, prediction.faulty)
         tensors = {
             pb.OUTPUT_KIND_LOGITS: ("logits", prediction.outputs),
             pb.OUTPUT_KIND_PROBABILITIES: ("probabilities", prediction.predictions),

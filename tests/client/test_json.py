@@ -1,0 +1,44 @@
+"""What the command line prints as JSON is JSON, whatever a server sends."""
+
+import json
+
+from mlpd.client.cli.output import fields_of, print_json
+from mlpd.v1 import dataset_service_pb2 as dataset_pb
+from mlpd.v1 import trainer_service_pb2 as pb
+
+NAN, INF = float("nan"), float("inf")
+
+
+def test_numbers_that_are_not_finite_are_null(capsys):
+    print_json({"loss": NAN, "metrics": {"r2": -INF, "name": "NaN"}, "values": [[1.5, INF], [2, True, None]]})
+    printed = capsys.readouterr().out
+    assert json.loads(printed, parse_constant=lambda word: f"{word} is not JSON") == {
+        "loss": None,
+        "metrics": {"r2": None, "name": "NaN"},
+        "values": [[1.5, None], [2, True, None]],
+    }
+
+
+def test_numbers_of_messages_that_are_not_finite_are_null(capsys):
+    """protobuf's own JSON has the words "NaN" and "Infinity" for them, which a name may also be."""
+    metrics = pb.MetricsRecorded(loss=NAN, accuracy=0.5, progress=pb.Progress(step=3, rows_per_second=INF))
+    print_json(fields_of(metrics))
+    assert json.loads(capsys.readouterr().out) == {
+        "loss": None,
+        "accuracy": 0.5,
+        "progress": {"step": "3", "rows_per_second": None},
+    }
+    spec = pb.TrainingSpec(loss=pb.Loss(class_weights=[1, INF]), schedule=pb.Schedule(learning_rate=0.1))
+    spec.time_limit.seconds = 3
+    segment = pb.Schedule.Segment(schedule=pb.Schedule(learning_rate=-INF))
+    spec.schedule.joined.segments.extend([segment, pb.Schedule.Segment(step_count=2)])
+    print_json(fields_of(spec))
+    assert json.loads(capsys.readouterr().out) == {
+        "loss": {"class_weights": [1.0, None]},
+        "schedule": {
+            "learning_rate": 0.1,
+            "joined": {"segments": [{"schedule": {"learning_rate": None}}, {"step_count": "2"}]},
+        },
+        "time_limit": "3s",
+    }
+    assert fields_of(dataset_pb.Dataset(input_names=["NaN"])) == {"input_names": ["NaN"]}

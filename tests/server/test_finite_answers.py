@@ -61,7 +61,8 @@ def overflowing(stubs, request):
 
 
 def predict_request(model, rows, *outputs):
-    inputs = types.Tensor(data_type=types.DATA_TYPE_FP32, shape=rows.shape, data=rows.astype("<f4").tobytes())
+    data_type = types.DATA_TYPE_FP32 if rows.dtype == np.float32 else types.DATA_TYPE_FP64
+    inputs = types.Tensor(data_type=data_type, shape=rows.shape, data=rows.tobytes())
     return pb.PredictRequest(model=model, inputs=inputs, outputs=outputs)
 
 
@@ -144,20 +145,28 @@ def test_means_beyond_float32_are_not_served(stubs):
 
 
 def test_a_score_that_is_not_finite_is_refused_by_its_name(stubs):
-    """Errors of 1e200 have a finite Huber loss, and no square."""
-    x = X.astype(np.float64) * 1e-170
+    """Errors of 1e240 have a finite absolute loss, and no square; two of 1.2e308 have no mean loss."""
+    x = X.astype(np.float64) * 1e-270
     stubs.datasets.UploadDataset(upload_messages("finite-far", save({"inputs": x, "targets": X * SCALE})))
     far = x.copy()
-    far[5] = 1.0
+    far[5] = 1e-60
     stubs.datasets.UploadDataset(upload_messages("far", save({"inputs": far, "targets": X * SCALE})))
-    spec = types.ModelSpec(layer_sizes=[1, 1], input_scale=1e200, data_type=types.DATA_TYPE_FP64)
-    model = trained(stubs, "far", spec, "huber")
-    assert stubs.trainer.Evaluate(pb.EvaluateRequest(model=model, dataset="datasets/far")).loss > 1e190
+    spec = types.ModelSpec(layer_sizes=[1, 1], input_scale=1e300, data_type=types.DATA_TYPE_FP64)
+    model = trained(stubs, "far", spec, "mean_absolute")
+    assert stubs.trainer.Evaluate(pb.EvaluateRequest(model=model, dataset="datasets/far")).loss > 1e230
     refusal = refused(
         stubs.trainer.Evaluate, pb.EvaluateRequest(model=model, dataset="datasets/far", include_scores=True)
     )
     assert (refusal.code, refusal.fields) == (StatusCode.INVALID_ARGUMENT, ["include_scores"])
-    assert "mean_squared_error" in refusal.message
+    assert "mean_squared_error inf" in refusal.message
+    answer = stubs.trainer.Predict(predict_request(model, np.array([[1e8]])))
+    slope = np.frombuffer(answer.values.data)[0] / 1e308
+    rows = np.full((2, 1), 1.2e8) / slope
+    inputs = predict_request(model, rows).inputs
+    request = pb.EvaluateRequest(model=model, rows=pb.LabelledRows(inputs=inputs, labels=inputs))
+    refusal = refused(stubs.trainer.Evaluate, request)
+    assert (refusal.reason, refusal.fields) == ("OUTPUT_NOT_FINITE", ["rows.inputs"])
+    assert refusal.message == f"rows.inputs must have a finite mean loss by {model}, got inf"
 
 
 def test_rows_of_a_split_request_are_named_by_the_callers_numbers(start_server, connect):

@@ -101,10 +101,10 @@ def _multiclass(labels: NDArray[np.int64], outputs: HostArray, classes: int) -> 
     true = np.bincount(labels, minlength=classes)
     found = np.bincount(predicted, minlength=classes)
     right = np.bincount(labels[hits], minlength=classes)
+    ranked = [1] if classes == 2 else range(classes)  # as in the usual binary scores, class 1 stands for both
     areas: list[float | None] = [None] * classes
-    if outputs.size <= _AREA_VALUES_LIMIT:
-        # As in the usual binary scores, class 1 stands for both where there are two.
-        areas = [_area(labels == k, odds.of(outputs[:, k])) for k in ([1, 1] if classes == 2 else range(classes))]
+    if len(labels) * len(ranked) <= _AREA_VALUES_LIMIT:
+        areas = [_area(labels == k, odds.of(outputs[:, k])) for k in ranked] * (classes // len(ranked))
     own_scores = _class_scores(true, found, right, areas)
     whole = {"roc_auc": areas[1]} if classes == 2 and areas[1] is not None else {}
     return Scores(values | _means(own_scores, (true + found) > 0) | whole, own_scores)

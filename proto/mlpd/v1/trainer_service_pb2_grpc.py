@@ -98,14 +98,15 @@ class TrainerServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def Evaluate(self, request, context):
-        """Scores a model version on labelled rows, in exact counts.
+        """Scores a model version on labelled rows, in exact counts. Rows of which it makes an output or a loss that is not
+        finite => INVALID_ARGUMENT, reason OUTPUT_NOT_FINITE, the numbers of the first few as metadata "rows".
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def Predict(self, request, context):
-        """Runs a model version on rows.
+        """Runs a model version on rows. Rows of which it makes an output that is not finite => as of Evaluate.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

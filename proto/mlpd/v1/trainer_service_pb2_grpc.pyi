@@ -42,9 +42,11 @@ class TrainerServiceStub:
     after the terminal StateChanged event was sent.
     """
     Evaluate: _grpc.UnaryUnaryMultiCallable[_trainer_service_pb2.EvaluateRequest, _trainer_service_pb2.EvaluateResponse]
-    """Scores a model version on labelled rows, in exact counts."""
+    """Scores a model version on labelled rows, in exact counts. Rows of which it makes an output or a loss that is not
+    finite => INVALID_ARGUMENT, reason OUTPUT_NOT_FINITE, the numbers of the first few as metadata "rows".
+    """
     Predict: _grpc.UnaryUnaryMultiCallable[_trainer_service_pb2.PredictRequest, _trainer_service_pb2.PredictResponse]
-    """Runs a model version on rows."""
+    """Runs a model version on rows. Rows of which it makes an output that is not finite => as of Evaluate."""
     GetTrainingJob: _grpc.UnaryUnaryMultiCallable[_trainer_service_pb2.GetTrainingJobRequest, _trainer_service_pb2.GetTrainingJobResponse]
     """Reads one job."""
     ListTrainingJobs: _grpc.UnaryUnaryMultiCallable[_trainer_service_pb2.ListTrainingJobsRequest, _trainer_service_pb2.ListTrainingJobsResponse]
@@ -68,9 +70,11 @@ class TrainerServiceAsyncStub(TrainerServiceStub):
     after the terminal StateChanged event was sent.
     """
     Evaluate: _aio.UnaryUnaryMultiCallable[_trainer_service_pb2.EvaluateRequest, _trainer_service_pb2.EvaluateResponse]  # type: ignore[assignment]
-    """Scores a model version on labelled rows, in exact counts."""
+    """Scores a model version on labelled rows, in exact counts. Rows of which it makes an output or a loss that is not
+    finite => INVALID_ARGUMENT, reason OUTPUT_NOT_FINITE, the numbers of the first few as metadata "rows".
+    """
     Predict: _aio.UnaryUnaryMultiCallable[_trainer_service_pb2.PredictRequest, _trainer_service_pb2.PredictResponse]  # type: ignore[assignment]
-    """Runs a model version on rows."""
+    """Runs a model version on rows. Rows of which it makes an output that is not finite => as of Evaluate."""
     GetTrainingJob: _aio.UnaryUnaryMultiCallable[_trainer_service_pb2.GetTrainingJobRequest, _trainer_service_pb2.GetTrainingJobResponse]  # type: ignore[assignment]
     """Reads one job."""
     ListTrainingJobs: _aio.UnaryUnaryMultiCallable[_trainer_service_pb2.ListTrainingJobsRequest, _trainer_service_pb2.ListTrainingJobsResponse]  # type: ignore[assignment]
@@ -109,7 +113,9 @@ class TrainerServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _trainer_service_pb2.EvaluateRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_trainer_service_pb2.EvaluateResponse, _abc.Awaitable[_trainer_service_pb2.EvaluateResponse]]:
-        """Scores a model version on labelled rows, in exact counts."""
+        """Scores a model version on labelled rows, in exact counts. Rows of which it makes an output or a loss that is not
+        finite => INVALID_ARGUMENT, reason OUTPUT_NOT_FINITE, the numbers of the first few as metadata "rows".
+        """
 
     @_abc_1.abstractmethod
     def Predict(
@@ -117,7 +123,7 @@ class TrainerServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _trainer_service_pb2.PredictRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_trainer_service_pb2.PredictResponse, _abc.Awaitable[_trainer_service_pb2.PredictResponse]]:
-        """Runs a model version on rows."""
+        """Runs a model version on rows. Rows of which it makes an output that is not finite => as of Evaluate."""
 
     @_abc_1.abstractmethod
     def GetTrainingJob(

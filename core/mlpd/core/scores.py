@@ -102,11 +102,10 @@ def _multiclass(labels: NDArray[np.int64], outputs: HostArray, classes: int) -> 
     found = np.bincount(predicted, minlength=classes)
     right = np.bincount(labels[hits], minlength=classes)
     ranked = [1] if classes == 2 else range(classes)  # as in the usual binary scores, class 1 stands for both
-    areas: list[float | None] = [None] * classes
-    if len(labels) * len(ranked) <= _AREA_VALUES_LIMIT:
-        areas = [_area(labels == k, odds.of(outputs[:, k])) for k in ranked] * (classes // len(ranked))
-    own_scores = _class_scores(true, found, right, areas)
-    whole = {"roc_auc": areas[1]} if classes == 2 and areas[1] is not None else {}
+    few = len(labels) * len(ranked) <= _AREA_VALUES_LIMIT
+    areas = [_area(labels == k, odds.of(outputs[:, k])) if few and true[k] else None for k in ranked]
+    own_scores = _class_scores(true, found, right, areas * (classes // len(ranked)))
+    whole = {"roc_auc": areas[0]} if classes == 2 and areas[0] is not None else {}
     return Scores(values | _means(own_scores, (true + found) > 0) | whole, own_scores)
 
 
@@ -115,9 +114,8 @@ def _multilabel(targets: HostArray, outputs: HostArray) -> Scores:
     shares, odds = targets.astype(np.float64), outputs.astype(np.float64)
     losses = shares * negative_log_probability(odds) + (1 - shares) * negative_log_probability(-odds)
     errors = (1 - shares) * probability(odds) - shares * probability(-odds)
-    areas: list[float | None] = [None] * truth.shape[1]
-    if outputs.size <= _AREA_VALUES_LIMIT:
-        areas = [_area(own, outputs[:, k]) for k, own in enumerate(truth.T)]
+    few = outputs.size <= _AREA_VALUES_LIMIT
+    areas = [_area(own, outputs[:, k]) if few else None for k, own in enumerate(truth.T)]
     own = _class_scores(truth.sum(axis=0), found.sum(axis=0), (truth & found).sum(axis=0), areas)
     values = {
         "accuracy": float((truth == found).all(axis=1).mean()),

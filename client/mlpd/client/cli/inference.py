@@ -137,7 +137,8 @@ def _write(path: Path, prediction: Prediction) -> None:
         for name, array in arrays.items():
             singular = _SINGULARS[name]
             header += [singular] if array.ndim == 1 else [f"{singular}_{i}" for i in range(array.shape[1])]
-            formats += ["%d" if array.dtype.kind == "i" else "%.9g"] * (len(header) - len(formats))
+            own = "%d" if array.dtype.kind == "i" else "%.9g" if array.dtype.itemsize == 4 else "%.17g"
+            formats += [own] * (len(header) - len(formats))
         values = np.column_stack(list(arrays.values()))
         np.savetxt(path, values, formats, ",", header=",".join(header), comments="")
     except OSError as error:

@@ -1,8 +1,12 @@
-"""What the command line prints as JSON is JSON, whatever a server sends."""
+"""What the command line prints as JSON is JSON, whatever a server sends; what it writes is what was predicted."""
 
 import json
 
+import numpy as np
+import pytest
+from mlpd.client.cli.inference import _write
 from mlpd.client.cli.output import fields_of, print_json
+from mlpd.client.client import Prediction
 from mlpd.v1 import dataset_service_pb2 as dataset_pb
 from mlpd.v1 import trainer_service_pb2 as pb
 
@@ -42,3 +46,15 @@ def test_numbers_of_messages_that_are_not_finite_are_null(capsys):
         "time_limit": "3s",
     }
     assert fields_of(dataset_pb.Dataset(input_names=["NaN"])) == {"input_names": ["NaN"]}
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_written_predictions_keep_every_digit(dtype, tmp_path):
+    values = (np.array([[1.0, -1e-30], [2e20, 1e8 + 1]]) / 3).astype(dtype)
+    nothing = np.empty(0)
+    _write(tmp_path / "out.csv", Prediction("a", values, nothing.astype(np.int64), nothing, values))
+    assert np.array_equal(np.loadtxt(tmp_path / "out.csv", dtype, delimiter=",", skiprows=1), values)
+    shares, classes = np.array([[1 / 3, 2 / 3], [1e-9, 1 - 1e-9]]).astype(dtype), np.array([1, 1])
+    _write(tmp_path / "out.csv", Prediction("a", values, classes, shares, nothing))
+    written = np.loadtxt(tmp_path / "out.csv", dtype, delimiter=",", skiprows=1)
+    assert np.array_equal(written, np.column_stack([classes, shares]))

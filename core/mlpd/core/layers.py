@@ -304,7 +304,8 @@ class LayerNorm(_Normalization):
 class BatchNorm(_Normalization):
     """Normalises each column over the mini-batch, outside training with running moments: Ioffe & Szegedy 2015.
 
-    The running variance is of the unbiased kind; both move by a tenth of the difference at every mini-batch.
+    The running variance is of the unbiased kind; both move by a tenth of the difference at every mini-batch, but for
+    one of a single row, which has no variance, and whose outputs are the biases.
     """
 
     axis: ClassVar[int] = 0
@@ -327,10 +328,10 @@ class BatchNorm(_Normalization):
         self._standardize(slot, normal, scale, y)
 
     def _learn(self, slot: Slot, mean: Array, variance: Array, rows: int) -> None:
+        if rows == 1:
+            return
         xp, spare = slot.xp, slot.work[3]
-        for running, seen, factor in zip(
-            slot.statistics, (mean, variance), (1.0, rows / max(rows - 1, 1)), strict=True
-        ):
+        for running, seen, factor in zip(slot.statistics, (mean, variance), (1.0, rows / (rows - 1)), strict=True):
             xp.multiply(running, 1.0 - _STATISTICS_MOMENTUM, out=running)
             xp.multiply(seen, _STATISTICS_MOMENTUM * factor, out=spare)
             xp.add(running, spare, out=running)

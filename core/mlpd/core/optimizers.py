@@ -12,9 +12,13 @@ from typing import Any, ClassVar
 from mlpd.core.arrays import Array, Device
 
 # Where gradients stay zero, moments decay to subnormal numbers, on which processors are up to a hundred times slower.
-# Every few steps those about to become subnormal are made zero, as a GPU does with each result.
+# Every few steps those about to become subnormal are made zero, as a GPU does with each result. What an epsilon does not
+# hide is kept as long as a type can: squares down to sixteen times its smallest normal number.
 _FLUSH_STEPS = 16
-_SMALLEST_MEAN, _SMALLEST_SQUARE = 1e-30, 1e-35
+_SMALLEST_MEAN = {"float32": 1e-30, "float64": 1e-290}
+_SMALLEST_SQUARE = {"float32": (1e-35, 2e-37), "float64": (1e-305, 4e-307)}
+_PRECISION = {"float32": 2.0**-23, "float64": 2.0**-52}
+SMALLEST_EPSILON = {"float32": 1e-16, "float64": 1e-150}  # far above the roots of these
 
 
 @dataclass(frozen=True)
@@ -40,9 +44,9 @@ class Optimizer:
         return False
 
     @property
-    def moments(self) -> dict[str, float]:
-        """The vectors that it keeps, and below which size their values are made zero."""
-        return {}
+    def moments(self) -> tuple[str, ...]:
+        """The vectors that it keeps: squares, and means of either sign."""
+        return ()
 
     def update(self, block: Block, rate: float, step: int) -> None:
         """Make step number ``step`` (from 0) on a block; its gradients and spare are left undefined."""
@@ -67,9 +71,9 @@ class Sgd(Optimizer):
         return not self.momentum
 
     @property
-    def moments(self) -> dict[str, float]:
+    def moments(self) -> tuple[str, ...]:
         """The velocity, where there is momentum."""
-        return {"velocity": _SMALLEST_MEAN} if self.momentum else {}
+        return ("velocity",) if self.momentum else ()
 
     def update(self, block: Block, rate: float, step: int) -> None:
         """Make one step."""
@@ -97,9 +101,9 @@ class Adam(Optimizer):
     epsilon: float = 1e-8
 
     @property
-    def moments(self) -> dict[str, float]:
+    def moments(self) -> tuple[str, ...]:
         """Sums of gradients and of their squares, each decayed: the moments, but for factors of ``1 - beta``."""
-        return {"velocity": _SMALLEST_MEAN, "square": _SMALLEST_SQUARE}
+        return "velocity", "square"
 
     def update(self, block: Block, rate: float, step: int) -> None:
         """Make one step: ``p -= rate * m / (1 - beta1**t) / (sqrt(s / (1 - beta2**t)) + epsilon)``.
@@ -135,9 +139,9 @@ class RmsProp(Optimizer):
     momentum: float = 0.0
 
     @property
-    def moments(self) -> dict[str, float]:
+    def moments(self) -> tuple[str, ...]:
         """The second moment and, where there is momentum, the velocity."""
-        return {"square": _SMALLEST_SQUARE} | ({"velocity": _SMALLEST_MEAN} if self.momentum else {})
+        return ("square", "velocity") if self.momentum else ("square",)
 
     def update(self, block: Block, rate: float, step: int) -> None:
         """Make one step."""
@@ -163,9 +167,9 @@ class AdaGrad(Optimizer):
     epsilon: float = 1e-10
 
     @property
-    def moments(self) -> dict[str, float]:
+    def moments(self) -> tuple[str, ...]:
         """The sum of squares."""
-        return {"square": _SMALLEST_SQUARE}
+        return ("square",)
 
     def update(self, block: Block, rate: float, step: int) -> None:
         """Make one step."""
@@ -190,9 +194,9 @@ class Lion(Optimizer):
     beta2: float = 0.99
 
     @property
-    def moments(self) -> dict[str, float]:
+    def moments(self) -> tuple[str, ...]:
         """The mean gradient."""
-        return {"mean": _SMALLEST_MEAN}
+        return ("mean",)
 
     def update(self, block: Block, rate: float, step: int) -> None:
         """Make one step."""
@@ -208,6 +212,15 @@ class Lion(Optimizer):
         xp.subtract(block.p, g, out=block.p)
 
 
+def smallest_kept(optimizer: Optimizer, moment: str, dtype: str) -> float:
+    """Return below which size the values of a moment are made zero."""
+    if not (moment == "square" and isinstance(optimizer, Adam | RmsProp | AdaGrad)):
+        return _SMALLEST_MEAN[dtype]
+    usual, least = _SMALLEST_SQUARE[dtype]
+    # Without its square s a step is g / epsilon, not g / (epsilon + sqrt(s)): longer by s / epsilon**2 rates at most.
+    return max(least, min(usual, _PRECISION[dtype] * optimizer.epsilon**2))
+
+
 OPTIMIZERS: dict[str, type[Optimizer]] = {kind.name: kind for kind in Optimizer.__subclasses__()}
 
 
@@ -218,6 +231,7 @@ class OptimizerState:
         xp, self._optimizer = device.xp, optimizer
         size = max(1, min(device.block_size, len(parameters)))
         self.moments = {name: device.zeros(len(parameters), parameters.dtype) for name in optimizer.moments}
+        self._smallest = {name: smallest_kept(optimizer, name, parameters.dtype.name) for name in optimizer.moments}
         spare = xp.zeros_like(parameters[:size])
         self._blocks = []
         for start in range(0, len(parameters), size):
@@ -231,7 +245,7 @@ class OptimizerState:
         for block in self._blocks:
             self._optimizer.update(block, rate, step)
             if step % _FLUSH_STEPS == 0:
-                for name, smallest in self._optimizer.moments.items():
+                for name, smallest in self._smallest.items():
                     _flush(block.xp, block.moments[name], smallest, block.spare)
 
 

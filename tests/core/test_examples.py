@@ -3,12 +3,11 @@
 import numpy as np
 import pytest
 from mlpd.core.architecture import ModelSpec
-from mlpd.core.data import Dataset
-from mlpd.core.examples import held_out_rows
 from mlpd.core.model import Scaling
 from mlpd.core.spec import LossSpec, ValidationSpec
+from mlpd.core.splits import held_out_rows
 
-from .family import ROWS, Run, noise, run
+from .family import ROWS, noise, run
 
 
 def held_out(fraction=0.25, seed=5, **changes):
@@ -84,12 +83,6 @@ def test_held_out_rows_have_no_part_in_the_mean_weight():
 
 def test_without_weights_there_are_none():
     assert run().examples().weights is None
-
-
-def test_weights_of_zero_stay_zero():
-    case = run(loss=LossSpec(class_weights=(0.0, 0.0, 1.0)))
-    only_zeros = Run(case.spec, Dataset(case.data.inputs, np.zeros(ROWS, int)))
-    assert not np.any(only_zeros.examples().weights)
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "float16", "float32", "float64", "int64"])

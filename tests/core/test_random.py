@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 from mlpd.core.arrays import Cpu, Cuda, DeviceUnavailable, open_device
 from mlpd.core.augmentation import AugmentationSpec, Augmenter
-from mlpd.core.examples import held_out_rows
 from mlpd.core.initializers import INITIALIZERS
 from mlpd.core.layers import Dropout
 from mlpd.core.network import Pass
 from mlpd.core.random import Purpose, bits, generator, normal, permutation, uniform
+from mlpd.core.splits import held_out_rows
 from mlpd.core.tasks import mixing_share
 
 

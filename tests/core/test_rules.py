@@ -109,6 +109,18 @@ MODEL_RULES = [
     (model(input_scale=0.0), "model.input_scale must be finite and not 0, got 0.0"),
     (model(input_scale=NAN), "model.input_scale must be finite and not 0, got nan"),
     (
+        model(input_scale=-1e-40),
+        "model.input_scale must be between 1e-37 and 1e+38 in size for data_type float32, got 1e-40",
+    ),
+    (
+        model(input_scale=1e300),
+        "model.input_scale must be between 1e-37 and 1e+38 in size for data_type float32, got 1e+300",
+    ),
+    (
+        layers(4, 8, 1, 2, normalization="layer"),
+        "model.layer_sizes must have at least 2 units in hidden layers with layer normalization, got 1",
+    ),
+    (
         model(input_scale=0.5, standardize_inputs=True),
         "model.input_scale must be unset with standardize_inputs, got 0.5",
     ),
@@ -125,6 +137,22 @@ LOSS_RULES = [
         "loss.class_weights must be finite and at least 0, got -1.0",
     ),
     (loss(class_weights=(0.0, 0.0)), "loss.class_weights must not all be 0, got 2 zeros"),
+    (
+        loss(class_weights=(0.0, 1.0)),
+        "loss.class_weights must be above 0 for at least 2 of the 2 classes that train_dataset has rows of, got 1",
+    ),
+    (
+        loss(class_weights=(1e308, 1e308)),
+        "loss.class_weights must add up to between 1e-150 and 1e+150 over the rows to train on, got inf",
+    ),
+    (
+        loss(class_weights=(1e-320, 1e-320)),
+        "loss.class_weights must add up to between 1e-150 and 1e+150 over the rows to train on, got 9.99989e-319",
+    ),
+    (
+        loss(huber_delta=1e-50),
+        "loss.huber_delta must be between 1e-37 and 1e+38 in size for data_type float32, got 1e-50",
+    ),
     (loss(BINARY, class_weights=(1.0,)), "loss.class_weights must have 2 entries, one a class, got 1"),
 ]
 RUN_RULES = [
@@ -134,6 +162,14 @@ RUN_RULES = [
     (
         replace(SPEC, batch_size=80, validation=ValidationSpec(fraction=0.25)),
         "batch_size must be between 1 and 75, got 80",
+    ),
+    (
+        replace(SPEC, model=replace(SPEC.model, normalization="batch"), batch_size=1),
+        "batch_size must be between 2 and 100 with batch normalization, got 1",
+    ),
+    (
+        replace(SPEC, batch_size=1, validation=ValidationSpec(fraction=0.99)),
+        "validation_fraction must leave a row of each of 2 classes, got 1 of 100 rows to train on",
     ),
     (replace(SPEC, accumulation_steps=0), "accumulation_steps must be between 1 and 2147483648, got 0"),
     (replace(SPEC, epoch_count=0), "epoch_count must be between 1 and 1000000, got 0"),
@@ -190,6 +226,14 @@ OPTIMIZER_RULES = [
     (optimizer(AdaGrad(epsilon=-1.0)), "optimizer.adagrad.epsilon must be finite and above 0, got -1.0"),
     (optimizer(Lion(beta1=1.0)), "optimizer.lion.beta1 must be at least 0 and below 1, got 1.0"),
     (optimizer(Lion(beta2=2.0)), "optimizer.lion.beta2 must be at least 0 and below 1, got 2.0"),
+    (
+        optimizer(Adam(epsilon=1e-30)),
+        "optimizer.adam.epsilon must be between 1e-16 and 1e+38 in size for data_type float32, got 1e-30",
+    ),
+    (
+        optimizer(clip_norm=1e-50),
+        "optimizer.clip_norm must be between 1e-37 and 1e+38 in size for data_type float32, got 1e-50",
+    ),
     (optimizer(weight_decay=-1.0), "optimizer.weight_decay must be finite and at least 0, got -1.0"),
     (optimizer(clip_norm=NAN), "optimizer.clip_norm must be finite and at least 0, got nan"),
     (optimizer(average_decay=1.0), "optimizer.average_decay must be at least 0 and below 1, got 1.0"),
@@ -341,6 +385,31 @@ def test_rules_that_need_unknown_data_are_left_out():
     assert sentences(schedule(WarmupCosine(-1)), None) == [
         "schedule.warmup_cosine.warmup_steps must be at least 0, got -1"
     ]
+
+
+def test_rules_of_batch_normalisation_look_at_the_rows_that_are_left_to_train_on():
+    numbers = replace(MEASURED, row_count=2)
+    normalised = replace(REGRESSION, model=replace(SPEC.model, normalization="batch"), batch_size=1)
+    assert sentences(replace(normalised, validation=ValidationSpec(fraction=0.5)), numbers) == [
+        "train_dataset must have at least 2 rows to train on with batch normalization, got 1",
+    ]
+    assert sentences(normalised, None) == ["batch_size must be at least 2 with batch normalization, got 1"]
+    assert sentences(replace(normalised, batch_size=2), numbers) == []
+    alone = replace(normalised, model=ModelSpec.plain((4, 2), normalization="batch"))
+    assert sentences(alone, numbers) == []  # no hidden layer, nothing to normalise
+
+
+def test_a_type_of_more_digits_takes_smaller_numbers():
+    adam = optimizer(Adam(epsilon=1e-30), clip_norm=1e-50)
+    assert sentences(replace(adam, model=replace(SPEC.model, dtype="float64")), LABELLED) == []
+
+
+def test_class_weights_are_judged_by_the_classes_that_have_rows():
+    weighted = loss(layers(4, 8, 3), class_weights=(1e300, 1.0, 1.0))
+    assert sentences(weighted, replace(LABELLED, class_row_counts=(0, 50, 50))) == []
+    assert sentences(
+        loss(layers(4, 8, 3), class_weights=(1.0, 0.0, 0.0)), replace(LABELLED, class_row_counts=(0, 50, 50))
+    ) == ["loss.class_weights must be above 0 for at least 2 of the 2 classes that train_dataset has rows of, got 0"]
 
 
 def test_every_broken_rule_is_named_at_once():

@@ -71,4 +71,3 @@ def test_two_rows_teach_statistics():
     network.inputs(2)[...] = np.array([[1.0], [3.0]])
     network.forward(2)
     assert statistics.tolist() == pytest.approx([0.2, 1.1])
-

@@ -15,7 +15,7 @@ KINDS = {
         lambda e: RmsProp(epsilon=e, momentum=0.5),
         lambda g, p, e: rmsprop(g, p, 0.99, e, 0.5),
     ),
-    "adagrad": (lambda e: AdaGrad(e), lambda g, p, e: adagrad(g, p, e)),
+    "adagrad": (AdaGrad, adagrad),
     "lion": (lambda _: Lion(), lambda g, p, _: lion(g, p, 0.9, 0.99)),
 }
 SMALL = [

@@ -40,6 +40,11 @@ class ModelSpec:
         hidden = max(len(layer_sizes) - 2, 0)
         return cls(tuple(layer_sizes), ("relu",) * hidden, (0.0,) * hidden, **choices)  # type: ignore[arg-type]
 
+    @property
+    def normalizes_batches(self) -> bool:
+        """Whether a layer looks at all rows of a mini-batch."""
+        return self.normalization == "batch" and len(self.layer_sizes) > 2
+
     def layers(self) -> tuple[Layer, ...]:
         """Return the layers, first to last."""
         layers: list[Layer] = []

@@ -22,6 +22,7 @@ LABEL_TYPES = {"I64": "<i8", "I32": "<i4", "U8": "u1"}
 TARGET_TYPES = {"F32": "<f4", "F64": "<f8", "U8": "u1"}
 WEIGHT_TYPES = {"F32": "<f4", "F64": "<f8"}
 LARGEST_LABEL = 65535
+WEIGHT_SUMS = 1e-150, 1e150  # so that products of weights and their sums stay in the range of float64
 _HEADER_LIMIT_BYTES = 64 * 1024
 _BLOCK_VALUES = 4 * 1024 * 1024
 
@@ -208,6 +209,11 @@ def _check_weights(weights: HostArray) -> None:
         raise DataError(f"weights must be finite and at least 0, got {weights[row]} at row {row}")
     if not weights.any():
         raise DataError("weights must not all be 0")
+    low, high = WEIGHT_SUMS
+    with np.errstate(over="ignore"):
+        total = weights.sum(dtype=np.float64)
+    if not low <= total <= high:
+        raise DataError(f"weights must add up to between {low:g} and {high:g}, got {total:g}")
 
 
 def _count_labels(labels: HostArray) -> NDArray[np.int64]:

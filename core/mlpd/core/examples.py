@@ -4,12 +4,16 @@ from dataclasses import dataclass
 
 import numpy as np
 from mlpd.core.arrays import HostArray
-from mlpd.core.data import Dataset
+from mlpd.core.data import WEIGHT_SUMS, Dataset
 from mlpd.core.model import Scaling
-from mlpd.core.random import Purpose, bits
 from mlpd.core.spec import TrainingSpec
+from mlpd.core.splits import held_out_rows
 from mlpd.core.tasks import TASKS
 from numpy.typing import NDArray
+
+
+class NothingToLearn(Exception):
+    """The rows to train on leave a run nothing to learn; the message says why."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +33,7 @@ class Examples:
     def of(
         cls, spec: TrainingSpec, dataset: Dataset, validation: Dataset | None, scaling: Scaling | None = None
     ) -> "Examples":
-        """Prepare data sets for a run; ``scaling`` is that of a model it goes on from."""
+        """Prepare data sets for a run; ``scaling`` is that of a model it goes on from. Raises `NothingToLearn`."""
         row_count, held_out = len(dataset), spec.held_out_count(len(dataset))
         if held_out:
             chosen = held_out_rows(dataset.targets, held_out, spec.seed)
@@ -40,21 +44,28 @@ class Examples:
         return cls(row_count, dataset, validation, scaling, _row_weights(spec, dataset))
 
 
-def held_out_rows(targets: HostArray, count: int, seed: int) -> NDArray[np.int64]:
-    """Choose ``count`` rows at random, but from each class in proportion: every so many of them, sorted by class."""
-    noise = bits(seed, Purpose.SPLIT, 0, len(targets))
-    order = np.lexsort((noise, targets)) if targets.ndim == 1 else np.argsort(noise, kind="stable")
-    places = (2 * np.arange(count) + 1) * len(targets) // (2 * count)
-    return np.sort(order[places])
-
-
 def _row_weights(spec: TrainingSpec, dataset: Dataset) -> HostArray | None:
     """Multiply the weights of rows and of their classes."""
     weights = None if dataset.weights is None else dataset.weights.astype(np.float64)
     if spec.loss.class_weights and TASKS[spec.task].has_classes:
         of_classes = np.asarray(spec.loss.class_weights)[dataset.targets.astype(np.intp)]
-        weights = of_classes if weights is None else weights * of_classes
+        with np.errstate(over="ignore"):
+            weights = of_classes if weights is None else weights * of_classes
     if weights is None:
         return None
-    mean = weights.mean()
-    return (weights / mean if mean > 0 else weights).astype(spec.model.dtype)[:, None]
+    _check_weights(spec, dataset, weights)
+    shares: HostArray = (weights / weights.mean()).astype(spec.model.dtype)
+    return shares[:, None]
+
+
+def _check_weights(spec: TrainingSpec, dataset: Dataset, weights: NDArray[np.float64]) -> None:
+    what = "the weights of the rows to train on, times those of their classes, must"
+    if not weights.any():
+        raise NothingToLearn(f"{what} not all be 0, got {len(weights)} zeros")
+    low, high = (limit**2 for limit in WEIGHT_SUMS)
+    with np.errstate(over="ignore"):
+        total = weights.sum()
+    if not low <= total <= high:
+        raise NothingToLearn(f"{what} add up to between {low:g} and {high:g}, got {total:g}")
+    if TASKS[spec.task].has_classes and len(np.unique(dataset.targets[weights > 0])) < 2:
+        raise NothingToLearn(f"{what} be above 0 in at least 2 classes, got 1")

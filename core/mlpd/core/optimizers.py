@@ -12,8 +12,8 @@ from typing import Any, ClassVar
 from mlpd.core.arrays import Array, Device
 
 # Where gradients stay zero, moments decay to subnormal numbers, on which processors are up to a hundred times slower.
-# Every few steps those about to become subnormal are made zero, as a GPU does with each result. What an epsilon does not
-# hide is kept as long as a type can: squares down to sixteen times its smallest normal number.
+# Every few steps those about to become subnormal are made zero, as a GPU does with each result. Squares that epsilon
+# does not hide are kept as long as their type can: down to sixteen times its smallest normal number.
 _FLUSH_STEPS = 16
 _SMALLEST_MEAN = {"float32": 1e-30, "float64": 1e-290}
 _SMALLEST_SQUARE = {"float32": (1e-35, 2e-37), "float64": (1e-305, 4e-307)}

@@ -11,7 +11,8 @@ from mlpd.core.architecture import DTYPES, NORMALIZATIONS, ModelSpec, parameter_
 from mlpd.core.blas import BLAS_NAMES
 from mlpd.core.data import LARGEST_LABEL
 from mlpd.core.initializers import INITIALIZERS
-from mlpd.core.optimizers import AdaGrad, Adam, Lion, Optimizer, RmsProp, Sgd
+from mlpd.core.optimizers import SMALLEST_EPSILON, AdaGrad, Adam, Lion, Optimizer, RmsProp, Sgd
+from mlpd.core.row_rules import broken_class_weight_rules, broken_row_rules
 from mlpd.core.schedules import (
     Constant,
     Exponential,
@@ -35,6 +36,7 @@ _RATE_LIMIT = 1e9
 _SEGMENT_LIMIT = 32
 _TIME_LIMIT_SECONDS = 1e9
 _SHOWN_CHARACTERS = 64
+_TYPE_RANGES = {"float32": (1e-37, 1e38), "float64": (1e-307, 1e308)}
 _AUGMENTATION_LIMITS = {
     "shift_pixels": 1e4,
     "rotation_degrees": 180.0,
@@ -81,9 +83,10 @@ def find_violations(spec: TrainingSpec, train: Rows | None, validation: Rows | N
     return [
         *_model_violations(spec.model),
         *_data_violations(spec, train, validation),
-        *_loss_violations(spec),
+        *_loss_violations(spec, train),
         *_run_violations(spec, train),
         *_optimizer_violations(spec.optimizer),
+        *_precision_violations(spec),
         *_schedule_violations(spec, train),
     ]
 
@@ -100,6 +103,8 @@ def _model_violations(model: ModelSpec) -> Iterator[Violation]:
         if count > _PARAMETER_LIMIT:
             yield _violation(field, f"give at most {_PARAMETER_LIMIT} parameters", count)
         hidden = len(sizes) - 2
+        if model.normalization == "layer" and 1 in sizes[1:-1]:
+            yield _violation(field, "have at least 2 units in hidden layers with layer normalization", 1)
         for name, given in (("activations", model.activations), ("dropout_rates", model.dropout_rates)):
             if len(given) != hidden:
                 yield _violation(f"model.{name}", f"have one entry, or {hidden}, one a hidden layer", len(given))
@@ -158,7 +163,7 @@ def _target_violations(spec: TrainingSpec, name: str, rows: Rows) -> Iterator[Vi
             yield _violation(name, "have targets of at least 0 for loss poisson", f"{low:g}")
 
 
-def _loss_violations(spec: TrainingSpec) -> Iterator[Violation]:
+def _loss_violations(spec: TrainingSpec, train: Rows | None) -> Iterator[Violation]:
     loss = spec.loss
     yield from _within("loss.huber_delta", loss.huber_delta, 0, inf, above=True)
     yield from _within("loss.label_smoothing", loss.label_smoothing, 0, 1, below=True)
@@ -179,6 +184,9 @@ def _loss_violations(spec: TrainingSpec) -> Iterator[Violation]:
             yield _violation("loss.class_weights", "be finite and at least 0", wrong[0])
         elif not any(weights):
             yield _violation("loss.class_weights", "not all be 0", f"{len(weights)} zeros")
+        elif train and not train.target_size:
+            broken = broken_class_weight_rules(spec, train.row_count, train.class_row_counts)
+            yield from (_violation(*rule) for rule in broken)
 
 
 def _run_violations(spec: TrainingSpec, train: Rows | None) -> Iterator[Violation]:
@@ -214,18 +222,12 @@ def _run_violations(spec: TrainingSpec, train: Rows | None) -> Iterator[Violatio
 
 
 def _row_violations(spec: TrainingSpec, train: Rows | None) -> Iterator[Violation]:
-    validation, row_limit = spec.validation, spec.batch_size
+    validation = spec.validation
     yield from _within("validation_fraction", validation.fraction, 0, 1, below=True)
     if validation.fraction and validation.dataset:
         yield _violation("validation_fraction", "be unset with validation_dataset", validation.fraction)
-    if train and 0 <= validation.fraction < 1:
-        row_limit = spec.train_row_count(train.row_count)
-        if validation.fraction and not 0 < row_limit < train.row_count:
-            rule = "leave rows on both sides"
-            yield _violation("validation_fraction", rule, f"{row_limit} of {train.row_count} rows to train on")
-    if not 1 <= spec.batch_size <= max(row_limit, 1):
-        rule = f"be between 1 and {row_limit}" if train else "be at least 1"
-        yield _violation("batch_size", rule, spec.batch_size)
+    rows = (train.row_count, train.class_row_counts) if train else (None, ())
+    yield from (_violation(*rule) for rule in broken_row_rules(spec, *rows))
 
 
 def _augmentation_violations(spec: TrainingSpec) -> Iterator[Violation]:
@@ -253,6 +255,22 @@ def _optimizer_violations(optimizer: OptimizerSpec) -> Iterator[Violation]:
     yield from _within("optimizer.weight_decay", optimizer.weight_decay, 0, inf)
     yield from _within("optimizer.clip_norm", optimizer.clip_norm, 0, inf)
     yield from _within("optimizer.average_decay", optimizer.average_decay, 0, 1, below=True)
+
+
+def _precision_violations(spec: TrainingSpec) -> Iterator[Violation]:
+    """Look for numbers that would be zero or infinite in the type of the model, or that it can't tell from zero."""
+    dtype, kind = spec.model.dtype, spec.optimizer.kind
+    if dtype not in _TYPE_RANGES:
+        return
+    low, high = _TYPE_RANGES[dtype]
+    for field, value, least in (
+        ("model.input_scale", abs(spec.model.input_scale), low),
+        ("loss.huber_delta", spec.loss.huber_delta, low),
+        ("optimizer.clip_norm", spec.optimizer.clip_norm, low),
+        (f"optimizer.{kind.name}.epsilon", getattr(kind, "epsilon", 0.0), SMALLEST_EPSILON[dtype]),
+    ):
+        if 0 < value < least or high < value < inf:
+            yield _violation(field, f"be between {least:g} and {high:g} in size for data_type {dtype}", value)
 
 
 def _schedule_violations(spec: TrainingSpec, train: Rows | None) -> Iterator[Violation]:

@@ -68,6 +68,10 @@ class ValidationSpec:
         """Whether there is anything to score."""
         return bool(self.dataset) or self.fraction > 0
 
+    def held_out_count(self, row_count: int) -> int:
+        """Return how many of a data set's rows are held out; none where the fraction is out of its range."""
+        return round(self.fraction * row_count) if 0 <= self.fraction < 1 else 0
+
 
 @dataclass(frozen=True)
 class EarlyStoppingSpec:
@@ -118,7 +122,7 @@ class TrainingSpec:
 
     def held_out_count(self, row_count: int) -> int:
         """Return how many of a data set's rows are held out for validation."""
-        return round(self.validation.fraction * row_count)
+        return self.validation.held_out_count(row_count)
 
     def train_row_count(self, row_count: int) -> int:
         """Return how many of a data set's rows are trained on."""

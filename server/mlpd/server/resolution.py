@@ -16,6 +16,7 @@ from mlpd.core.optimizers import OPTIMIZERS
 from mlpd.core.rules import find_violations
 from mlpd.core.sharding import best_blas, best_shard_count
 from mlpd.core.spec import TrainingSpec, WarmStartSpec
+from mlpd.core.splits import train_class_counts
 from mlpd.core.tasks import TASKS
 from mlpd.server.devices import DeviceReport, Devices
 from mlpd.server.durations import seconds_of
@@ -210,12 +211,13 @@ def _spec(asked: trainer.TrainingSpec, sources: _Sources, device: str) -> Traini
     model = _model(asked.model, sources)
     task, outputs = asked.task or _default_task(model, train), max(model.layer_sizes[-1:] or (0,))
     loss = loss_of(asked.loss, TASKS[task].losses[0] if task in TASKS else "")
-    if asked.loss.balanced_classes and train:
-        loss = replace(loss, class_weights=_balanced(train.class_row_counts, 2 if task == "binary" else outputs))
     validation = validation_of(asked, sources.validation.sha256 if sources.validation else "")
     row_count = train.row_count if train else 1
-    if 0 <= validation.fraction < 1:
-        row_count -= round(validation.fraction * row_count)
+    held_out_count = validation.held_out_count(row_count)
+    if asked.loss.balanced_classes and train:
+        class_counts = train_class_counts(train.class_row_counts, held_out_count)
+        loss = replace(loss, class_weights=_balanced(class_counts, 2 if task == "binary" else outputs))
+    row_count -= held_out_count
     batch_size = asked.batch_size if asked.HasField("batch_size") else max(row_count, 1)
     accumulation_steps = asked.accumulation_steps if asked.HasField("accumulation_steps") else 1
     steps_per_epoch = -(-row_count // max(batch_size * accumulation_steps, 1))

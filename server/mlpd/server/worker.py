@@ -19,7 +19,7 @@ from mlpd.core import training
 from mlpd.core.arrays import Device, DeviceUnavailable, open_device
 from mlpd.core.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 from mlpd.core.data import DataError, open_dataset
-from mlpd.core.examples import Examples
+from mlpd.core.examples import Examples, NothingToLearn
 from mlpd.core.files import sync_directory
 from mlpd.core.helpers import HelperLost
 from mlpd.core.model import TrainedModel, load_trained, save_model
@@ -70,6 +70,8 @@ def main() -> None:
         last = _failed("PreconditionFailed", "DEVICE_UNAVAILABLE", str(error))
     except training.Diverged as error:
         last = _failed("PreconditionFailed", "DIVERGED", str(error))
+    except NothingToLearn as error:
+        last = _failed("PreconditionFailed", "NOTHING_TO_LEARN", str(error))
     except HelperLost as error:
         send(MessageLogged("WARNING", str(error)))
         sys.exit(1)  # what the run has in memory is half of a step; the next attempt begins with a checkpoint

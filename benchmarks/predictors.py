@@ -32,8 +32,9 @@ def mlpd(case: Case) -> tuple[Epoch, str]:
     """Return calls of ours."""
     from mlpd.core.architecture import ModelSpec
     from mlpd.core.arrays import Cpu
-    from mlpd.core.model import Model, Predictor, Scaling
+    from mlpd.core.model import Model, Predictor
     from mlpd.core.network import initial_parameters
+    from mlpd.core.scaling import Scaling
 
     spec = ModelSpec.plain(case.layer_sizes, input_scale=1 / 255)
     parameters = initial_parameters(spec.layers(), spec.initializer, 0, spec.dtype)

@@ -9,8 +9,9 @@ from mlpd.core.architecture import ModelSpec
 from mlpd.core.arrays import Cpu
 from mlpd.core.data import Dataset
 from mlpd.core.metrics import FaultyRows, evaluate
-from mlpd.core.model import Model, Predictor, Scaling
+from mlpd.core.model import Model, Predictor
 from mlpd.core.network import initial_parameters
+from mlpd.core.scaling import Scaling
 from mlpd.core.tasks import TASKS
 
 from .family import FAMILY, finish, noise, run

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from mlpd.core.arrays import HostArray
 from mlpd.core.data import WEIGHT_SUMS, Dataset
-from mlpd.core.model import Scaling
+from mlpd.core.scaling import Move, Scaling, blocks
 from mlpd.core.spec import TrainingSpec
 from mlpd.core.splits import held_out_rows
 from mlpd.core.tasks import TASKS
@@ -20,7 +20,8 @@ class NothingToLearn(Exception):
 class Examples:
     """Rows to train on and to validate on, how inputs are scaled, and how much each training row counts.
 
-    ``row_count`` is that of the data set before any were held out. ``weights`` (rows, 1) have a mean of 1.
+    ``row_count`` is that of the data set before any were held out. Inputs to train on are those that the device is to
+    scale. ``weights`` (rows, 1) have a mean of 1.
     """
 
     row_count: int
@@ -40,8 +41,37 @@ class Examples:
             validation = dataset.rows(chosen)
             dataset = dataset.rows(np.setdiff1d(np.arange(row_count), chosen))
         if scaling is None:
-            scaling = Scaling.of(spec.model, dataset.inputs)
+            scaling = Scaling.of(spec.model, dataset.inputs, images=spec.augmentation is not None)
+        if scaling.move:
+            dataset = _moved(dataset, scaling.move)
+        _check_inputs(spec, dataset.inputs, scaling)
         return cls(row_count, dataset, validation, scaling, _row_weights(spec, dataset))
+
+
+def _moved(dataset: Dataset, move: Move) -> Dataset:
+    inputs = np.empty(dataset.inputs.shape)
+    for raw, out in zip(blocks(dataset.inputs), blocks(inputs), strict=True):
+        out[...] = move(raw)
+    return Dataset(inputs, dataset.targets, dataset.weights)
+
+
+def _check_inputs(spec: TrainingSpec, inputs: HostArray, scaling: Scaling) -> None:
+    """Look whether anything is left of inputs in the type of the model, times one factor."""
+    if scaling.shift is not None or inputs.dtype.kind != "f":
+        return
+    largest, least = 0.0, float(np.finfo(spec.model.dtype).tiny)
+    for block in blocks(inputs):
+        scaled = np.empty(block.shape, spec.model.dtype)
+        with np.errstate(over="ignore", under="ignore"):
+            scaling(np, block, scaled)
+        if np.abs(scaled).max() >= least:
+            return
+        largest = max(largest, float(np.abs(block).max()))
+    if largest:
+        raise NothingToLearn(
+            f"inputs times input_scale must be at least {least:g} for data_type {spec.model.dtype}, got at most "
+            f"{largest:g} times {spec.model.input_scale:g}; standardize_inputs takes inputs of any size"
+        )
 
 
 def _row_weights(spec: TrainingSpec, dataset: Dataset) -> HostArray | None:

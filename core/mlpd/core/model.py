@@ -4,7 +4,6 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from mlpd.core.architecture import ModelSpec, parameter_count, statistic_count
@@ -14,52 +13,10 @@ from mlpd.core.codec import from_fields, to_fields
 from mlpd.core.files import FileDigest, write_atomic
 from mlpd.core.losses import LOSSES
 from mlpd.core.network import Pass
+from mlpd.core.scaling import Move, Scaling
 from mlpd.core.tasks import TASKS
-from numpy.typing import NDArray
 
 _MOMENT = "moment."
-_BLOCK_VALUES = 2**22
-
-
-@dataclass(frozen=True)
-class Scaling:
-    """What is done to inputs first: ``(x - shift) * factor``, both (input_size,); or ``x`` times one number."""
-
-    shift: Array | None
-    factor: Array | float
-
-    @classmethod
-    def of(cls, spec: ModelSpec, inputs: HostArray) -> "Scaling":
-        """Return the fixed scale of ``spec``, or mean and deviation of every column; a constant one is only shifted."""
-        if not spec.standardize_inputs:
-            return cls(None, spec.input_scale)
-        mean = _column_means(inputs, np.zeros(inputs.shape[1]), 1)
-        deviation = np.sqrt(_column_means(inputs, mean, 2))
-        negligible = deviation <= 1e-12 * np.abs(mean)
-        return cls(mean, 1.0 / np.where(negligible | (deviation == 0), 1.0, deviation))
-
-    def on(self, device: Device) -> "Scaling":
-        """Return it with its arrays on a device."""
-        return (
-            self
-            if self.shift is None
-            else Scaling(device.from_host(self.shift), device.from_host(np.asarray(self.factor)))
-        )
-
-    def __call__(self, xp: Any, raw: Array, out: Array) -> None:
-        """Write ``raw`` (rows, input_size) of any type, scaled, to ``out``."""
-        if self.shift is None:
-            xp.multiply(raw, self.factor, out=out, dtype=out.dtype)
-        else:
-            xp.subtract(raw, self.shift, out=out, casting="same_kind")
-            xp.multiply(out, self.factor, out=out, casting="same_kind")
-
-
-def _column_means(inputs: HostArray, centre: HostArray, power: int) -> NDArray[np.float64]:
-    rows, total = max(1, _BLOCK_VALUES // inputs.shape[1]), np.zeros(inputs.shape[1])
-    for start in range(0, len(inputs), rows):
-        total += ((inputs[start : start + rows] - centre) ** power).sum(axis=0, dtype=np.float64)
-    return total / len(inputs)
 
 
 @dataclass(frozen=True)
@@ -102,6 +59,8 @@ def save_model(
         vectors["statistics"] = model.statistics
     if model.scaling.shift is not None:
         vectors |= {"input_shift": model.scaling.shift, "input_factor": np.asarray(model.scaling.factor)}
+    if move := model.scaling.move:
+        vectors |= {"input_origin": move.origin, "input_size": move.size}
     fields = {
         "model": to_fields(model.spec),
         "task": model.task,
@@ -132,7 +91,8 @@ def load_trained(path: Path, sha256: str) -> TrainedModel:
             raise CheckpointError(f"{path.name} must be of a known task and loss, got {task} and {loss}")
         layers, dtype = spec.layers(), np.dtype(spec.dtype)
         statistics = vectors.get("statistics", np.zeros(0, dtype))
-        scaling = Scaling(vectors.get("input_shift"), vectors.get("input_factor", spec.input_scale))
+        move = Move(vectors["input_origin"], vectors["input_size"]) if "input_origin" in vectors else None
+        scaling = Scaling(vectors.get("input_shift"), vectors.get("input_factor", spec.input_scale), move)
         delta = float(fields["huber_delta"])
         model = Model(spec, task, loss, vectors["parameters"], statistics, scaling, delta)
         moments = {name.removeprefix(_MOMENT): vector for name, vector in vectors.items() if name.startswith(_MOMENT)}
@@ -167,7 +127,8 @@ class Predictor:
     def forward(self, inputs: HostArray) -> Array:
         """Return outputs (rows, outputs) on the device, in a buffer that the next call overwrites."""
         rows = len(inputs)
-        self._scaling(self.device.xp, self.device.from_host(inputs), self._pass.inputs(rows))
+        raw = self.device.from_host(self._scaling.moved(inputs))
+        self._scaling(self.device.xp, raw, self._pass.inputs(rows))
         return self._pass.forward(rows)
 
     def outputs(self, inputs: HostArray) -> HostArray:

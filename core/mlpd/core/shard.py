@@ -8,9 +8,9 @@ from mlpd.core.arrays import Device
 from mlpd.core.batches import RowFormat, Slate, piece_rows
 from mlpd.core.layers import Sum
 from mlpd.core.losses import LOSSES
-from mlpd.core.model import Scaling
 from mlpd.core.network import Pass, Seam, shapes_of, vector_size, views
 from mlpd.core.optimizers import Average, Clipping, OptimizerState
+from mlpd.core.scaling import Scaling
 from mlpd.core.sharding import Part, seam_widths, shard_order, shard_parts
 from mlpd.core.spec import TrainingSpec
 from mlpd.core.tasks import TASKS

@@ -7,7 +7,7 @@ from mlpd.core.arrays import Array, Cpu, Device, HostArray
 from mlpd.core.batches import RowFormat, Slate, piece_rows
 from mlpd.core.examples import Examples
 from mlpd.core.helpers import Helpers
-from mlpd.core.model import Scaling
+from mlpd.core.scaling import Scaling
 from mlpd.core.shard import Order, learn_alone, make_shards
 from mlpd.core.sharding import Layout, seam_widths, shard_order, shard_parts
 from mlpd.core.shared import SharedCpu, create_memory

@@ -9,6 +9,8 @@ import numpy as np
 from mlpd.core.activations import sigmoid, softplus_tail
 from mlpd.core.arrays import Array, Device, HostArray
 
+_SMALLEST = 1e-30
+
 
 class Loss:
     """A loss with buffers for up to ``capacity`` rows of ``outputs`` numbers; not for use by two threads."""
@@ -59,6 +61,11 @@ class Loss:
         """Return what ``outputs`` (rows, outputs) say of the targets."""
         return outputs
 
+    @staticmethod
+    def outputs_for(predictions: HostArray) -> HostArray:
+        """Return outputs that predict ``predictions`` (rows, outputs), or almost where none do."""
+        return predictions
+
 
 class SoftmaxCrossEntropy(Loss):
     """``-sum(target * log(softmax(output)))`` by log-sum-exp, for rows of targets that sum to one."""
@@ -85,6 +92,11 @@ class SoftmaxCrossEntropy(Loss):
         shares /= shares.sum(axis=1, keepdims=True)
         return shares
 
+    @staticmethod
+    def outputs_for(predictions: HostArray) -> HostArray:
+        """Return logits (rows, classes)."""
+        return _log(predictions)
+
 
 class SigmoidCrossEntropy(Loss):
     """``log(1 + exp(z)) - t z``: the cross-entropy of independent probabilities ``sigmoid(z)``."""
@@ -104,6 +116,12 @@ class SigmoidCrossEntropy(Loss):
         tail = np.exp(-np.abs(outputs))  # small probabilities keep all their digits
         shares: HostArray = np.where(outputs > 0, 1, tail) / (1 + tail)
         return shares
+
+    @staticmethod
+    def outputs_for(predictions: HostArray) -> HostArray:
+        """Return logits (rows, outputs)."""
+        logits: HostArray = _log(predictions) - _log(1 - predictions)
+        return logits
 
 
 class MeanSquared(Loss):
@@ -154,6 +172,16 @@ class Poisson(Loss):
     def predict(outputs: HostArray) -> HostArray:
         """Return means (rows, outputs)."""
         return np.exp(outputs)
+
+    @staticmethod
+    def outputs_for(predictions: HostArray) -> HostArray:
+        """Return logarithms (rows, outputs)."""
+        return _log(predictions)
+
+
+def _log(values: HostArray) -> HostArray:
+    logarithms: HostArray = np.log(np.maximum(values, _SMALLEST))
+    return logarithms
 
 
 LOSSES: dict[str, type[Loss]] = {

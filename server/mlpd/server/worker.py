@@ -24,6 +24,7 @@ from mlpd.core.files import sync_directory
 from mlpd.core.helpers import HelperLost
 from mlpd.core.model import TrainedModel, load_trained, save_model
 from mlpd.core.sharding import multiplying_threads
+from mlpd.core.usefulness import reason_to_doubt
 from mlpd.server.records import (
     AttemptStarted,
     CheckpointSaved,
@@ -168,6 +169,8 @@ class _Attempt:
 
     def _publish(self) -> Finished:
         trained = self._state.trained()
+        if doubt := reason_to_doubt(self._state.device, self._task.spec, self._state.examples, trained.model):
+            self._send(MessageLogged("WARNING", doubt))
         partial = self._task.job_directory / "model.safetensors"
         provenance = {"training_job": self._task.job_id, "spec_digest": self._task.spec.digest}
         digest = save_model(partial, trained.model, trained.moments, trained.optimizer_step, provenance)

@@ -19,6 +19,7 @@ class Summary:
     train_losses: list[float] = field(default_factory=list)
     validation_loss: float | None = None
     validation_accuracy: float | None = None
+    warnings: list[str] = field(default_factory=list)
 
     @property
     def loss_always_fell(self) -> bool:
@@ -78,7 +79,9 @@ class _TimeLeft(ProgressColumn):
 
 
 def _take(summary: Summary, event: ProgressEvent) -> None:
-    if event.WhichOneof("payload") == "metrics_recorded":
+    if event.message_logged.severity == MessageLogged.SEVERITY_WARNING:
+        summary.warnings.append(event.message_logged.message)
+    elif event.WhichOneof("payload") == "metrics_recorded":
         metrics = event.metrics_recorded
         if metrics.split == MetricsRecorded.SPLIT_TRAIN:
             summary.train_losses.append(metrics.loss)

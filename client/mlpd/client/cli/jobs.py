@@ -204,6 +204,7 @@ def _result(
         "seconds": round(seconds, 3),
         "train_loss": summary.train_losses[-1],
         "train_loss_always_fell": summary.loss_always_fell,
+        "warnings": summary.warnings,
     }
     if summary.validation_accuracy is not None:
         result["validation_accuracy"] = summary.validation_accuracy

@@ -7,9 +7,11 @@ The header is parsed here, under caps, rather than by a library that trusts it: 
 """
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from mlpd.core.arrays import HostArray
@@ -79,8 +81,16 @@ def write_dataset(path: Path, dataset: Dataset) -> None:
     save_file({name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}, path)
 
 
-def open_dataset(path: Path) -> Dataset:
-    """Map the data set in ``path``, which `inspect_dataset` has checked; raises `DataError` or `OSError`."""
+def map_array(path: Path, dtype: np.dtype[Any], offset: int, shape: tuple[int, ...]) -> HostArray:
+    """Map an array in a file; what can't be read of it later ends the process."""
+    return np.memmap(path, dtype, "r", offset, shape)
+
+
+def open_dataset(path: Path, open_array: Callable[..., Any] = map_array) -> Dataset:
+    """Open the data set in ``path``, which `inspect_dataset` has checked, each tensor by ``open_array``.
+
+    Raises `DataError` or `OSError`.
+    """
     size_bytes = path.stat().st_size
     with path.open("rb") as file:
         prefix = file.read(8)
@@ -95,7 +105,7 @@ def open_dataset(path: Path) -> Dataset:
             raise DataError(f"{name} must hold exactly the bytes of its shape {list(shape)}")
         if (start + begin) % dtype.itemsize:
             raise DataError(f"{name} must begin at a multiple of {dtype.itemsize} bytes, got {start + begin}")
-        arrays[name] = np.memmap(path, dtype, "r", start + begin, shape)
+        arrays[name] = open_array(path, dtype, start + begin, shape)
         spans.append((begin, stop))
     edges = [0, *(edge for span in sorted(spans) for edge in span), size_bytes - start]
     if edges[::2] != edges[1::2]:

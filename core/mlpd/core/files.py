@@ -1,11 +1,23 @@
-"""Files that are there as a whole or not at all."""
+"""Files that are there as a whole or not at all, and that are still what they were."""
 
 import hashlib
 import os
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 _READ_BYTES = 1024 * 1024
+# A clock of files ticks in milliseconds: two changes within one tick look like one.
+_SETTLED_NANOSECONDS = 10**9
+
+
+class FileDamaged(ValueError):
+    """A file's bytes are not those that it is known by, or can't be read."""
+
+
+class Interrupted(Exception):
+    """Nobody waits for the digest any more."""
 
 
 @dataclass(frozen=True)
@@ -37,11 +49,48 @@ def sync_directory(path: Path) -> None:
         os.close(descriptor)
 
 
-def digest_of(path: Path) -> FileDigest:
-    """Return the digest of a file, read in bounded memory."""
-    digest, size_bytes = hashlib.sha256(), 0
-    with path.open("rb") as file:
-        while block := file.read(_READ_BYTES):
-            digest.update(block)
-            size_bytes += len(block)
+def digest_of(path: Path, stopped: Callable[[], bool] = lambda: False) -> FileDigest:
+    """Return the digest of a file, read in bounded memory; raises `Interrupted` once ``stopped`` says so."""
+    digest, size_bytes, block = hashlib.sha256(), 0, memoryview(bytearray(_READ_BYTES))
+    with path.open("rb", buffering=0) as file:
+        while count := file.readinto(block):
+            if stopped():
+                raise Interrupted
+            digest.update(block[:count])
+            size_bytes += count
     return FileDigest(digest.hexdigest(), size_bytes)
+
+
+@dataclass(frozen=True)
+class FileIdentity:
+    """What does not stay the same when a file is written to or replaced; times in nanoseconds since 1970."""
+
+    device: int
+    number: int
+    size_bytes: int
+    modify_time: int
+    change_time: int
+
+    @classmethod
+    def of(cls, path: Path) -> "FileIdentity":
+        """Return that of the file which ``path`` leads to now; raises `OSError`."""
+        status = path.stat()
+        return cls(status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+
+
+class Verifier:
+    """Holds files to their digests; one that has not changed since is not read again. Threads may share it."""
+
+    def __init__(self) -> None:
+        self._sound: dict[Path, tuple[str, FileIdentity]] = {}
+
+    def check(self, path: Path, sha256: str, stopped: Callable[[], bool] = lambda: False) -> None:
+        """Raise `FileDamaged` unless ``path`` has the digest ``sha256``; `OSError`, or `Interrupted` as `digest_of`."""
+        started, identity = time.time_ns(), FileIdentity.of(path)
+        if self._sound.get(path) == (sha256, identity):
+            return
+        found = digest_of(path, stopped).sha256
+        if found != sha256:
+            raise FileDamaged(f"it must have the SHA-256 {sha256}, got {found}")
+        if identity.change_time < started - _SETTLED_NANOSECONDS:
+            self._sound[path] = sha256, identity

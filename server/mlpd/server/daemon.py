@@ -26,6 +26,7 @@ from mlpd.server.services.models import ModelService
 from mlpd.server.services.trainer import TrainerService
 from mlpd.server.serving import Serving
 from mlpd.server.store import Store
+from mlpd.server.stored_files import StoredFiles
 from mlpd.v1 import dataset_service_pb2, model_service_pb2, trainer_service_pb2
 from mlpd.v1.dataset_service_pb2_grpc import add_DatasetServiceServicer_to_server
 from mlpd.v1.model_service_pb2_grpc import add_ModelServiceServicer_to_server
@@ -75,9 +76,10 @@ class Daemon:
             store = Store(database, log.publish)
             devices = Devices()
             stack.callback(devices.close)
-            serving = Serving(directory)
+            files = StoredFiles(directory)
+            serving = Serving(files)
             stack.callback(serving.close)
-            datasets = Datasets(directory, store, options.max_dataset_bytes)
+            datasets = Datasets(directory, store, files, options.max_dataset_bytes)
             limits = JobLimits(
                 running_jobs=options.running_jobs,
                 queued_jobs=options.queued_jobs,
@@ -94,7 +96,7 @@ class Daemon:
                 preferred_chunk_bytes=PREFERRED_CHUNK_BYTES,
                 max_dataset_bytes=options.max_dataset_bytes,
             )
-            trainer = TrainerService(store, directory, jobs, log, serving, devices, info)
+            trainer = TrainerService(store, files, jobs, log, serving, devices, info)
             add_TrainerServiceServicer_to_server(trainer, server)
             add_DatasetServiceServicer_to_server(DatasetService(store, datasets), server)
             add_ModelServiceServicer_to_server(ModelService(store), server)

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
 
+import structlog
 from mlpd.core import mnist
 from mlpd.core.data import DataError, Dataset, DatasetInfo, inspect_dataset, write_dataset
 from mlpd.server.artifacts import DataDirectory
@@ -16,6 +17,9 @@ from mlpd.server.errors import DataLoss, FieldViolation, InvalidRequest, NotFoun
 from mlpd.server.names import check_id, shown
 from mlpd.server.records import DatasetRecord
 from mlpd.server.store import Store
+from mlpd.server.stored_files import StoredFiles
+
+_logger = structlog.get_logger()
 
 PREFERRED_CHUNK_BYTES = 1024 * 1024
 _SHA256 = re.compile(r"[0-9a-f]{64}\Z")
@@ -25,20 +29,17 @@ _SMALLEST_FILE_BYTES = 8
 class Datasets:
     """The data sets of one server."""
 
-    def __init__(self, directory: DataDirectory, store: Store, max_dataset_bytes: int) -> None:
+    def __init__(self, directory: DataDirectory, store: Store, files: StoredFiles, max_dataset_bytes: int) -> None:
         self._directory = directory
         self._store = store
+        self._files = files
         self.max_dataset_bytes = max_dataset_bytes
 
     async def add_mnist(self) -> None:
-        """Make sure that ``mnist-train`` and ``mnist-test`` are there."""
+        """Make sure that ``mnist-train`` and ``mnist-test`` are there, and sound."""
         for split in ("train", "test"):
-            try:
-                record = await self._store.dataset(f"mnist-{split}")
-                if self._directory.dataset(record.sha256).exists():
-                    continue
-            except NotFound:
-                pass
+            if await self._known(f"mnist-{split}"):
+                continue
             with self._directory.scratch() as scratch:
                 await asyncio.to_thread(_write_mnist, scratch, split)
                 info = await asyncio.to_thread(inspect_dataset, scratch)
@@ -49,16 +50,13 @@ class Datasets:
     ) -> tuple[DatasetRecord, bool]:
         """Store what ``chunks`` bring as ``dataset_id`` ("" = by content); return it and whether it was here already.
 
-        Known content is answered without reading a chunk. Raises `InvalidRequest`, `AlreadyExists`,
-        `ResourceExhausted`, and `DataLoss` when size or digest differ from what was announced; then nothing is kept.
+        Known content is answered without reading a chunk, unless its file is damaged; then it is replaced. Raises
+        `InvalidRequest`, `AlreadyExists`, `ResourceExhausted`, and `DataLoss` when size or digest differ from what was
+        announced; then nothing is kept.
         """
         self._check_header(dataset_id, sha256, size_bytes)
         dataset_id = dataset_id or f"sha256-{sha256}"
-        try:
-            known = await self._store.dataset(f"sha256-{sha256}")
-        except NotFound:
-            pass
-        else:
+        if known := await self._known(f"sha256-{sha256}"):
             named = replace(known, id=dataset_id, create_time=time.time_ns())
             return await self._store.create_dataset(named), True
         self._directory.require_space(size_bytes)
@@ -70,9 +68,17 @@ class Datasets:
                 raise InvalidRequest.field("chunk", str(error), "DATASET_INVALID") from error
             return await to_the_end(self._adopt(scratch, dataset_id, info)), False
 
-    def path(self, record: DatasetRecord) -> Path:
-        """Where the data set's file is."""
-        return self._directory.dataset(record.sha256)
+    async def _known(self, dataset_id: str) -> DatasetRecord | None:
+        """Return a data set if there is one whose file is what was stored."""
+        try:
+            record = await self._store.dataset(dataset_id)
+            await asyncio.to_thread(self._files.check_dataset, record)
+        except NotFound:
+            return None
+        except DataLoss as error:
+            _logger.warning("stored content is damaged", sha256=record.sha256, found=error.message)
+            return None
+        return record
 
     async def _adopt(self, scratch: Path, dataset_id: str, info: DatasetInfo) -> DatasetRecord:
         await asyncio.to_thread(self._directory.adopt, scratch, self._directory.dataset(info.sha256))

@@ -33,6 +33,7 @@ from mlpd.server.specs import (
     validation_of,
 )
 from mlpd.server.store import Store
+from mlpd.server.stored_files import StoredFiles
 from mlpd.v1 import trainer_service_pb2 as trainer
 from mlpd.v1 import types_pb2 as types
 
@@ -61,11 +62,14 @@ def digest_of(request: trainer.TrainRequest) -> str:
     return hashlib.sha256(same.SerializeToString(deterministic=True)).hexdigest()
 
 
-async def resolve(request: trainer.TrainRequest, store: Store, devices: Devices, thread_count: int) -> Submission:
+async def resolve(
+    request: trainer.TrainRequest, store: Store, files: StoredFiles, devices: Devices, thread_count: int
+) -> Submission:
     """Return what ``request`` asks for in full, for jobs of ``thread_count`` threads.
 
     Raises `InvalidRequest` with every field that breaks a rule, `NotFound` for a data set or model that is not there,
-    `PreconditionFailed` for a device that can't be used, and `ResourceExhausted` for a run it can't hold.
+    `DataLoss` for one whose file is missing or cut, `PreconditionFailed` for a device that can't be used, and
+    `ResourceExhausted` for a run it can't hold.
     """
     check = _Violations()
     check.unknown_fields("", request)
@@ -73,7 +77,7 @@ async def resolve(request: trainer.TrainRequest, store: Store, devices: Devices,
     job_id = check(lambda: check_id("training_job_id", request.training_job_id)) if request.training_job_id else None
     model_id = check(lambda: check_id("model_id", request.model_id)) if request.model_id else None
     check.choices(request.spec)
-    sources = await _sources(request.spec, check, store)
+    sources = await _sources(request.spec, check, store, files)
     report, device = await _device(request.spec.device, devices)
     spec = _spec(request.spec, sources, device)
     for violation in find_violations(spec, sources.train, sources.validation):
@@ -105,7 +109,7 @@ class _Sources:
     job: Job | None
 
 
-async def _sources(spec: trainer.TrainingSpec, check: "_Violations", store: Store) -> _Sources:
+async def _sources(spec: trainer.TrainingSpec, check: "_Violations", store: Store, files: StoredFiles) -> _Sources:
     train_id = check(lambda: parse_dataset("spec.train_dataset", spec.train_dataset))
     train = await store.dataset(train_id) if train_id else None
     validation = model = job = None
@@ -117,6 +121,9 @@ async def _sources(spec: trainer.TrainingSpec, check: "_Violations", store: Stor
     ):
         model = await store.model(*name)
         job = await store.job(model.job_id)
+        files.require_model(model)
+    for record in filter(None, (train, validation)):
+        files.require_dataset(record)
     return _Sources(train, validation, model, job)
 
 

@@ -10,21 +10,19 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import numpy as np
 from mlpd.core.arrays import Cpu
-from mlpd.core.checkpoint import CheckpointError
 from mlpd.core.data import Dataset
 from mlpd.core.metrics import Counts, FaultyRows, evaluate
-from mlpd.core.model import Model, Predictor, load_model
+from mlpd.core.model import Model, Predictor
 from mlpd.core.scores import Scores
 from mlpd.core.tasks import TASKS
-from mlpd.server.artifacts import DataDirectory
-from mlpd.server.errors import DataLoss
-from mlpd.server.names import version_name
-from mlpd.server.records import ModelRecord
+from mlpd.server.records import DatasetRecord, ModelRecord
+from mlpd.server.stored_files import StoredFiles
 from threadpoolctl import threadpool_limits
 
 T = TypeVar("T")
@@ -62,10 +60,10 @@ class Evaluation:
 class Serving:
     """The models of one server, loaded when first asked for."""
 
-    def __init__(self, directory: DataDirectory) -> None:
+    def __init__(self, files: StoredFiles) -> None:
         # One BLAS thread a serving thread: they must not fight each other, nor a training worker.
         self._limits = threadpool_limits(1)
-        self._directory = directory
+        self._files = files
         self._models: OrderedDict[str, Model] = OrderedDict()
         self._models_lock = threading.Lock()
         self._local = threading.local()
@@ -88,18 +86,24 @@ class Serving:
         return await _in(self._predictors, compute)
 
     async def evaluate(
-        self, record: ModelRecord, dataset: Dataset, *, include_confusion: bool, include_scores: bool
+        self, record: ModelRecord, data: Dataset | DatasetRecord, *, include_confusion: bool, include_scores: bool
     ) -> Evaluation:
-        """Score a model version on labelled rows; stops between batches when the caller has gone."""
+        """Score a model version on rows or a data set; stops between batches when the caller has gone.
+
+        Raises `DataLoss` for a damaged file.
+        """
 
         def compute(stopped: threading.Event) -> Evaluation:
-            started = time.perf_counter()
-            batches = evaluate(
-                self._predictor(record), dataset, include_confusion=include_confusion, include_scores=include_scores
-            )
-            counts = next(batches)
-            while not stopped.is_set() and (more := next(batches, None)):
-                counts = more
+            predictor = self._predictor(record)
+            rows = nullcontext(data) if isinstance(data, Dataset) else self._files.dataset(data, stopped.is_set)
+            with rows as dataset:
+                started = time.perf_counter()
+                batches = evaluate(
+                    predictor, dataset, include_confusion=include_confusion, include_scores=include_scores
+                )
+                counts = next(batches)
+                while not stopped.is_set() and (more := next(batches, None)):
+                    counts = more
             scores = None if stopped.is_set() else counts.scores
             return Evaluation(counts, scores, time.perf_counter() - started)
 
@@ -120,12 +124,7 @@ class Serving:
     def _model(self, record: ModelRecord) -> Model:
         with self._models_lock:
             if record.file_sha256 not in self._models:
-                try:
-                    model = load_model(self._directory.model(record.file_sha256), record.file_sha256)
-                except (CheckpointError, OSError) as error:
-                    name = version_name(record.model_id, record.version)
-                    raise DataLoss("MODEL_DAMAGED", f"the file of {name} is damaged: {error}", model=name) from error
-                self._models[record.file_sha256] = model
+                self._models[record.file_sha256] = self._files.model(record)
             return _newest(self._models, record.file_sha256, _MODELS_KEPT)
 
 

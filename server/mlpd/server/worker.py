@@ -18,13 +18,14 @@ from pathlib import Path
 from mlpd.core import training
 from mlpd.core.arrays import Device, DeviceUnavailable, open_device
 from mlpd.core.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
-from mlpd.core.data import DataError, open_dataset
+from mlpd.core.data import DataError, Dataset, open_dataset
 from mlpd.core.examples import Examples, NothingToLearn
-from mlpd.core.files import sync_directory
+from mlpd.core.files import FileDamaged, FileIdentity, Verifier, sync_directory
 from mlpd.core.helpers import HelperLost
 from mlpd.core.model import TrainedModel, load_trained, save_model
 from mlpd.core.sharding import multiplying_threads
 from mlpd.core.usefulness import reason_to_doubt
+from mlpd.server.damage import dataset_damage, model_damage
 from mlpd.server.records import (
     AttemptStarted,
     CheckpointSaved,
@@ -73,18 +74,28 @@ def main() -> None:
         last = _failed("PreconditionFailed", "DIVERGED", str(error))
     except NothingToLearn as error:
         last = _failed("PreconditionFailed", "NOTHING_TO_LEARN", str(error))
-    except HelperLost as error:
+    except (HelperLost, _DataChanged) as error:
         send(MessageLogged("WARNING", str(error)))
-        sys.exit(1)  # what the run has in memory is half of a step; the next attempt begins with a checkpoint
-    except DataError as error:
-        last = _failed("DataLoss", "DATASET_DAMAGED", str(error))
-    except CheckpointError as error:
-        last = _failed("DataLoss", "MODEL_DAMAGED", f"the model to go on from is damaged: {error}")
+        sys.exit(1)  # what the run has in memory can't be used; the next attempt begins with a checkpoint
+    except _Unsound as error:
+        last = _failed("DataLoss", error.reason, str(error))
     except MemoryError as error:
         last = _failed("ResourceExhausted", "DEVICE_MEMORY", f"the device's memory is too small for this run: {error}")
     except OSError as error:
         last = _failed("ResourceExhausted", "STORAGE", f"a file could not be read or written: {error.strerror}")
     send(last)
+
+
+class _Unsound(Exception):
+    """A file that the run needs is not what was stored; trying again would not help."""
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+class _DataChanged(Exception):
+    """A data set's file was written to or replaced while the run read it."""
 
 
 class _Attempt:
@@ -94,6 +105,8 @@ class _Attempt:
         self._task = task
         self._send = send
         self._saved = task.checkpoints
+        self._verifier = Verifier()
+        self._opened: dict[Path, FileIdentity] = {}
         self._state = self._restore(device)
         self._metrics_step = self._state.step
         self._metrics_time = self._save_time = time.monotonic()
@@ -122,8 +135,11 @@ class _Attempt:
         task, spec = self._task, self._task.spec
         source = self._source()
         scaling = source.model.scaling if source else None
-        validation = open_dataset(task.validation_path) if task.validation_path else None
-        examples = Examples.of(spec, open_dataset(task.train_path), validation, scaling)
+        train = self._open(spec.train_dataset, task.train_path, spec.train_sha256)
+        validation = None
+        if task.validation_path:
+            validation = self._open(spec.validation.dataset, task.validation_path, spec.validation.sha256)
+        examples = Examples.of(spec, train, validation, scaling)
         for saved in self._task.checkpoints:
             try:
                 checkpoint = load_checkpoint(self._path(saved.step), saved.sha256)
@@ -136,7 +152,24 @@ class _Attempt:
         warm_start = self._task.spec.warm_start
         if not (warm_start and self._task.source_path):
             return None
-        return load_trained(self._task.source_path, warm_start.sha256)
+        try:
+            return load_trained(self._task.source_path, warm_start.sha256)
+        except (CheckpointError, OSError) as error:
+            raise _Unsound("MODEL_DAMAGED", model_damage(warm_start.model, error)) from error
+
+    def _open(self, name: str, path: Path, sha256: str) -> Dataset:
+        try:
+            self._opened[path] = FileIdentity.of(path)  # before the check, which so covers what happens after this
+            self._verifier.check(path, sha256)
+            return open_dataset(path)
+        except (DataError, FileDamaged, OSError) as error:
+            raise _Unsound("DATASET_DAMAGED", dataset_damage(name, error)) from error
+
+    def _require_unchanged(self) -> None:
+        """Raise `_DataChanged` unless what was read since the run began is what was verified then."""
+        for path, identity in self._opened.items():
+            if not path.exists() or FileIdentity.of(path) != identity:
+                raise _DataChanged(f"the data set {path.name} was changed while the run read it")
 
     def _timed(self, event: training.MetricsRecorded) -> MetricsRecorded:
         if event.split == "train":
@@ -154,6 +187,7 @@ class _Attempt:
         return MetricsRecorded(event.split, progress, event.loss, event.accuracy, event.learning_rate)
 
     def _save(self) -> None:
+        self._require_unchanged()
         started = time.monotonic()
         step = self._state.step
         digest = save_checkpoint(self._path(step), self._state.checkpoint())
@@ -168,6 +202,7 @@ class _Attempt:
         self._save_interval = max(self._task.checkpoint_interval_seconds, cost / _CHECKPOINT_TIME_SHARE)
 
     def _publish(self) -> Finished:
+        self._require_unchanged()
         trained = self._state.trained()
         if doubt := reason_to_doubt(self._state.device, self._task.spec, self._state.examples, trained.model):
             self._send(MessageLogged("WARNING", doubt))

@@ -5,9 +5,8 @@ from dataclasses import asdict
 
 import mlpd.v1.trainer_service_pb2 as pb
 from google.protobuf.duration_pb2 import Duration
-from mlpd.core.data import Dataset, open_dataset
+from mlpd.core.data import Dataset
 from mlpd.core.tasks import TASKS
-from mlpd.server.artifacts import DataDirectory
 from mlpd.server.devices import Devices
 from mlpd.server.durations import duration, seconds_of
 from mlpd.server.errors import CursorOutOfRange, InvalidRequest, PreconditionFailed
@@ -18,10 +17,11 @@ from mlpd.server.jobs import Jobs
 from mlpd.server.messages import event_message, job_message
 from mlpd.server.names import check_id, check_request_id, job_name, parse_dataset, parse_job, parse_model, version_name
 from mlpd.server.paging import number_cursor, page_size, token_of
-from mlpd.server.records import Job, JobState, ModelRecord
+from mlpd.server.records import DatasetRecord, Job, JobState, ModelRecord
 from mlpd.server.resolution import digest_of, resolve
 from mlpd.server.serving import Serving
 from mlpd.server.store import Store
+from mlpd.server.stored_files import StoredFiles
 from mlpd.server.tensors import inputs_from, labels_from, targets_from, tensor_from
 from mlpd.v1 import types_pb2 as types
 from mlpd.v1.trainer_service_pb2_grpc import TrainerServiceServicer
@@ -42,7 +42,7 @@ class TrainerService(TrainerServiceServicer):
     def __init__(
         self,
         store: Store,
-        directory: DataDirectory,
+        files: StoredFiles,
         jobs: Jobs,
         log: EventLog,
         serving: Serving,
@@ -50,7 +50,7 @@ class TrainerService(TrainerServiceServicer):
         info: pb.GetServerInfoResponse,
     ) -> None:
         self._store = store
-        self._directory = directory
+        self._files = files
         self._jobs = jobs
         self._log = log
         self._serving = serving
@@ -61,7 +61,7 @@ class TrainerService(TrainerServiceServicer):
         """Queue a job."""
         if earlier := await self._earlier(request):
             return pb.TrainResponse(training_job=await self._message(earlier), deduplicated=True)
-        submission = await resolve(request, self._store, self._devices, self._jobs.thread_count)
+        submission = await resolve(request, self._store, self._files, self._devices, self._jobs.thread_count)
         if request.validate_only:
             job = self._jobs.job_from(submission)
             message = job_message(job)
@@ -99,10 +99,10 @@ class TrainerService(TrainerServiceServicer):
                 f"include_confusion_matrix must be unset without classes or with more than {_CONFUSION_CLASSES_LIMIT}, "
                 f"this model has {class_count}",
             )
-        dataset = await self._labelled_rows(request, record)
+        data = await self._labelled_rows(request, record)
         evaluation = await self._serving.evaluate(
             record,
-            dataset,
+            data,
             include_confusion=request.include_confusion_matrix,
             include_scores=request.include_scores,
         )
@@ -195,7 +195,7 @@ class TrainerService(TrainerServiceServicer):
         queued = job.state is JobState.QUEUED
         return job_message(job, await self._store.queue_position(job.id) if queued else 0)
 
-    async def _labelled_rows(self, request: pb.EvaluateRequest, record: ModelRecord) -> Dataset:
+    async def _labelled_rows(self, request: pb.EvaluateRequest, record: ModelRecord) -> Dataset | DatasetRecord:
         input_size, output_count = record.spec.layer_sizes[0], record.spec.layer_sizes[-1]
         class_count = _class_count(record)
         match request.WhichOneof("data"):
@@ -213,7 +213,7 @@ class TrainerService(TrainerServiceServicer):
                         f"got {dataset.input_size} and {found}",
                         "SHAPE_MISMATCH",
                     )
-                return open_dataset(self._directory.dataset(dataset.sha256))
+                return dataset
             case "rows":
                 inputs = inputs_from("rows.inputs", request.rows.inputs, input_size)
                 if class_count:

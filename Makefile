@@ -32,6 +32,7 @@ serve: $(STAMP) ## Start a server on 127.0.0.1:6573.
 bench: $(STAMP) ## Measure every speed we claim, beside other libraries where they are installed.
 	env -u OPENBLAS_CORETYPE $(BIN)/python benchmarks/service_overhead.py
 	env -u OPENBLAS_CORETYPE $(BIN)/python benchmarks/open_streams.py
+	env -u OPENBLAS_CORETYPE $(BIN)/python benchmarks/long_queue.py
 	env -u OPENBLAS_CORETYPE $(BIN)/python benchmarks/training_speed.py
 	env -u OPENBLAS_CORETYPE $(BIN)/python benchmarks/busy_core.py
 	env -u OPENBLAS_CORETYPE $(BIN)/python benchmarks/cold_start.py

@@ -42,7 +42,9 @@ SPEC = TrainingSpec(
     "cpu",
     1,
 )
-JOB = Job("a", None, "", "a", "log", SPEC, JobState.QUEUED, Progress(0, 9, 0, 3), memory_bytes=9, create_time=1)
+JOB = Job(
+    "a", None, "", "a", "log", SPEC, SPEC.digest, JobState.QUEUED, Progress(0, 9, 0, 3), memory_bytes=9, create_time=1
+)
 RUNNING = replace(JOB, state=JobState.RUNNING, attempt=1)
 SAVED = CheckpointSaved(3, "0", 1)
 FRAMES: list[Frame] = [

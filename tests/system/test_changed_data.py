@@ -1,13 +1,14 @@
 """Data that change while a job reads them: the job fails by name, and what it had read in between is never published."""
 
 import os
+from typing import Any
 
 import pytest
 from mlpd.client import Client, JobFailed, training_spec
 
 from .test_recovery import OFTEN, follow_until
 
-SETTINGS = {
+SETTINGS: dict[str, Any] = {
     "layer_sizes": [2, 8, 3],
     "train_dataset": "rings",
     "batch_size": 50,

@@ -55,6 +55,7 @@ class Jobs:
         self._workers: dict[str, WorkerProcess] = {}
         self._attempts: dict[str, asyncio.Task[None]] = {}
         self._orders: dict[str, Order] = {}
+        self._abandoned: set[str] = set()
         self._work_waits = asyncio.Event()
         self._draining = False
 
@@ -74,6 +75,7 @@ class Jobs:
             model_id=submission.model_id or job_id,
             log_id=secrets.token_hex(16),
             spec=spec,
+            spec_digest=spec.digest,
             state=JobState.QUEUED,
             progress=Progress(0, spec.step_count(submission.row_count), 0, spec.epoch_count),
             memory_bytes=submission.memory_bytes,
@@ -108,9 +110,9 @@ class Jobs:
 
     async def recover(self) -> None:
         """Requeue what an earlier process left running; call it once, before `run`."""
-        for job in await self._store.jobs_in(JobState.RUNNING, JobState.CANCELLING):
-            recovered = await self._store.change_job(job.id, lifecycle.recover)
-            _logger.info("job recovered", job=job.id, state=recovered.state, step=recovered.progress.step)
+        for job_id in await self._store.job_ids_in(JobState.RUNNING, JobState.CANCELLING):
+            recovered = await self._store.change_job(job_id, lifecycle.recover)
+            _logger.info("job recovered", job=job_id, state=recovered.state, step=recovered.progress.step)
             await self._clean_up(recovered)
 
     async def run(self) -> None:
@@ -119,12 +121,14 @@ class Jobs:
         while True:
             await self._work_waits.wait()
             self._work_waits.clear()
-            queued = await self._store.jobs_in(JobState.QUEUED)
+            busy = self._attempts.keys() | self._abandoned
+            limit = self._limits.running_jobs + len(self._abandoned)
+            queued = await self._store.job_ids_in(JobState.QUEUED, limit=limit)
             free = 0 if self._draining else self._limits.running_jobs - len(self._attempts)
-            for job in [job for job in queued if job.id not in self._attempts][: max(free, 0)]:
-                task = asyncio.create_task(self._attempt(job.id))
-                self._attempts[job.id] = task
-                task.add_done_callback(partial(self._ended, job.id))
+            for job_id in [job_id for job_id in queued if job_id not in busy][: max(free, 0)]:
+                task = asyncio.create_task(self._attempt(job_id))
+                self._attempts[job_id] = task
+                task.add_done_callback(partial(self._ended, job_id))
 
     async def drain(self) -> None:
         """Start nothing more; let running jobs save a checkpoint and go back to the queue."""
@@ -136,6 +140,7 @@ class Jobs:
     def _ended(self, job_id: str, task: "asyncio.Task[None]") -> None:
         if not task.cancelled() and (error := task.exception()):
             _logger.error("attempt abandoned until the next start", job=job_id, exc_info=error)
+            self._abandoned.add(job_id)
         del self._attempts[job_id]
         self._orders.pop(job_id, None)
         self._work_waits.set()

@@ -32,9 +32,15 @@ _CRASH_LIMIT = 3
 
 
 def start(job: Job) -> Decision:
-    """Give a queued job its next attempt; a job that is no longer queued stays as it is."""
+    """Give a queued job its next attempt; a job that is no longer queued stays as it is.
+
+    A spec that is no longer what was queued fails the job.
+    """
     if job.state is not JobState.QUEUED:
         return Decision(job)
+    if job.spec.digest != job.spec_digest:
+        text = f"the spec must be what was queued, of digest {job.spec_digest}; the database holds {job.spec.digest}"
+        return _move(job, JobState.FAILED, Failure("DataLoss", "JOB_DAMAGED", f"{text}; train again"))
     started = replace(job, attempt=job.attempt + 1, start_time=job.start_time or time.time_ns())
     return _move(started, JobState.RUNNING)
 

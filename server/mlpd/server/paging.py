@@ -2,10 +2,19 @@
 
 import base64
 import binascii
+from collections.abc import Iterator
+from typing import TypeVar
 
+from google.protobuf.message import Message
 from mlpd.server.errors import InvalidRequest
 from mlpd.server.names import shown
 from mlpd.server.store import PAGE_SIZE_DEFAULT, PAGE_SIZE_LIMIT
+
+# With what goes round them, within the 4 MiB that a gRPC client takes unless it is told otherwise.
+_PAGE_BYTES = 3 * 1024 * 1024
+
+Cursor = TypeVar("Cursor", int, str)
+M = TypeVar("M", bound=Message)
 
 
 def page_size(size: int) -> int:
@@ -13,6 +22,19 @@ def page_size(size: int) -> int:
     if size < 0:
         raise InvalidRequest.field("page_size", f"page_size must be 0 or more, got {size}")
     return min(size or PAGE_SIZE_DEFAULT, PAGE_SIZE_LIMIT)
+
+
+def page_of(items: Iterator[tuple[Cursor, M]], size: int) -> tuple[list[M], Cursor | None]:
+    """Return up to ``size`` messages, fewer where these are large, and the last one's cursor where more follow."""
+    page: list[M] = []
+    cursor, size_bytes = None, 0
+    for own_cursor, message in items:
+        size_bytes += message.ByteSize()
+        if page and (len(page) == size or size_bytes > _PAGE_BYTES):
+            return page, cursor
+        page.append(message)
+        cursor = own_cursor
+    return page, None
 
 
 def token_of(collection: str, cursor: int | str | None) -> str:

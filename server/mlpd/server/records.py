@@ -153,7 +153,10 @@ class Event:
 
 @dataclass(frozen=True)
 class Job:
-    """A training job as stored; times in nanoseconds since 1970, 0 = not yet."""
+    """A training job as stored; times in nanoseconds since 1970, 0 = not yet.
+
+    ``spec_digest`` is that of the spec when the job was made.
+    """
 
     id: str
     request_id: str | None
@@ -161,6 +164,7 @@ class Job:
     model_id: str
     log_id: str
     spec: TrainingSpec
+    spec_digest: str
     state: JobState
     progress: Progress
     memory_bytes: int

@@ -17,7 +17,8 @@ jobs = sa.Table(
     sa.Column("model_id", sa.Text, nullable=False),
     sa.Column("log_id", sa.Text, nullable=False),
     sa.Column("spec", sa.Text, nullable=False),
-    sa.Column("state", sa.Text, nullable=False, index=True),
+    sa.Column("spec_digest", sa.Text, nullable=False),
+    sa.Column("state", sa.Text, nullable=False),
     sa.Column("progress", sa.JSON, nullable=False),
     sa.Column("memory_bytes", sa.BigInteger, nullable=False),
     sa.Column("create_time", sa.BigInteger, nullable=False),
@@ -31,6 +32,7 @@ jobs = sa.Table(
     sa.Column("last_sequence", sa.BigInteger, nullable=False),
     sa.Column("device_description", sa.Text, nullable=False),
     sa.Column("model_version", sa.Text, nullable=False),
+    sa.Index("jobs_by_state", "state", "number"),
 )
 
 # A metrics event also fills split and step, so that the table itself refuses a second one for the pair.

@@ -1,6 +1,7 @@
 """Specs as messages and back; a dataclass and its message share the names of their fields."""
 
 from dataclasses import fields
+from functools import cache
 from math import isqrt
 from typing import Any, TypeVar
 
@@ -133,15 +134,21 @@ def _fill_schedule(message: trainer.Schedule, shape: Schedule) -> None:
 def _fill(message: Any, value: Any, leave: frozenset[str] | set[str] = frozenset()) -> None:
     """Set the fields of ``message`` that ``value`` has under the same name as numbers, texts or lists of them."""
     message.SetInParent()
-    for field in fields(value):
-        descriptor = message.DESCRIPTOR.fields_by_name.get(field.name)
-        if descriptor is None or descriptor.message_type or field.name in leave:
+    for name in _shared_names(message.__class__, value.__class__):
+        if name in leave:
             continue
-        item = getattr(value, field.name)
+        item = getattr(value, name)
         if isinstance(item, tuple):
-            getattr(message, field.name).extend(item)
+            getattr(message, name).extend(item)
         else:
-            setattr(message, field.name, item)
+            setattr(message, name, item)
+
+
+@cache
+def _shared_names(message: type[Message], kind: type[Any]) -> list[str]:
+    """Return the fields of a message that a dataclass has under the same name, but for those that are messages."""
+    known = message.DESCRIPTOR.fields_by_name
+    return [field.name for field in fields(kind) if field.name in known and not known[field.name].message_type]
 
 
 def loss_of(message: trainer.Loss, default: str) -> LossSpec:

@@ -8,15 +8,16 @@ the publisher in commit order, after the commit.
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, fields, replace
-from typing import Any
+from functools import lru_cache
+from typing import Any, TypeVar
 
 import sqlalchemy as sa
 from mlpd.core.architecture import ModelSpec
-from mlpd.core.codec import from_fields
+from mlpd.core.codec import from_fields, to_fields
 from mlpd.core.spec import TrainingSpec
 from mlpd.server import schema
 from mlpd.server.asynchronous import to_the_end
-from mlpd.server.database import Database
+from mlpd.server.database import Database, Work
 from mlpd.server.errors import AlreadyExists, DataLoss, NotFound, ResourceExhausted
 from mlpd.server.names import job_name, shown, version_name
 from mlpd.server.records import (
@@ -36,8 +37,15 @@ from mlpd.server.records import (
     to_json,
 )
 
+T = TypeVar("T")
+
 PAGE_SIZE_DEFAULT = 50
 PAGE_SIZE_LIMIT = 1000
+_SPECS_KEPT = 16
+# What a job is made with, and keeps.
+_FIXED_COLUMNS = frozenset(
+    {"id", "request_id", "request_digest", "model_id", "log_id", "spec", "spec_digest", "memory_bytes", "create_time"}
+)
 
 
 @dataclass(frozen=True)
@@ -87,7 +95,7 @@ class Store:
                 raise ResourceExhausted(
                     "QUEUE_FULL", f"the queue must hold at most {queue_limit} jobs, {waiting} wait already"
                 )
-            connection.execute(schema.jobs.insert().values(_job_row(job)))
+            connection.execute(schema.jobs.insert().values(_job_row(job) | {"spec": job.spec.to_json()}))
             stored, events = _append(connection, job, [StateChanged(None, job.state)])
             return stored, events, False
 
@@ -123,6 +131,10 @@ class Store:
 
         return await to_the_end(commit_and_publish())
 
+    async def read(self, work: Work[T]) -> T:
+        """Return what ``work``, in a thread, makes of what is stored."""
+        return await self._database.read(work)
+
     async def job(self, job_id: str) -> Job:
         """Return a job, or raise `NotFound`."""
         return await self._database.read(lambda connection: _job(connection, job_id))
@@ -131,10 +143,11 @@ class Store:
         """Return the job that an earlier, equal request made; raises as `create_job` does for an unequal one."""
         return await self._database.read(lambda c: _find_duplicate(c, request_id, request_digest, job_id))
 
-    async def jobs_in(self, *states: JobState) -> list[Job]:
-        """Return every job in one of ``states``, oldest first."""
-        query = sa.select(schema.jobs).where(schema.jobs.c.state.in_(states)).order_by(schema.jobs.c.number)
-        return await self._database.read(lambda connection: [_job_from(row) for row in connection.execute(query)])
+    async def job_ids_in(self, *states: JobState, limit: int | None = None) -> list[str]:
+        """Return the ids of the jobs in one of ``states``, oldest first, the first ``limit`` of them."""
+        table = schema.jobs
+        query = sa.select(table.c.id).where(table.c.state.in_(states)).order_by(table.c.number).limit(limit)
+        return await self._database.read(lambda connection: list(connection.execute(query).scalars()))
 
     async def count_jobs(self, *states: JobState) -> int:
         """Return how many jobs are in one of ``states``."""
@@ -143,13 +156,7 @@ class Store:
     async def queue_position(self, job_id: str) -> int:
         """Return how many queued jobs stand before this one."""
         number = sa.select(schema.jobs.c.number).where(schema.jobs.c.id == job_id).scalar_subquery()
-        ahead = (schema.jobs.c.state == JobState.QUEUED) & (schema.jobs.c.number < number)
-        return await self._database.read(lambda c: _count(c, schema.jobs, ahead))
-
-    async def page_of_jobs(self, before: int | None, size: int) -> tuple[list[Job], int | None]:
-        """Return up to ``size`` jobs, newest first, older than the cursor, and the next page's cursor."""
-        rows, cursor = await self._page(schema.jobs, schema.jobs.c.number, before, size)
-        return [_job_from(row) for row in rows], cursor
+        return await self._database.read(lambda connection: count_ahead(connection, number))
 
     async def events(self, job_id: str, after_sequence: int, limit: int) -> list[Event]:
         """Return up to ``limit`` events of a job with greater sequences, in order."""
@@ -170,7 +177,7 @@ class Store:
             if row is None:
                 connection.execute(schema.datasets.insert().values(asdict(record)))
                 return record
-            known = _dataset_from(row)
+            known = dataset_from(row)
             if known.sha256 != record.sha256:
                 raise AlreadyExists(
                     "DATASET_ID_TAKEN",
@@ -189,15 +196,7 @@ class Store:
         row = await self._database.read(lambda connection: connection.execute(query).first())
         if row is None:
             raise NotFound("DATASET_NOT_FOUND", f"there is no data set {shown(dataset_id)}", dataset=dataset_id)
-        return _dataset_from(row)
-
-    async def page_of_datasets(self, after: str, size: int) -> tuple[list[DatasetRecord], str]:
-        """Return up to ``size`` data sets by name after the cursor, and the next page's cursor or ""."""
-        table = schema.datasets
-        query = sa.select(table).where(table.c.id > after).order_by(table.c.id).limit(size + 1)
-        rows = await self._database.read(lambda connection: connection.execute(query).all())
-        records = [_dataset_from(row) for row in rows[:size]]
-        return records, records[-1].id if len(rows) > size else ""
+        return dataset_from(row)
 
     async def model(self, model_id: str, version: int | None) -> ModelRecord:
         """Return a model version, the newest one for None, or raise `NotFound`."""
@@ -209,25 +208,7 @@ class Store:
         if row is None:
             name = f"models/{model_id}" if version is None else version_name(model_id, version)
             raise NotFound("MODEL_NOT_FOUND", f"there is no model {shown(name)}", model=name)
-        return _model_from(row)
-
-    async def page_of_models(
-        self, model_id: str | None, before: int | None, size: int
-    ) -> tuple[list[ModelRecord], int | None]:
-        """Return up to ``size`` versions, newest first, of one model or of all, and the next page's cursor."""
-        table = schema.models
-        of_model = sa.true() if model_id is None else table.c.model_id == model_id
-        rows, cursor = await self._page(table, table.c.number, before, size, of_model)
-        return [_model_from(row) for row in rows], cursor
-
-    async def _page(
-        self, table: sa.Table, key: sa.Column[int], before: int | None, size: int, *where: sa.ColumnElement[bool]
-    ) -> tuple[Sequence[sa.Row[Any]], int | None]:
-        query = sa.select(table).where(*where).order_by(key.desc()).limit(size + 1)
-        if before is not None:
-            query = query.where(key < before)
-        rows = await self._database.read(lambda connection: connection.execute(query).all())
-        return rows[:size], rows[size - 1]._mapping[key.name] if len(rows) > size else None
+        return model_from(row)
 
 
 def _find_duplicate(connection: sa.Connection, request_id: str | None, request_digest: str, job_id: str) -> Job | None:
@@ -235,7 +216,7 @@ def _find_duplicate(connection: sa.Connection, request_id: str | None, request_d
     if request_id is not None:
         row = connection.execute(sa.select(table).where(table.c.request_id == request_id)).first()
         if row is not None:
-            earlier = _job_from(row)
+            earlier = job_from(row)
             if earlier.request_digest == request_digest:
                 return earlier
             raise AlreadyExists(
@@ -259,7 +240,8 @@ def _append(connection: sa.Connection, job: Job, payloads: Sequence[Payload]) ->
         event = Event(job.last_sequence, now, job.attempt, payload)
         events.append(event)
         connection.execute(schema.events.insert().values(_event_row(job.id, event)))
-    connection.execute(schema.jobs.update().where(schema.jobs.c.id == job.id).values(_job_row(job)))
+    changed = {name: value for name, value in _job_row(job).items() if name not in _FIXED_COLUMNS}
+    connection.execute(schema.jobs.update().where(schema.jobs.c.id == job.id).values(changed))
     return job, events
 
 
@@ -308,20 +290,38 @@ def _job(connection: sa.Connection, job_id: str) -> Job:
     row = connection.execute(sa.select(schema.jobs).where(schema.jobs.c.id == job_id)).first()
     if row is None:
         raise NotFound("JOB_NOT_FOUND", f"there is no job {shown(job_id)}", training_job=job_name(job_id))
-    return _job_from(row)
+    return job_from(row)
+
+
+def count_ahead(connection: sa.Connection, number: int | sa.ScalarSelect[int]) -> int:
+    """Return how many jobs are queued before that of a ``number``."""
+    return _count(connection, schema.jobs, (schema.jobs.c.state == JobState.QUEUED) & (schema.jobs.c.number < number))
 
 
 def _job_row(job: Job) -> dict[str, Any]:
-    return asdict(job) | {"spec": job.spec.to_json()}
+    """Return the columns of a job but for its spec, which takes the longest by far and never changes."""
+    return {field.name: to_fields(getattr(job, field.name)) for field in fields(job) if field.name != "spec"}
 
 
-def _job_from(row: sa.Row[Any]) -> Job:
+@lru_cache(maxsize=_SPECS_KEPT)
+def _spec_from(text: str) -> TrainingSpec:
+    return TrainingSpec.from_json(text)
+
+
+def job_from(row: sa.Row[Any]) -> Job:
+    """Return the job in a row."""
     columns = dict(row._mapping)
     del columns["number"]
+    try:
+        spec = _spec_from(columns["spec"])
+    except (ValueError, TypeError, KeyError) as error:
+        name = job_name(columns["id"])
+        text = f"the spec of {name} can't be read, its record is damaged"
+        raise DataLoss("JOB_DAMAGED", text, training_job=name) from error
     return Job(
         **columns
         | {
-            "spec": TrainingSpec.from_json(columns["spec"]),
+            "spec": spec,
             "state": JobState(columns["state"]),
             "progress": Progress(**columns["progress"]),
             "checkpoints": tuple(CheckpointSaved(**saved) for saved in columns["checkpoints"]),
@@ -349,12 +349,14 @@ def _event_from(row: sa.Row[Any]) -> Event:
     return Event(row.sequence, row.time, row.attempt, from_json(row.kind, row.payload))
 
 
-def _dataset_from(row: sa.Row[Any]) -> DatasetRecord:
+def dataset_from(row: sa.Row[Any]) -> DatasetRecord:
+    """Return the data set in a row."""
     own = {"class_row_counts": tuple(row.class_row_counts), "target_range": tuple(row.target_range)}
     return DatasetRecord(**dict(row._mapping) | own)
 
 
-def _model_from(row: sa.Row[Any]) -> ModelRecord:
+def model_from(row: sa.Row[Any]) -> ModelRecord:
+    """Return the model version in a row."""
     columns = dict(row._mapping)
     del columns["number"]
     return ModelRecord(**columns | {"spec": from_fields(ModelSpec, columns["spec"])})

@@ -3,12 +3,13 @@
 from collections.abc import AsyncIterator
 
 import mlpd.v1.dataset_service_pb2 as pb
+from mlpd.server import listing
 from mlpd.server.datasets import Datasets
 from mlpd.server.errors import InvalidRequest
 from mlpd.server.guard import Context
 from mlpd.server.messages import dataset_message
 from mlpd.server.names import parse_dataset
-from mlpd.server.paging import page_size, text_cursor, token_of
+from mlpd.server.paging import page_of, page_size, text_cursor, token_of
 from mlpd.server.store import Store
 from mlpd.v1.dataset_service_pb2_grpc import DatasetServiceServicer
 
@@ -40,9 +41,12 @@ class DatasetService(DatasetServiceServicer):
 
     async def ListDatasets(self, request: pb.ListDatasetsRequest, context: Context) -> pb.ListDatasetsResponse:
         """List data sets by name."""
-        after = text_cursor("datasets", request.page_token)
-        records, cursor = await self._store.page_of_datasets(after, page_size(request.page_size))
-        messages = [dataset_message(record) for record in records]
+        after, size = text_cursor("datasets", request.page_token), page_size(request.page_size)
+        messages, cursor = await self._store.read(
+            lambda connection: page_of(
+                ((own, dataset_message(record)) for own, record in listing.datasets(connection, after, size + 1)), size
+            )
+        )
         return pb.ListDatasetsResponse(datasets=messages, next_page_token=token_of("datasets", cursor))
 
 

@@ -1,10 +1,11 @@
 """mlpd.v1.ModelService."""
 
 import mlpd.v1.model_service_pb2 as pb
+from mlpd.server import listing
 from mlpd.server.guard import Context
 from mlpd.server.messages import model_message
 from mlpd.server.names import parse_model
-from mlpd.server.paging import number_cursor, page_size, token_of
+from mlpd.server.paging import number_cursor, page_of, page_size, token_of
 from mlpd.server.store import Store
 from mlpd.v1.model_service_pb2_grpc import ModelServiceServicer
 
@@ -27,7 +28,14 @@ class ModelService(ModelServiceServicer):
     ) -> pb.ListModelVersionsResponse:
         """List versions, newest first."""
         model_id = None if request.parent in _EVERY_MODEL else parse_model("parent", request.parent)[0]
-        before = number_cursor("models", request.page_token)
-        records, cursor = await self._store.page_of_models(model_id, before, page_size(request.page_size))
-        messages = [model_message(record) for record in records]
+        before, size = number_cursor("models", request.page_token), page_size(request.page_size)
+        messages, cursor = await self._store.read(
+            lambda connection: page_of(
+                (
+                    (own, model_message(record))
+                    for own, record in listing.models(connection, model_id, before, size + 1)
+                ),
+                size,
+            )
+        )
         return pb.ListModelVersionsResponse(model_versions=messages, next_page_token=token_of("models", cursor))

@@ -7,6 +7,7 @@ import mlpd.v1.trainer_service_pb2 as pb
 from google.protobuf.duration_pb2 import Duration
 from mlpd.core.data import Dataset
 from mlpd.core.tasks import TASKS
+from mlpd.server import listing
 from mlpd.server.devices import Devices
 from mlpd.server.durations import duration, seconds_of
 from mlpd.server.errors import CursorOutOfRange, InvalidRequest, PreconditionFailed
@@ -16,7 +17,7 @@ from mlpd.server.guard import Context
 from mlpd.server.jobs import Jobs
 from mlpd.server.messages import event_message, job_message
 from mlpd.server.names import check_id, check_request_id, job_name, parse_dataset, parse_job, parse_model, version_name
-from mlpd.server.paging import number_cursor, page_size, token_of
+from mlpd.server.paging import number_cursor, page_of, page_size, token_of
 from mlpd.server.records import DatasetRecord, Job, JobState, ModelRecord
 from mlpd.server.resolution import digest_of, resolve
 from mlpd.server.serving import Serving
@@ -159,9 +160,12 @@ class TrainerService(TrainerServiceServicer):
         self, request: pb.ListTrainingJobsRequest, context: Context
     ) -> pb.ListTrainingJobsResponse:
         """List jobs, newest first."""
-        before = number_cursor("jobs", request.page_token)
-        jobs, cursor = await self._store.page_of_jobs(before, page_size(request.page_size))
-        messages = [await self._message(job) for job in jobs]
+        before, size = number_cursor("jobs", request.page_token), page_size(request.page_size)
+        messages, cursor = await self._store.read(
+            lambda connection: page_of(
+                ((own, job_message(job, place)) for own, job, place in listing.jobs(connection, before, size + 1)), size
+            )
+        )
         return pb.ListTrainingJobsResponse(training_jobs=messages, next_page_token=token_of("jobs", cursor))
 
     async def CancelTrainingJob(

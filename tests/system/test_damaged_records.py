@@ -1,0 +1,38 @@
+"""Jobs whose record in the database has changed: they never run, say so, and keep no other from running."""
+
+import sqlite3
+
+import pytest
+from mlpd.client import Client, JobFailed, MlpdError, training_spec
+from mlpd.v1 import trainer_service_pb2 as pb
+
+from .test_changed_data import SETTINGS
+
+
+def change_spec(data_directory, job, old, new):
+    with sqlite3.connect(data_directory / "mlpd.sqlite3") as connection:
+        changed = connection.execute(
+            "UPDATE jobs SET spec = replace(spec, ?, ?) WHERE id = ?",
+            (old, new, job.name.removeprefix("trainingJobs/")),
+        )
+        assert changed.rowcount == 1
+    connection.close()
+
+
+def test_a_job_whose_spec_has_changed_does_not_run_and_the_next_one_does(start_server, rings):
+    server = start_server()
+    with Client(server.address) as client:
+        client.upload("rings", *rings)
+        blocking = client.train(training_spec(**SETTINGS))
+        other, unreadable, sound = (client.train(training_spec(**SETTINGS | {"epoch_count": 2})) for _ in range(3))
+        server.kill()
+        change_spec(server.data_directory, other, '"learning_rate":0.01', '"learning_rate":0.03')
+        change_spec(server.data_directory, unreadable, '"learning_rate"', '"learning_raue"')
+        start_server(port=server.port)
+        client.cancel(blocking)
+        with pytest.raises(JobFailed, match="the spec must be what was queued") as failed:
+            client.wait(other)
+        with pytest.raises(MlpdError, match=f"the spec of {unreadable.name} can't be read") as unread:
+            client.job(unreadable)
+        assert client.wait(sound).state == pb.TrainingJob.STATE_SUCCEEDED
+    assert (failed.value.reason, unread.value.reason) == ("JOB_DAMAGED", "JOB_DAMAGED")

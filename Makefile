@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.complete
 
-.PHONY: help demo test check serve bench format generate clean
+.PHONY: help demo test faults check serve bench format generate clean
 
 help: ## Show this list.
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/'
@@ -14,6 +14,9 @@ demo: $(STAMP) ## Train the reference network on MNIST, on a server of its own.
 
 test: $(STAMP) ## Run the tests.
 	$(BIN)/python -m pytest
+
+faults: $(STAMP) ## Run the longer fault tests.
+	$(BIN)/python -m pytest -m faults
 
 check: $(STAMP) ## Check format, style, types, architecture, protocol, generated code and containers.
 	$(BIN)/ruff format --check .

@@ -280,7 +280,7 @@ def test_without_a_server_every_command_says_so(start_server):
     server.kill()
     commands = (["jobs"], ["info"], ["train", "--preset", "default"], ["watch", "a"], ["watch", "a", "--json"])
     for arguments in commands:
-        done = mlpd(*arguments, server=server)
+        done = mlpd(*arguments, server=server, environment={"MLPD_TIMEOUT_SECONDS": "0.3"})
         assert done.returncode == 1
         assert f"no mlpd server answers at {server.address}; start one with: mlpd serve" in done.stderr + done.stdout
 

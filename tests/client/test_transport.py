@@ -9,11 +9,10 @@ from typing import Any
 
 import grpc
 import mlpd.client
-import numpy as np
 import pytest
 from google.protobuf import any_pb2, message_factory
 from google.rpc import error_details_pb2, status_pb2
-from mlpd.client import Client, InvalidRequest, MlpdError, ServerError, Unavailable, training_spec
+from mlpd.client import Client, InvalidRequest, MlpdError, ServerError, training_spec
 from mlpd.v1 import dataset_service_pb2 as dataset_pb
 from mlpd.v1 import model_service_pb2 as model_pb
 from mlpd.v1 import trainer_service_pb2 as pb
@@ -144,21 +143,6 @@ def test_other_errors_are_not_tried_again():
     with serving(GetTrainingJob=full) as client, pytest.raises(MlpdError, match="full"):
         client.job("a")
     assert calls == {"trainingJobs/a": 1}
-
-
-def test_an_upload_is_not_tried_again():
-    headers = []
-
-    def info(_request, _context):
-        return pb.GetServerInfoResponse(preferred_chunk_bytes=1 << 18)
-
-    def busy(requests, context):
-        headers.append(next(requests).header.dataset_id)
-        context.abort(grpc.StatusCode.UNAVAILABLE, "busy")
-
-    with serving(GetServerInfo=info, UploadDataset=busy) as client, pytest.raises(Unavailable):
-        client.upload("a", np.ones((2, 2), np.float32), [0, 1])
-    assert headers == ["a"]
 
 
 class CutOff:

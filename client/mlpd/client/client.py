@@ -1,9 +1,6 @@
 """`Client`: one channel to one server."""
 
-import json
-import random
 import tempfile
-import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -26,7 +23,8 @@ from mlpd.client.arrays import (
     weights_from,
     write_dataset,
 )
-from mlpd.client.errors import InvalidRequest, JobCancelled, JobFailed, ServerError, Unavailable, error_from
+from mlpd.client.calls import Patience, call, open_channel, upload
+from mlpd.client.errors import InvalidRequest, JobCancelled, JobFailed, ServerError
 from mlpd.client.parts import refusals_of
 from mlpd.client.recipes import model_name, resource_name
 from mlpd.v1 import dataset_service_pb2 as dataset_pb
@@ -42,42 +40,6 @@ T = TypeVar("T")
 DEFAULT_ADDRESS = "127.0.0.1:6573"
 _PAGE_SIZE = 1000
 _CONFUSION_CLASSES_LIMIT = 1024
-_FIRST_DELAY_SECONDS, _LONGEST_DELAY_SECONDS = 0.1, 2.0
-
-# Every unary call is safe to repeat: it reads, or it carries an id that the server knows again.
-_SERVICE_CONFIG = {
-    "methodConfig": [
-        {
-            "name": [{"service": f"mlpd.v1.{name}Service"} for name in ("Trainer", "Dataset", "Model")],
-            "retryPolicy": {
-                "maxAttempts": 5,
-                "initialBackoff": "0.1s",
-                "maxBackoff": "2s",
-                "backoffMultiplier": 2,
-                "retryableStatusCodes": ["UNAVAILABLE"],
-            },
-        },
-        {
-            "name": [
-                {"service": "mlpd.v1.TrainerService", "method": "StreamProgress"},
-                {"service": "mlpd.v1.DatasetService", "method": "UploadDataset"},
-            ]
-        },
-    ],
-    "retryThrottling": {"maxTokens": 10, "tokenRatio": 0.1},
-}
-_OPTIONS = (
-    ("grpc.keepalive_time_ms", 30_000),
-    ("grpc.keepalive_timeout_ms", 10_000),
-    ("grpc.max_receive_message_length", -1),
-    ("grpc.max_send_message_length", -1),
-    ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.min_reconnect_backoff_ms", 100),
-    ("grpc.max_reconnect_backoff_ms", 2_000),
-    ("grpc.enable_retries", 1),
-    ("grpc.service_config", json.dumps(_SERVICE_CONFIG)),
-)
-_LOOPBACK = ("127.", "localhost:", "[::1]:", "unix:")
 # What a call that lost its connection may end with; a server's own word for an error comes with a reason.
 _CUT_OFF = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN)
 
@@ -126,15 +88,14 @@ class Client:
 
     Threads may share a client. Every method raises an error of `mlpd.client.errors`. Names may be short:
     "mnist-test" for "datasets/mnist-test", a job's id for its name, "digits" for "models/digits".
-    ``timeout_seconds`` bounds each call, its retries included.
+    ``timeout_seconds`` bounds each call, all attempts together: a call is made again while the server is away, starting
+    or draining, or asks for another try later.
     """
 
     def __init__(self, address: str = DEFAULT_ADDRESS, *, timeout_seconds: float = 60.0) -> None:
         self.address = address
         self._timeout_seconds = timeout_seconds
-        # A proxy that the environment names, as many offices do, can't reach this machine's own loopback.
-        options = (*_OPTIONS, ("grpc.enable_http_proxy", int(not address.startswith(_LOOPBACK))))
-        self._channel = grpc.insecure_channel(address, options=options)
+        self._channel = open_channel(address)
         self._trainer = TrainerServiceStub(self._channel)
         self._datasets = DatasetServiceStub(self._channel)
         self._models = ModelServiceStub(self._channel)
@@ -179,8 +140,7 @@ class Client:
         what else the last attempt ended with; time that the caller spends on an event does not count.
         """
         request = pb.StreamProgressRequest(name=_job_name(job), after_sequence=after_sequence)
-        give_up_time = time.monotonic() + reconnect_timeout_seconds
-        delay_seconds = _FIRST_DELAY_SECONDS
+        patience = Patience(self.address, reconnect_timeout_seconds)
         while True:
             stream = self._trainer.StreamProgress(request)
             try:
@@ -193,18 +153,12 @@ class Client:
                             )
                         request.after_sequence = item.event.sequence
                         yield item.event
-                    give_up_time = time.monotonic() + reconnect_timeout_seconds
-                    delay_seconds = _FIRST_DELAY_SECONDS
+                    patience.restart()
                 return
             except grpc.RpcError as error:
-                failure = error_from(error, self.address)
-                cut_off = isinstance(failure, Unavailable) or (not failure.reason and stream.code() in _CUT_OFF)
-                if not cut_off or time.monotonic() > give_up_time:
-                    raise failure from error
+                patience.wait(error, _CUT_OFF)
             finally:
                 stream.cancel()
-            time.sleep(delay_seconds * random.uniform(0.5, 1.0))  # noqa: S311 - jitter
-            delay_seconds = min(2 * delay_seconds, _LONGEST_DELAY_SECONDS)
 
     def wait(self, job: pb.TrainingJob | str) -> pb.TrainingJob:
         """Wait for the end of a job and return it; raises `JobFailed` or `JobCancelled` if that is how it ended."""
@@ -310,8 +264,8 @@ class Client:
             header = dataset_pb.UploadDatasetRequest.Header(
                 dataset_id=name.removeprefix("datasets/"), sha256=sha256, size_bytes=size_bytes
             )
-            requests = _upload_requests(header, path, self.server_info.preferred_chunk_bytes)
-            return self._call(self._datasets.UploadDataset, requests, bounded=False).dataset
+            chunk_bytes = self.server_info.preferred_chunk_bytes
+            return upload(self._datasets.UploadDataset, header, path, chunk_bytes, self._patience()).dataset
 
     def dataset(self, name: str) -> dataset_pb.Dataset:
         """Return what is known of a data set."""
@@ -351,11 +305,11 @@ class Client:
                 return
             request.page_token = page.next_page_token
 
-    def _call(self, method: Callable[..., T], request: Any, *, bounded: bool = True) -> T:
-        try:
-            return method(request, timeout=self._timeout_seconds if bounded else None)
-        except grpc.RpcError as error:
-            raise error_from(error, self.address) from error
+    def _call(self, method: Callable[..., T], request: Any) -> T:
+        return call(method, request, self._patience())
+
+    def _patience(self) -> Patience:
+        return Patience(self.address, self._timeout_seconds)
 
 
 def _job_name(job: pb.TrainingJob | str) -> str:
@@ -365,15 +319,6 @@ def _job_name(job: pb.TrainingJob | str) -> str:
 def _failure_reason(job: pb.TrainingJob) -> str:
     info = error_details_pb2.ErrorInfo()
     return info.reason if any(detail.Unpack(info) for detail in job.error.details) else ""
-
-
-def _upload_requests(
-    header: dataset_pb.UploadDatasetRequest.Header, path: Path, chunk_bytes: int
-) -> Iterator[dataset_pb.UploadDatasetRequest]:
-    yield dataset_pb.UploadDatasetRequest(header=header)
-    with path.open("rb") as file:
-        while chunk := file.read(chunk_bytes):
-            yield dataset_pb.UploadDatasetRequest(chunk=chunk)
 
 
 def _joined(tensors: list[Any]) -> NDArray[Any]:

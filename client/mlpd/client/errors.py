@@ -28,7 +28,12 @@ _DETAILS_KEY = "grpc-status-details-bin"
 
 
 class MlpdError(Exception):
-    """Base of all; ``reason`` is the server's UPPER_SNAKE word for it, "" if it has none."""
+    """Base of all; ``reason`` is the server's UPPER_SNAKE word for it, "" if it has none.
+
+    ``retry_seconds`` is when the server says that another attempt may succeed; None if it does not say so.
+    """
+
+    retry_seconds: float | None = None
 
     def __init__(
         self,
@@ -111,27 +116,36 @@ _KINDS: dict[grpc.StatusCode, type[MlpdError]] = {
 }
 
 
-def error_from(error: grpc.RpcError, address: str) -> MlpdError:
-    """Return the most specific of our errors for a failed call to the server at ``address``."""
+def error_from(error: grpc.RpcError, address: str, tried_seconds: float = 0.0) -> MlpdError:
+    """Return the most specific of our errors for a call to the server at ``address`` that has failed for so long."""
     call: grpc.Call = error  # type: ignore[assignment]  # every RpcError of a stub is its call
     code, text = call.code(), call.details() or ""
     kind = _KINDS.get(code, ServerError)
-    info, fields = _details(call)
+    info, fields, retry = _details(call)
     if kind is Unavailable and not info.reason:
-        text = f"no mlpd server answers at {address}; start one with: mlpd serve ({text})"
+        tried = f"tried for {tried_seconds:.0f} s; " if tried_seconds >= 1 else ""
+        text = f"no mlpd server answers at {address}; start one with: mlpd serve ({tried}{text})"
     elif kind is DeadlineExceeded and not info.reason:
         text = f"the server at {address} did not answer in time"
     elif code is grpc.StatusCode.UNIMPLEMENTED:
         text = f"the server at {address} does not speak mlpd.v1: {text}"
-    return kind(text, info.reason, fields, info.metadata)
+    failure = kind(text, info.reason, fields, info.metadata)
+    if retry is not None:
+        failure.retry_seconds = retry.retry_delay.ToMilliseconds() / 1000
+    return failure
 
 
-def _details(call: grpc.Call) -> tuple[error_details_pb2.ErrorInfo, dict[str, str]]:
+def _details(
+    call: grpc.Call,
+) -> tuple[error_details_pb2.ErrorInfo, dict[str, str], error_details_pb2.RetryInfo | None]:
     info, bad, fields = error_details_pb2.ErrorInfo(), error_details_pb2.BadRequest(), {}
+    found, retry = error_details_pb2.RetryInfo(), None
     for key, value in call.trailing_metadata() or ():
         if key == _DETAILS_KEY and isinstance(value, bytes):
             for detail in status_pb2.Status.FromString(value).details:
                 detail.Unpack(info)
                 if detail.Unpack(bad):
                     fields = {violation.field: violation.description for violation in bad.field_violations}
-    return info, fields
+                if detail.Unpack(found):
+                    retry = found
+    return info, fields, retry

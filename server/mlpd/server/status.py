@@ -17,6 +17,7 @@ from mlpd.server.records import Failure
 
 DOMAIN = "mlpd.dev"
 _RETRY_SECONDS = 1
+_PASSING_REASONS = {"DISK_FULL", "QUEUE_FULL", "STORAGE"}  # of what is exhausted, what time may mend
 
 CODES: dict[type[ServerError], int] = {
     InvalidRequest: code_pb2.INVALID_ARGUMENT,
@@ -42,7 +43,7 @@ def status_of_error(error: ServerError) -> status_pb2.Status:
             for violation in error.violations
         ]
         status.details.append(_packed(error_details_pb2.BadRequest(field_violations=violations)))
-    if isinstance(error, Unavailable | ResourceExhausted):
+    if isinstance(error, Unavailable) or error.reason in _PASSING_REASONS:
         delay = duration_pb2.Duration(seconds=_RETRY_SECONDS)
         status.details.append(_packed(error_details_pb2.RetryInfo(retry_delay=delay)))
     return status

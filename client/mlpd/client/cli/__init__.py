@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 from mlpd.client.cli import datasets, inference, jobs, quickstart, serving
+from mlpd.client.cli.connection import COMPUTING_SECONDS, LOOKING_UP_SECONDS, chosen_seconds
 from mlpd.client.errors import MlpdError
 
 app = typer.Typer(
@@ -30,8 +31,18 @@ def _options(
     _version: Annotated[
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
     ] = False,
+    timeout_seconds: Annotated[
+        float | None,
+        typer.Option(
+            envvar="MLPD_TIMEOUT_SECONDS",
+            min=0.0,
+            help="How long a call may take, and go on trying where no server answers yet.",
+            show_default=f"{LOOKING_UP_SECONDS:g}, or {COMPUTING_SECONDS:g} where something is computed or sent",
+        ),
+    ] = None,
 ) -> None:
     """Take the options that stand before a command."""
+    chosen_seconds.set(timeout_seconds)
 
 
 for module in (quickstart, serving, jobs, inference):

@@ -4,8 +4,8 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from mlpd.client.cli.connection import COMPUTING_SECONDS, connect
 from mlpd.client.cli.output import SERVER, Json, Server, console, fields_of, print_json, table
-from mlpd.client.client import Client
 from mlpd.client.files import read_labelled
 from mlpd.v1 import types_pb2 as types
 from mlpd.v1.dataset_service_pb2 import Dataset
@@ -16,7 +16,7 @@ app = typer.Typer(help="List data sets, add your own.", no_args_is_help=True)
 @app.command("list")
 def list_datasets(server: Server = SERVER, as_json: Json = False) -> None:
     """List data sets by name."""
-    with Client(server) as client:
+    with connect(server) as client:
         found = list(client.datasets())
     if as_json:
         print_json({"datasets": [fields_of(dataset) for dataset in found]})
@@ -29,7 +29,7 @@ def show(
     name: Annotated[str, typer.Argument(help="Data set.")], server: Server = SERVER, as_json: Json = False
 ) -> None:
     """Show one data set."""
-    with Client(server) as client:
+    with connect(server) as client:
         found = client.dataset(name)
     if as_json:
         print_json({"dataset": fields_of(found)})
@@ -56,7 +56,7 @@ def add(
     """Store the rows of a file on the server."""
     columns = [column.strip() for column in target_columns.split(",")] if target_columns else []
     arrays = read_labelled(path, label_column, columns, weight_column)
-    with Client(server) as client:
+    with connect(server, COMPUTING_SECONDS) as client:
         stored = client.upload(name, **arrays)
     if as_json:
         print_json({"dataset": fields_of(stored)})

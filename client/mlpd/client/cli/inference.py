@@ -5,6 +5,7 @@ from typing import Annotated, Any
 
 import numpy as np
 import typer
+from mlpd.client.cli.connection import COMPUTING_SECONDS, connect
 from mlpd.client.cli.output import (
     SERVER,
     Json,
@@ -16,7 +17,7 @@ from mlpd.client.cli.output import (
     show_evaluation,
     table,
 )
-from mlpd.client.client import Client, Prediction
+from mlpd.client.client import Prediction
 from mlpd.client.errors import InvalidRequest
 from mlpd.client.files import read_rows
 from numpy.typing import NDArray
@@ -34,7 +35,7 @@ def evaluate(
     as_json: Json = False,
 ) -> None:
     """Score a model on a data set, in exact counts."""
-    with Client(server) as client:
+    with connect(server, COMPUTING_SECONDS) as client:
         evaluation = client.evaluate(model, dataset, include_scores=scores)
     if as_json:
         print_json(evaluation_fields(evaluation))
@@ -54,7 +55,7 @@ def predict(
     if output and output.suffix not in (".npz", ".csv"):
         raise InvalidRequest(f"output must end in .npz or .csv, got {output.name}")
     inputs = read_rows(rows)
-    with Client(server) as client:
+    with connect(server, COMPUTING_SECONDS) as client:
         prediction = client.predict(model, inputs)
     if output:
         _write(output, prediction)
@@ -75,7 +76,7 @@ def models(
     as_json: Json = False,
 ) -> None:
     """List model versions, newest first."""
-    with Client(server) as client:
+    with connect(server) as client:
         found = list(client.models(model))
     if as_json:
         print_json({"models": [fields_of(version) for version in found]})

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 import typer
 from mlpd.client.cli import follow
+from mlpd.client.cli.connection import COMPUTING_SECONDS, answers, connect
 from mlpd.client.cli.output import (
     SERVER,
     Json,
@@ -23,16 +24,15 @@ from mlpd.client.cli.output import (
     table,
 )
 from mlpd.client.cli.settings import parsed, with_settings
-from mlpd.client.client import Client, Evaluation
+from mlpd.client.client import Evaluation
 from mlpd.client.embedded import embedded_server
-from mlpd.client.errors import InvalidRequest, Unavailable
+from mlpd.client.errors import InvalidRequest
 from mlpd.client.recipes import PRESETS, training_spec
 from mlpd.client.settings import SETTINGS, check_kind
 from mlpd.v1.trainer_service_pb2 import TrainingJob
 from rich.markup import escape
 
 _FILE_SETTINGS = {"preset", "job_id", "model_id", "test_dataset"}
-_PROBE_SECONDS = 5.0
 
 
 def train(
@@ -59,7 +59,10 @@ def train(
     spec = training_spec(preset, **settings)
     if test_dataset is None and spec.train_dataset == "datasets/mnist-train":
         test_dataset = "mnist-test"
-    with _reachable(server, embedded=embedded, data_directory=data_dir) as address, Client(address) as client:
+    with (
+        _reachable(server, embedded=embedded, data_directory=data_dir) as address,
+        connect(address, COMPUTING_SECONDS) as client,
+    ):
         started = time.monotonic()
         job = client.train(spec, job_id=job_id, model_id=model_id)
         if not (not as_json if wait is None else wait) and address == server:
@@ -90,7 +93,7 @@ def watch(
     as_json: Json = False,
 ) -> None:
     """Follow a job to its end; it goes on when you stop watching."""
-    with Client(server) as client:
+    with connect(server) as client:
         found = client.job(job)  # a server or job that is not there is told at once
         if as_json:
             events = [fields_of(event) for event in client.progress(found, after_sequence)]
@@ -104,7 +107,7 @@ def watch(
 
 def jobs(server: Server = SERVER, as_json: Json = False) -> None:
     """List jobs, newest first."""
-    with Client(server) as client:
+    with connect(server) as client:
         found = list(client.jobs())
     if as_json:
         print_json({"jobs": [fields_of(job) for job in found]})
@@ -122,7 +125,7 @@ def cancel(
     job: Annotated[str, typer.Argument(help="Job to cancel.")], server: Server = SERVER, as_json: Json = False
 ) -> None:
     """End a job; its device is freed first."""
-    with Client(server) as client:
+    with connect(server) as client:
         answer = client.cancel(job)
     if as_json:
         print_json({"job": fields_of(answer)})
@@ -139,15 +142,11 @@ def register(app: typer.Typer) -> None:
 @contextmanager
 def _reachable(server: str, *, embedded: bool, data_directory: Path | None) -> Iterator[str]:
     """Give the address of the server, or of an embedded one where none answers and that is wished for."""
-    if embedded:
-        try:
-            with Client(server, timeout_seconds=_PROBE_SECONDS) as client:
-                _ = client.server_info
-        except Unavailable:
-            with embedded_server(data_directory) as address:
-                yield address
-            return
-    yield server
+    if embedded and not answers(server):
+        with embedded_server(data_directory) as address:
+            yield address
+    else:
+        yield server
 
 
 @contextmanager

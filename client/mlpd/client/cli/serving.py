@@ -4,8 +4,8 @@ import os
 import sys
 
 import typer
+from mlpd.client.cli.connection import connect
 from mlpd.client.cli.output import SERVER, Json, Server, console, fields_of, print_json, table
-from mlpd.client.client import Client
 from mlpd.client.embedded import require_server
 from mlpd.v1 import types_pb2 as types
 from rich.markup import escape
@@ -19,7 +19,7 @@ def serve(context: typer.Context) -> None:
 
 def info(server: Server = SERVER, as_json: Json = False) -> None:
     """Tell a server's version, devices, limits and queue."""
-    with Client(server, timeout_seconds=10) as client:
+    with connect(server) as client:
         answer = client.server_info
     if as_json:
         print_json(fields_of(answer))

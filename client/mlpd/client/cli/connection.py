@@ -1,0 +1,34 @@
+"""How commands reach a server, and for how long they try."""
+
+from contextvars import ContextVar
+
+import grpc
+from mlpd.client.calls import open_channel
+from mlpd.client.client import Client
+from mlpd.client.errors import Unavailable, error_from
+from mlpd.v1.trainer_service_pb2 import GetServerInfoRequest
+from mlpd.v1.trainer_service_pb2_grpc import TrainerServiceStub
+
+LOOKING_UP_SECONDS, COMPUTING_SECONDS = 10.0, 60.0
+# What ``--timeout-seconds`` says for the command that runs; None leaves it to the command.
+chosen_seconds: ContextVar[float | None] = ContextVar("chosen_seconds", default=None)
+_PROBE_SECONDS = 5.0
+
+
+def connect(server: str, timeout_seconds: float = LOOKING_UP_SECONDS) -> Client:
+    """Return a client whose calls take at most ``timeout_seconds``, or what the user says."""
+    chosen = chosen_seconds.get()
+    return Client(server, timeout_seconds=timeout_seconds if chosen is None else chosen)
+
+
+def answers(server: str) -> bool:
+    """Return whether a server answers at once."""
+    with open_channel(server) as channel:
+        try:
+            TrainerServiceStub(channel).GetServerInfo(GetServerInfoRequest(), timeout=_PROBE_SECONDS)
+        except grpc.RpcError as error:
+            failure = error_from(error, server)
+            if isinstance(failure, Unavailable):
+                return False
+            raise failure from error
+    return True

@@ -31,7 +31,7 @@ class Server:
         self.data_directory = data_directory
         self.process = subprocess.Popen(
             [
-                *(sys.executable, "-m", "mlpd.server", "--data-dir", str(data_directory), "--port", str(port)),
+                *(sys.executable, "-P", "-m", "mlpd.server", "--data-dir", str(data_directory), "--port", str(port)),
                 *("--announce", "--until-stdin-closes", *options),
             ],
             stdin=subprocess.PIPE,

@@ -1,6 +1,7 @@
 """A server of one's own, for as long as a block lasts."""
 
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -19,7 +20,9 @@ def require_server() -> None:
     """Raise `PreconditionFailed` unless the server is installed beside this client."""
     missing = [name for name in ("sqlalchemy", "structlog", "threadpoolctl", "grpc_health") if find_spec(name) is None]
     if missing:
-        raise PreconditionFailed("the server is not installed here; install it with: pip install 'mlpd[server]'")
+        raise PreconditionFailed(
+            "the server is not installed here; install it from a clone with: pip install '.[server]'"
+        )
 
 
 @contextmanager
@@ -35,7 +38,7 @@ def embedded_server(data_directory: Path | None = None) -> Iterator[str]:
         with _opened_log(log_path) as log:
             process = subprocess.Popen(
                 [
-                    *(sys.executable, "-m", "mlpd.server", "--data-dir", str(directory), "--port", "0"),
+                    *(sys.executable, "-P", "-m", "mlpd.server", "--data-dir", str(directory), "--port", "0"),
                     *("--announce", "--until-stdin-closes"),
                 ],
                 stdin=subprocess.PIPE,
@@ -61,9 +64,13 @@ def embedded_server(data_directory: Path | None = None) -> Iterator[str]:
                 process.wait()
 
 
+def _open_private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
+
+
 def _opened_log(path: Path) -> BinaryIO:
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        return path.open("ab")
+        path.parent.mkdir(0o700, parents=True, exist_ok=True)
+        return open(path, "ab", opener=_open_private)
     except OSError as error:
         raise PreconditionFailed(f"the data directory {path.parent} can't be used: {error.strerror}") from error

@@ -183,7 +183,7 @@ class Helpers:
         path = os.pathsep.join(filter(None, sys.path))
         for number in self._numbers:
             process = subprocess.Popen(
-                [sys.executable, "-m", __name__, str(self._device.file), str(number)],
+                [sys.executable, "-P", "-m", __name__, str(self._device.file), str(number)],
                 stdin=subprocess.PIPE,
                 pass_fds=[self._device.file],
                 env=os.environ | _ONE_THREAD | {"PYTHONPATH": path},

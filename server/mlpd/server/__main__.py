@@ -51,6 +51,7 @@ def main(
 
     SIGTERM or Ctrl-C drains: running jobs save a checkpoint and go on at the next start.
     """
+    os.umask(0o077)  # what the server and its workers write is for their user alone
     _configure_logs()
     options = ServerOptions(
         data_directory=data_dir,
@@ -83,13 +84,17 @@ def main(
 
 def _configure_logs() -> None:
     terminal = sys.stderr.isatty()
+    # Without local variables, which hold what callers send.
+    tracebacks = structlog.processors.ExceptionRenderer(
+        structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
+    )
+    console = structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.dev.ConsoleRenderer() if terminal else structlog.processors.dict_tracebacks,
-            *([] if terminal else [structlog.processors.JSONRenderer()]),
+            *([console] if terminal else [tracebacks, structlog.processors.JSONRenderer()]),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),

@@ -7,6 +7,7 @@ synced, and renamed into it, so that it is there as a whole or not at all.
 import fcntl
 import os
 import shutil
+import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -17,6 +18,7 @@ from mlpd.server.errors import ResourceExhausted
 
 # Left free for the checkpoints of running jobs when uploads come in.
 _DISK_RESERVE_BYTES = 256 * 1024 * 1024
+_OTHERS = stat.S_IRWXG | stat.S_IRWXO
 
 
 class DataDirectoryInUse(Exception):
@@ -39,6 +41,7 @@ class DataDirectory:
             os.close(self._lock)
             raise DataDirectoryInUse(f"another server uses the data directory {self.root}") from None
         shutil.rmtree(self._temporary, ignore_errors=True)
+        _make_private(self.root)
         for folder in (self._temporary, self.root / "datasets", self.root / "models", self.root / "jobs"):
             folder.mkdir(exist_ok=True)
         sync_directory(self.root)
@@ -91,7 +94,6 @@ class DataDirectory:
         """Make ``scratch`` durable as ``place``."""
         with scratch.open("rb") as file:
             os.fsync(file.fileno())
-        scratch.chmod(0o644)
         scratch.replace(place)
         sync_directory(place.parent)
 
@@ -107,3 +109,13 @@ class DataDirectory:
     def close(self) -> None:
         """Give up the lock."""
         os.close(self._lock)
+
+
+def _make_private(root: Path) -> None:
+    """Leave nobody but the owner any right in ``root``; what another user owns there, like a mounted root, stays."""
+    for folder, _, files in os.walk(root):
+        for path in (folder, *(os.path.join(folder, name) for name in files)):
+            with suppress(FileNotFoundError, PermissionError):
+                mode = os.lstat(path).st_mode
+                if mode & _OTHERS and not stat.S_ISLNK(mode):
+                    os.chmod(path, stat.S_IMODE(mode) & ~_OTHERS)

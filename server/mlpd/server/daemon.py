@@ -1,7 +1,9 @@
 """Puts the rooms of the server together, opens the port, and drains."""
 
 import asyncio
+import ipaddress
 import signal
+import socket
 import sys
 from collections.abc import Callable
 from contextlib import AsyncExitStack, suppress
@@ -113,6 +115,8 @@ class Daemon:
             for name in ("", *SERVICE_NAMES):
                 await health_service.set(name, health_pb2.HealthCheckResponse.SERVING)
             _logger.info("serving", address=address, data_directory=str(directory.root))
+            if not is_loopback(options.host):
+                _logger.warning("whoever reaches this address can use the server: there is no authentication")
             ready(address)
 
             stopped = asyncio.create_task(self._stopping.wait())
@@ -146,6 +150,15 @@ def _grpc_server(options: ServerOptions) -> grpc.aio.Server:
             ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
         ),
     )
+
+
+def is_loopback(host: str) -> bool:
+    """Return whether only this machine can reach ``host``, a name or an address to listen on."""
+    try:
+        found = {str(address[0]) for *_, address in socket.getaddrinfo(host, None)}
+    except OSError:
+        return False
+    return all(ipaddress.ip_address(address).is_loopback for address in found)
 
 
 def _listen(server: grpc.aio.Server, options: ServerOptions) -> str:

@@ -1,15 +1,17 @@
 """What this machine can train on; CUDA is tried once, in a process of its own.
 
 A first CUDA call takes seconds, holds device memory for the life of the process, and may end it. So the
-server never makes one: ``python -m mlpd.server.devices`` does, and prints what it found.
+server never makes one: ``python -m mlpd.server.devices PARENT`` does, and prints what it found.
 """
 
 import asyncio
 import json
+import os
 import sys
 from dataclasses import asdict, dataclass
 
 from mlpd.core.arrays import DeviceUnavailable, open_device
+from mlpd.core.processes import end_with
 
 _PROBE_SECONDS = 60
 
@@ -52,7 +54,9 @@ def _report(name: str) -> DeviceReport:
 
 async def _probe() -> DeviceReport:
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "mlpd.server.devices", stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE
+        *(sys.executable, "-P", "-m", "mlpd.server.devices", str(os.getpid())),
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
     )
     try:
         output, _ = await asyncio.wait_for(process.communicate(), _PROBE_SECONDS)
@@ -68,4 +72,5 @@ async def _probe() -> DeviceReport:
 
 
 if __name__ == "__main__":
+    end_with(int(sys.argv[1]))
     print(json.dumps(asdict(_report("cuda"))))

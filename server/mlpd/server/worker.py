@@ -4,10 +4,8 @@ Reads a task and then orders on stdin, trains, and reports frames on stdout. It 
 stdin closes, and by the kernel's parent-death signal.
 """
 
-import ctypes
 import os
 import queue
-import signal
 import sys
 import threading
 import time
@@ -23,6 +21,7 @@ from mlpd.core.examples import Examples, NothingToLearn
 from mlpd.core.files import FileDamaged, FileIdentity, Verifier, sync_directory
 from mlpd.core.helpers import HelperLost
 from mlpd.core.model import TrainedModel, load_trained, save_model
+from mlpd.core.processes import end_with
 from mlpd.core.sharding import multiplying_threads
 from mlpd.core.usefulness import reason_to_doubt
 from mlpd.server.damage import dataset_damage, model_damage
@@ -51,7 +50,7 @@ Orders = queue.SimpleQueue[Order]
 
 def main() -> None:
     """Serve one task and exit."""
-    _die_with_parent()
+    end_with(os.getppid())
     frames = os.fdopen(os.dup(1), "wb", buffering=0)
     os.dup2(2, 1)  # a stray print must not look like a frame
     # Unbuffered: at exit the interpreter would wait for a buffer that the listening thread holds.
@@ -236,12 +235,6 @@ def _listen(stdin: RawIOBase) -> Orders:
 
     threading.Thread(target=listen, daemon=True).start()
     return orders
-
-
-def _die_with_parent() -> None:
-    set_parent_death_signal = 1
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGKILL)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from rich.markup import escape
 def serve(context: typer.Context) -> None:
     """Start a server; all options are the server's own (mlpd serve --help)."""
     require_server()
-    os.execv(sys.executable, [sys.executable, "-m", "mlpd.server", *context.args])  # noqa: S606 - our own module
+    os.execv(sys.executable, [sys.executable, "-P", "-m", "mlpd.server", *context.args])  # noqa: S606 - our own module
 
 
 def info(server: Server = SERVER, as_json: Json = False) -> None:

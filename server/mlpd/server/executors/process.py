@@ -53,9 +53,7 @@ class ProcessExecutor:
     async def start(self, task: Task) -> AsyncIterator[WorkerProcess]:
         """Run ``task``; the worker does not outlive the block. Raises `OSError` if it can't be started."""
         process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-m",
-            "mlpd.server.worker",
+            *(sys.executable, "-P", "-m", "mlpd.server.worker"),
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             start_new_session=True,  # Ctrl-C in the server's terminal is for the server, which then drains

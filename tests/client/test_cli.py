@@ -202,6 +202,21 @@ def test_bad_input_gets_one_sentence(server, arguments, sentence):
     assert sentence in json.loads(done.stdout)["error"]["message"]
 
 
+@pytest.mark.parametrize(
+    ("test_dataset", "sentence"),
+    [
+        ("no", "there is no data set 'no'"),
+        ("mnist-test", "test_dataset must have rows of 2 values and at most 3 classes as the model will have, got 784"),
+    ],
+)
+def test_a_test_dataset_that_can_t_be_used_is_refused_before_the_run(server, trained, test_dataset, sentence):
+    before = answer("jobs", server=server)
+    done = mlpd("train", *RINGS, "--dataset", "cli-rings", "--epochs", 1, "--test-dataset", test_dataset, server=server)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert sentence in done.stderr
+    assert answer("jobs", server=server) == before
+
+
 def test_the_version_is_told():
     assert mlpd("--version").stdout.startswith("mlpd 0.")
 

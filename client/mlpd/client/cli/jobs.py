@@ -23,6 +23,7 @@ from mlpd.client.cli.output import (
     state_of,
     table,
 )
+from mlpd.client.cli.scoring import check_test_dataset
 from mlpd.client.cli.settings import parsed, with_settings
 from mlpd.client.client import Evaluation
 from mlpd.client.embedded import embedded_server
@@ -63,9 +64,12 @@ def train(
         _reachable(server, embedded=embedded, data_directory=data_dir) as address,
         connect(address, COMPUTING_SECONDS) as client,
     ):
+        is_followed = address != server or (not as_json if wait is None else wait)
+        if test_dataset and is_followed:
+            check_test_dataset(client, test_dataset, spec)
         started = time.monotonic()
         job = client.train(spec, job_id=job_id, model_id=model_id)
-        if not (not as_json if wait is None else wait) and address == server:
+        if not is_followed:
             _show_submitted(job, as_json=as_json)
             return
         hint = _watch_hint(job, address) if address == server else _embedded_hint(data_dir)

@@ -25,7 +25,7 @@ USER 10001
 VOLUME /var/lib/mlpd
 EXPOSE 6573
 STOPSIGNAL SIGTERM
-HEALTHCHECK --interval=10s --timeout=5s --start-period=10s CMD ["mlpd", "info", "--json"]
+HEALTHCHECK --interval=10s --timeout=5s --start-period=10s CMD ["mlpd", "--timeout-seconds", "4", "info", "--json"]
 ENTRYPOINT ["mlpd"]
 CMD ["serve"]
 

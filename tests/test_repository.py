@@ -2,6 +2,7 @@
 
 import json
 import re
+import shlex
 import subprocess
 import sys
 import zipfile
@@ -21,17 +22,46 @@ def test_the_generated_modules_are_fresh():
     assert done.returncode == 0, done.stderr
 
 
-def test_the_example_in_the_readme_runs_as_printed(server):
+def _mlpd(line, server, folder):
+    """Run a command line that a document prints, in a folder."""
+    assert line.startswith("mlpd ")
+    code = "from mlpd.client.cli import main; main()"
+    done = subprocess.run(
+        [sys.executable, "-c", code, *shlex.split(line)[1:]],
+        cwd=folder, env=ENVIRONMENT | {"MLPD_SERVER": server.address}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, line + done.stderr
+
+
+def test_the_examples_in_the_readme_run_as_printed(server, tmp_path):
     (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
     code = code.replace("127.0.0.1:6573", server.address)
     done = subprocess.run(
-        [sys.executable, "-c", code], env=ENVIRONMENT, capture_output=True, text=True, check=False, timeout=120
-    )
+        [sys.executable, "-c", code],
+        cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True, check=False, timeout=120,
+    )  # fmt: skip
     assert done.returncode == 0, done.stderr
     accuracy, classes = done.stdout.splitlines()
     assert float(accuracy) >= 0.96
     predicted, true = classes.split("] [")
     assert predicted.strip("[") == true.strip("]")
+    (commands,) = re.findall(r"```\n(mlpd datasets add .*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    for line in commands.replace("\\\n", "").splitlines():
+        _mlpd(line, server, tmp_path)
+    assert len((tmp_path / "classes.csv").read_text().splitlines()) == 451
+
+
+def test_figures_in_the_readme_are_those_of_the_newest_benchmark():
+    promises = re.findall(
+        r"^- \*\*(?:Training is fast|The service costs).*?(?=\n- |\n\n)",
+        (ROOT / "README.md").read_text(),
+        re.DOTALL | re.MULTILINE,
+    )
+    figures = set(re.findall(r"\d+\.\d+", " ".join(promises)))
+    assert len(promises) == 2
+    assert len(figures) > 3
+    measured = set(re.findall(r"\d+\.\d+", (ROOT / "docs" / "performance.md").read_text()))
+    assert figures - measured == set()
 
 
 def test_the_examples_in_the_training_guide_run_as_printed(server, tmp_path):
@@ -52,6 +82,10 @@ def test_the_examples_in_the_training_guide_run_as_printed(server, tmp_path):
     )
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["test_accuracy"] > 0.95
+    commands = re.findall(r"^mlpd datasets add .*$", text, re.MULTILINE)
+    for table, line in zip(re.findall(r"```csv\n(.*?)```", text, re.DOTALL), commands, strict=True):
+        (tmp_path / line.split()[4]).write_text(table)
+        _mlpd(line, server, tmp_path)
 
 
 def test_the_training_guide_names_every_setting():

@@ -103,7 +103,7 @@ def test_all_attempts_share_one_deadline():
         started = time.monotonic()
         with Client(client.address, timeout_seconds=3) as patient, pytest.raises(Unavailable, match=r"tried for \d s"):
             patient.job("a")
-    assert time.monotonic() - started < 4
+    assert time.monotonic() - started < 5
     assert len(seconds_left) > 2
     assert seconds_left[0] <= 3
     assert seconds_left[-1] < 2.3

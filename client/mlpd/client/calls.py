@@ -64,9 +64,10 @@ class Patience:
         failure = error_from(error, self._address, tried_seconds)
         ended: grpc.Call = error  # type: ignore[assignment]  # every RpcError of a stub is its call
         is_away = ended.code() in away and not failure.reason
-        delay_seconds = self._delay_seconds * random.uniform(0.5, 1.0)  # noqa: S311 - jitter
-        delay_seconds = max(delay_seconds, failure.retry_seconds or 0.0)
-        if (failure.retry_seconds is None and not is_away) or delay_seconds >= self.seconds_left:
+        jitter = random.uniform(0.5, 1.0)  # noqa: S311 - nobody's secret
+        delay_seconds = max(min(self._delay_seconds * jitter, self.seconds_left / 2), failure.retry_seconds or 0.0)
+        is_late = self.seconds_left < _FIRST_DELAY_SECONDS or delay_seconds >= self.seconds_left
+        if is_late or (failure.retry_seconds is None and not is_away):
             raise failure from error
         if tried_seconds >= _SILENT_SECONDS and not self._has_told:
             what = f"no mlpd server answers at {self._address} yet" if is_away else failure.message

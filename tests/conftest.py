@@ -5,10 +5,10 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import pytest
@@ -27,7 +27,9 @@ ENVIRONMENT = os.environ | {"PYTHONPATH": os.pathsep.join(SOURCE_ROOTS)}
 class Server:
     """A server process; it ends with the block."""
 
-    def __init__(self, data_directory: Path, *options: str, port: int = 0) -> None:
+    def __init__(
+        self, data_directory: Path, *options: str, port: int = 0, environment: Mapping[str, str] = ENVIRONMENT
+    ) -> None:
         self.data_directory = data_directory
         self.process = subprocess.Popen(
             [
@@ -36,7 +38,7 @@ class Server:
             ],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            env=ENVIRONMENT,
+            env=environment,
             text=True,
         )
         assert self.process.stdout is not None
@@ -81,8 +83,8 @@ def start_server(tmp_path: Path) -> Iterator[StartServer]:
     """Start servers on one data directory, which outlives each of them."""
     with ExitStack() as stack:
 
-        def start(*options: str, port: int = 0, data_directory: Path = tmp_path / "data") -> Server:
-            return stack.enter_context(Server(data_directory, *options, port=port))
+        def start(*options: str, data_directory: Path = tmp_path / "data", **choices: Any) -> Server:
+            return stack.enter_context(Server(data_directory, *options, **choices))
 
         yield start
 

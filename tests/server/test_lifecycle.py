@@ -48,7 +48,7 @@ JOB = Job(
 RUNNING = replace(JOB, state=JobState.RUNNING, attempt=1)
 SAVED = CheckpointSaved(3, "0", 1)
 FRAMES: list[Frame] = [
-    AttemptStarted(0, "first", "cpu"),
+    AttemptStarted(0, "first", "cpu", "numpy, 2 threads"),
     MetricsRecorded("train", Progress(3, 9, 1, 3, 10.5, 2.25), 0.1, 1 / 3, 1e-3),
     SAVED,
     MessageLogged("WARNING", "line\nbreak \N{SNOWMAN}"),
@@ -154,6 +154,17 @@ def test_a_job_ends_at_most_once_and_every_transition_is_told(actions):
     assert ends <= 1
 
 
+def test_a_run_that_begins_again_in_another_environment_forgets_what_the_earlier_one_came_to():
+    before = replace(
+        RUNNING, attempt=2, environment="2 threads", checkpoints=(SAVED,), progress=Progress(3, 9, 1, 3, 5, 6)
+    )
+    again = lifecycle.report(before, 2, [AttemptStarted(0, "environment_changed", "cpu", "1 thread")]).job
+    assert (again.run, again.environment, again.checkpoints) == (before.run + 1, "1 thread", ())
+    assert again.progress == Progress(0, 9, 0, 3)
+    goes_on = lifecycle.report(before, 2, [AttemptStarted(3, "server_restart", "cpu", "2 threads")]).job
+    assert goes_on == replace(before, device_description="cpu")
+
+
 def test_a_task_survives_its_line(tmp_path):
-    task = Task("a", SPEC, "first", tmp_path / "x", None, None, tmp_path, tmp_path, (SAVED,), 0.5, 2)
+    task = Task("a", SPEC, "first", "numpy", tmp_path / "x", None, None, tmp_path, tmp_path, (SAVED,), 0.5, 2)
     assert Task.from_line(task.to_line()) == task

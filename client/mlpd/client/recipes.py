@@ -123,7 +123,8 @@ def _spec(given: dict[str, Any]) -> TrainingSpec:
         schedule=_schedule(given),
     )
     same = ("task", "validation_fraction", "validation_interval_epochs", "batch_size", "accumulation_steps")
-    _set(spec, given, *same, "epoch_count", "seed", "metrics_interval_steps", "shard_count", "blas")
+    _set(spec, given, *same, "epoch_count", "seed", "metrics_interval_steps")
+    _set(spec, given, "shard_count", "blas", "environment_change")
     _set(spec.loss, given, "huber_delta", "label_smoothing", "mixup_alpha", kind="loss")
     if (weights := given.get("class_weights")) == "balanced":
         spec.loss.balanced_classes = True

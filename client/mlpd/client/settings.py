@@ -88,6 +88,9 @@ SETTINGS: Mapping[str, Setting] = {
     "device": Setting(TEXT, "cpu or cuda; default: cuda if usable."),
     "shard_count": Setting(WHOLE, "Processes that share the layers; default: as many as pay."),
     "blas": Setting(TEXT, "Library that multiplies: default, or mkl; default: mkl where the server has it."),
+    "environment_change": Setting(
+        TEXT, "If a run must go on where its numbers would come out otherwise: refuse, or restart; default: refuse."
+    ),
     "metrics_interval_steps": Setting(WHOLE, "Steps between reports; default: one an epoch."),
 }
 

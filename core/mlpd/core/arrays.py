@@ -1,6 +1,7 @@
 """Array namespaces, and the few operations on which NumPy and CuPy differ."""
 
 import os
+import platform
 from collections.abc import Sequence
 from contextlib import suppress
 from math import prod
@@ -21,6 +22,8 @@ class DeviceUnavailable(Exception):
 
 _WORDS_AT_A_TIME = 4096
 _LINE_BYTES = 64
+# Variables that make CuPy or cuBLAS compute otherwise.
+_CUDA_SETTINGS = ("CUBLAS_WORKSPACE_CONFIG", "CUPY_ACCELERATORS", "CUPY_TF32", "NVIDIA_TF32_OVERRIDE")
 
 # Philox4x64-10: Salmon et al. 2011, Parallel Random Numbers: As Easy as 1, 2, 3, section 3.3 and table 2. NumPy counts
 # up before it draws. Tested against NumPy's own bits.
@@ -51,6 +54,9 @@ class Device(Protocol):
 
     def description(self) -> str:
         """Say what computes, and by which library."""
+
+    def environment(self) -> str:
+        """Say what decides the bits of results, but for the number of threads: libraries, kernels, the processor."""
 
     def memory_bytes(self) -> int:
         """Return the memory there is in all; 0 where that is unknown."""
@@ -96,11 +102,19 @@ class Cpu:
             library = open_blas(blas)
         except BlasUnavailable as error:
             raise DeviceUnavailable(str(error)) from error
+        self._blas_description = library.description
         self.matmul, self.add_product = library.matmul, library.add_product
 
     def description(self) -> str:
         """Say what computes, and by which library."""
         return f"cpu, numpy {np.__version__}"
+
+    def environment(self) -> str:
+        """Name NumPy with the features of the processor that it uses, the library of elementary functions, and BLAS."""
+        features = np.show_config(mode="dicts")["SIMD Extensions"]
+        used = " ".join([*features.get("baseline", []), *features.get("found", [])])
+        numpy = f"numpy {np.__version__} on {platform.machine()} ({used})"
+        return ", ".join(filter(None, [numpy, " ".join(platform.libc_ver()).strip(), self._blas_description()]))
 
     def memory_bytes(self) -> int:
         """Return the machine's memory, or what its control group leaves of it."""
@@ -184,6 +198,23 @@ class Cuda:
         device = self.xp.cuda.Device()
         name = self.xp.cuda.runtime.getDeviceProperties(device.id)["name"].decode()
         return f"cuda:{device.id} {name}, cupy {self.xp.__version__}"
+
+    def environment(self) -> str:
+        """Name what the host uses, CuPy, CUDA, its BLAS and compiler, their settings, and the device."""
+        cuda, device = self.xp.cuda, self.xp.cuda.Device()
+        properties = cuda.runtime.getDeviceProperties(device.id)
+        compiler = ".".join(map(str, cuda.nvrtc.getVersion()))
+        return ", ".join(
+            [
+                Cpu().environment(),
+                f"cupy {self.xp.__version__}",
+                f"cuda {cuda.runtime.runtimeGetVersion()}",
+                f"cublas {cuda.cublas.getVersion(device.cublas_handle)}",
+                f"nvrtc {compiler}",
+                *(f"{name}={os.environ[name]}" for name in _CUDA_SETTINGS if name in os.environ),
+                f"{properties['name'].decode()} {properties['major']}.{properties['minor']}",
+            ]
+        )
 
     def memory_bytes(self) -> int:
         """Return the device's memory."""

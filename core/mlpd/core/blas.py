@@ -6,9 +6,13 @@ processors that we measured; it is used by one thread at a time, for a shard.
 """
 
 import ctypes
+import platform
+import re
 from collections.abc import Callable
+from contextlib import suppress
 from functools import cache
-from importlib.metadata import PackageNotFoundError, distribution
+from importlib.metadata import PackageNotFoundError, distribution, version
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -35,6 +39,9 @@ class BlasUnavailable(Exception):
 class Blas(Protocol):
     """Products of matrices (rows, inner) and (inner, columns), all of one type, into ``out`` (rows, columns)."""
 
+    def description(self) -> str:
+        """Say what decides the bits of products, but for the number of threads: libraries, versions, kernels."""
+
     def matmul(self, a: HostArray, b: HostArray, out: HostArray) -> None:
         """Write ``a @ b``."""
 
@@ -44,6 +51,14 @@ class Blas(Protocol):
 
 class NumpyBlas:
     """The library that NumPy calls, on as many threads as it has; without one, what NumPy does itself."""
+
+    def description(self) -> str:
+        """Say which library that is."""
+        found = [library.info() for library in _numpy_libraries()]
+        return ", ".join(
+            " ".join(str(own[key]) for key in ("internal_api", "version", "architecture") if own.get(key))
+            for own in found
+        )
 
     def matmul(self, a: HostArray, b: HostArray, out: HostArray) -> None:
         """Write ``a @ b``."""
@@ -69,6 +84,10 @@ class Mkl:
     def __init__(self) -> None:
         self._gemms = _mkl_gemms()
 
+    def description(self) -> str:
+        """Say which oneMKL it is, for and on which processor, and what makes small products."""
+        return f"{NumpyBlas().description()}, mkl {version('mkl')} for {_mkl_target()} on {_processor()}"
+
     def matmul(self, a: HostArray, b: HostArray, out: HostArray) -> None:
         """Write ``a @ b``."""
         if out.size * a.shape[1] < _SMALL_PRODUCT:
@@ -86,6 +105,17 @@ def open_blas(name: str) -> Blas:
     return Mkl() if name == "mkl" else NumpyBlas()
 
 
+def product_threads() -> int:
+    """Return how many threads NumPy's products take now."""
+    return max((library.num_threads for library in _numpy_libraries()), default=1)
+
+
+def _numpy_libraries() -> list[Any]:
+    """Return the libraries that NumPy may call: all that are loaded, but for a oneMKL that is loaded beside them."""
+    found = ThreadpoolController().select(user_api="blas").lib_controllers
+    return [library for library in found if library.filepath != mkl_path()] or found
+
+
 @cache
 def mkl_path() -> str:
     """Return where oneMKL is installed, or nothing."""
@@ -93,7 +123,31 @@ def mkl_path() -> str:
         files = distribution("mkl").files or []
     except PackageNotFoundError:
         return ""
-    return next((str(file.locate()) for file in files if file.name.startswith("libmkl_rt.so")), "")
+    found = (file.locate() for file in files if file.name.startswith("libmkl_rt.so"))
+    return next((str(Path(str(path)).resolve()) for path in found), "")
+
+
+class _MklVersion(ctypes.Structure):
+    _fields_ = (
+        *((name, ctypes.c_int) for name in ("major", "minor", "update")),
+        *((name, ctypes.c_char_p) for name in ("status", "build", "processor", "platform")),
+    )
+
+
+def _mkl_target() -> str:
+    """Return which processors oneMKL's kernels are for, in its own words."""
+    found = _MklVersion()
+    ctypes.CDLL(mkl_path()).MKL_Get_Version(ctypes.byref(found))
+    return str(found.processor.decode())
+
+
+@cache
+def _processor() -> str:
+    """Return what this machine's processor is called."""
+    with suppress(OSError):
+        if named := re.search(r"model name\s*: (.+)", Path("/proc/cpuinfo").read_text()):
+            return named[1]
+    return platform.processor() or platform.machine()
 
 
 @cache
@@ -121,7 +175,7 @@ def _numpy_gemm(dtype: np.dtype[Any]) -> Gemm | None:
     """Return the first function that calls itself gemm and gives what NumPy gives; None without one for ``dtype``."""
     if dtype.char not in _LETTERS:
         return None
-    for library in ThreadpoolController().select(user_api="blas").lib_controllers:
+    for library in _numpy_libraries():
         for name, integer in (
             (f"scipy_cblas_{_LETTERS[dtype.char]}gemm64_", ctypes.c_int64),
             (f"cblas_{_LETTERS[dtype.char]}gemm64_", ctypes.c_int64),

@@ -25,10 +25,12 @@ class CheckpointError(ValueError):
 class Counters:
     """Where a run stands: steps taken, sums since its last report, what its monitor has seen, seconds spent.
 
+    ``environment`` is where it is computed, as `environment_of` tells.
     ``optimizer_step`` goes on counting where a full warm start has taken over a state.
     """
 
     spec_digest: str
+    environment: str
     step: int
     optimizer_step: int
     loss_sum: float

@@ -25,7 +25,7 @@ from mlpd.core.schedules import (
     WarmupCosine,
 )
 from mlpd.core.sharding import largest_shard_count
-from mlpd.core.spec import OptimizerSpec, TrainingSpec
+from mlpd.core.spec import ENVIRONMENT_CHANGES, OptimizerSpec, TrainingSpec
 from mlpd.core.tasks import TASKS
 
 _LAYER_LIMIT = 64
@@ -207,6 +207,7 @@ def _run_violations(spec: TrainingSpec, train: Rows | None) -> Iterator[Violatio
         )
         yield _violation("shard_count", rule, spec.shard_count)
     yield from _one_of("blas", spec.blas, BLAS_NAMES[spec.device], f" for device {spec.device}")
+    yield from _one_of("environment_change", spec.environment_change, ENVIRONMENT_CHANGES)
     if not 0 <= spec.seed < 2**63:
         yield _violation("seed", "be between 0 and 2**63 - 1", spec.seed)
     yield from _within("time_limit", spec.time_limit_seconds, 0, _TIME_LIMIT_SECONDS)

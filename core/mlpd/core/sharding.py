@@ -49,6 +49,14 @@ def multiplying_threads(spec: TrainingSpec, thread_count: int) -> int:
     return max(1, thread_count - (spec.augmentation is not None))
 
 
+def spreads_products(spec: TrainingSpec) -> bool:
+    """Return whether a product may be shared by threads: where shards or a GPU multiply, one does on the host.
+
+    Images are warped on the host for a GPU too.
+    """
+    return spec.shard_count == 1 and (spec.device == "cpu" or spec.augmentation is not None)
+
+
 def best_shard_count(spec: TrainingSpec, thread_count: int) -> int:
     """Return how many shards are worth their waiting for each other, for as many threads."""
     rows = min(spec.rows_per_step, piece_rows(spec))

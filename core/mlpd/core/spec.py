@@ -14,6 +14,8 @@ from mlpd.core.schedules import Constant, Schedule
 # Part of every spec's digest: raised when equal specs begin to give other bits.
 _FORMAT = 6
 
+ENVIRONMENT_CHANGES = ("refuse", "restart")
+
 
 @dataclass(frozen=True)
 class LossSpec:
@@ -96,7 +98,9 @@ class TrainingSpec:
     """A run: what is trained on what, how, and where ("cpu" or "cuda").
 
     Its layers are cut into ``shard_count`` shards, which can be worked on at the same time. Bits depend on how
-    many, and on ``blas``, the library that multiplies: "default", which is the array library's own, or "mkl".
+    many, and on ``blas``, the library that multiplies: "default", which is the array library's own, or "mkl". Where
+    they would come out otherwise than where the run began, ``environment_change`` says whether to "refuse" to go on, or
+    to "restart".
     """
 
     model: ModelSpec
@@ -119,6 +123,7 @@ class TrainingSpec:
     warm_start: WarmStartSpec | None = None
     shard_count: int = 1
     blas: str = "default"
+    environment_change: str = "refuse"
 
     def held_out_count(self, row_count: int) -> int:
         """Return how many of a data set's rows are held out for validation."""

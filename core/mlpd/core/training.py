@@ -10,6 +10,7 @@ from mlpd.core.arrays import Array, Device, HostArray
 from mlpd.core.batches import Reader
 from mlpd.core.checkpoint import Checkpoint, CheckpointError, Counters
 from mlpd.core.control import Monitor
+from mlpd.core.environment import difference, environment_of
 from mlpd.core.examples import Examples
 from mlpd.core.metrics import evaluate
 from mlpd.core.model import Model, Predictor, TrainedModel
@@ -69,6 +70,7 @@ class TrainingState:
 
     def __init__(self, device: Device, spec: TrainingSpec, examples: Examples) -> None:
         self.device, self.spec, self.examples = device, spec, examples
+        self.environment = environment_of(device, spec)
         self.team = Team(device, spec, examples)
         self.step = self.optimizer_step = 0
         self.elapsed_seconds = 0.0
@@ -101,11 +103,14 @@ class TrainingState:
 
     @classmethod
     def restore(cls, device: Device, spec: TrainingSpec, examples: Examples, checkpoint: Checkpoint) -> "TrainingState":
-        """Return the state that `checkpoint` gave; raises `CheckpointError` for one of another spec."""
+        """Return the state that `checkpoint` gave; raises `CheckpointError` for one of another spec or environment."""
         counters, vectors = checkpoint.counters, checkpoint.vectors
         if counters.spec_digest != spec.digest:
             raise CheckpointError(f"the checkpoint must be of spec {spec.digest}, got {counters.spec_digest}")
         state = cls(device, spec, examples)
+        if counters.environment != state.environment:
+            change = difference(counters.environment, state.environment)
+            raise CheckpointError(f"the checkpoint must be of this environment, {change}")
         for name in state.team.names:
             if name in vectors:
                 state.team.write(name, vectors[name])
@@ -123,6 +128,7 @@ class TrainingState:
         """Return a copy of the state in host memory; raises `Diverged` when it is not finite."""
         counters = Counters(
             spec_digest=self.spec.digest,
+            environment=self.environment,
             step=self.step,
             optimizer_step=self.optimizer_step,
             loss_sum=float(self.team.loss_sum),

@@ -197,6 +197,7 @@ class Jobs:
             job_id=job.id,
             spec=job.spec,
             reason=job.queue_reason,
+            environment=job.environment if job.progress.step or job.checkpoints else "",
             train_path=self._directory.dataset(job.spec.train_sha256),
             validation_path=self._directory.dataset(validation) if validation else None,
             source_path=self._directory.model(source.sha256) if source else None,

@@ -11,6 +11,7 @@ from dataclasses import replace
 from mlpd.server.errors import PreconditionFailed
 from mlpd.server.names import job_name
 from mlpd.server.records import (
+    ENVIRONMENT_CHANGED,
     AttemptStarted,
     CheckpointSaved,
     Failed,
@@ -22,6 +23,7 @@ from mlpd.server.records import (
     MessageLogged,
     MetricsRecorded,
     Payload,
+    Progress,
     StateChanged,
     Stopped,
 )
@@ -129,7 +131,8 @@ def _over(job: Job, attempt: int) -> bool:
 def _noted(job: Job, frame: AttemptStarted | MetricsRecorded | CheckpointSaved | MessageLogged) -> Job:
     match frame:
         case AttemptStarted():
-            return replace(job, device_description=frame.device_description)
+            started = replace(job, device_description=frame.device_description, environment=frame.environment)
+            return _begun_again(started) if frame.reason == ENVIRONMENT_CHANGED else started
         case MetricsRecorded() if frame.progress.step >= job.progress.step:
             return replace(job, progress=frame.progress)
         case CheckpointSaved():
@@ -137,6 +140,12 @@ def _noted(job: Job, frame: AttemptStarted | MetricsRecorded | CheckpointSaved |
             return replace(job, checkpoints=newest[:CHECKPOINTS_KEPT], crash_count=0)
         case _:
             return job
+
+
+def _begun_again(job: Job) -> Job:
+    """Forget what an earlier run of the job has come to."""
+    nothing = Progress(0, job.progress.step_count, 0, job.progress.epoch_count)
+    return replace(job, run=job.run + 1, progress=nothing, checkpoints=())
 
 
 def _move(job: Job, state: JobState, failure: Failure | None = None) -> Decision:

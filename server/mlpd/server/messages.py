@@ -44,6 +44,7 @@ def job_message(job: Job, queue_position: int = 0) -> trainer.TrainingJob:
         event_log_id=job.log_id,
         attempt=job.attempt,
         device_description=job.device_description,
+        environment=job.environment,
         model_version=job.model_version,
         memory_bytes=job.memory_bytes,
         create_time=_timestamp(job.create_time),
@@ -79,9 +80,11 @@ def event_message(event: Event) -> trainer.ProgressEvent:
             )
         case CheckpointSaved(step, sha256, size_bytes):
             message.checkpoint_saved.CopyFrom(trainer.CheckpointSaved(step=step, sha256=sha256, size_bytes=size_bytes))
-        case AttemptStarted(resume_step, reason, description):
+        case AttemptStarted(resume_step, reason, description, environment):
             message.attempt_started.CopyFrom(
-                trainer.AttemptStarted(resume_step=resume_step, reason=reason, device_description=description)
+                trainer.AttemptStarted(
+                    resume_step=resume_step, reason=reason, device_description=description, environment=environment
+                )
             )
         case MessageLogged(severity, text):
             message.message_logged.CopyFrom(

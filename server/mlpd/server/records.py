@@ -65,7 +65,7 @@ class StateChanged:
 
 @dataclass(frozen=True)
 class MetricsRecorded:
-    """Mean loss and accuracy at a step; a (split, step) pair is logged once per job."""
+    """Mean loss and accuracy at a step; a (split, step) pair is logged once per run of a job."""
 
     split: str
     progress: Progress
@@ -92,13 +92,20 @@ class CheckpointSaved:
     size_bytes: int
 
 
+ENVIRONMENT_CHANGED = "environment_changed"
+
+
 @dataclass(frozen=True)
 class AttemptStarted:
-    """A worker began at ``resume_step``, 0 = from scratch."""
+    """A worker began at ``resume_step``, 0 = from scratch; ``environment`` decides its bits.
+
+    With the reason `ENVIRONMENT_CHANGED` a new run of the job begins, and nothing of earlier ones counts any more.
+    """
 
     resume_step: int
     reason: str
     device_description: str
+    environment: str
 
 
 @dataclass(frozen=True)
@@ -155,7 +162,8 @@ class Event:
 class Job:
     """A training job as stored; times in nanoseconds since 1970, 0 = not yet.
 
-    ``spec_digest`` is that of the spec when the job was made.
+    ``spec_digest`` is that of the spec when the job was made; ``run`` counts how often it began again because its
+    ``environment`` had changed.
     """
 
     id: str
@@ -172,12 +180,14 @@ class Job:
     start_time: int = 0
     end_time: int = 0
     attempt: int = 0
+    run: int = 0
     crash_count: int = 0
     queue_reason: str = "first"
     checkpoints: tuple[CheckpointSaved, ...] = ()
     failure: Failure | None = None
     last_sequence: int = 0
     device_description: str = ""
+    environment: str = ""
     model_version: str = ""
 
 

@@ -252,6 +252,7 @@ def _spec(asked: trainer.TrainingSpec, sources: _Sources, device: str) -> Traini
         metrics_interval_steps=interval,
         shard_count=asked.shard_count if asked.HasField("shard_count") else 1,
         blas=asked.blas or "default",
+        environment_change=asked.environment_change or "refuse",
     )
 
 

@@ -25,17 +25,19 @@ jobs = sa.Table(
     sa.Column("start_time", sa.BigInteger, nullable=False),
     sa.Column("end_time", sa.BigInteger, nullable=False),
     sa.Column("attempt", sa.Integer, nullable=False),
+    sa.Column("run", sa.Integer, nullable=False),
     sa.Column("crash_count", sa.Integer, nullable=False),
     sa.Column("queue_reason", sa.Text, nullable=False),
     sa.Column("checkpoints", sa.JSON, nullable=False),
     sa.Column("failure", sa.JSON(none_as_null=True)),
     sa.Column("last_sequence", sa.BigInteger, nullable=False),
     sa.Column("device_description", sa.Text, nullable=False),
+    sa.Column("environment", sa.Text, nullable=False),
     sa.Column("model_version", sa.Text, nullable=False),
     sa.Index("jobs_by_state", "state", "number"),
 )
 
-# A metrics event also fills split and step, so that the table itself refuses a second one for the pair.
+# A metrics event also fills split and step, so that the table itself refuses a second one for the pair in one run.
 events = sa.Table(
     "events",
     metadata,
@@ -43,11 +45,12 @@ events = sa.Table(
     sa.Column("sequence", sa.BigInteger, primary_key=True, autoincrement=False),
     sa.Column("time", sa.BigInteger, nullable=False),
     sa.Column("attempt", sa.Integer, nullable=False),
+    sa.Column("run", sa.Integer, nullable=False),
     sa.Column("kind", sa.Text, nullable=False),
     sa.Column("payload", sa.Text, nullable=False),
     sa.Column("split", sa.Text),
     sa.Column("step", sa.BigInteger),
-    sa.UniqueConstraint("job_id", "split", "step"),
+    sa.UniqueConstraint("job_id", "run", "split", "step"),
 )
 
 datasets = sa.Table(

@@ -234,23 +234,22 @@ def _append(connection: sa.Connection, job: Job, payloads: Sequence[Payload]) ->
     now = time.time_ns()
     events = []
     for payload in payloads:
-        if isinstance(payload, MetricsRecorded) and _replayed(connection, job.id, payload):
+        if isinstance(payload, MetricsRecorded) and _replayed(connection, job, payload):
             continue
         job = replace(job, last_sequence=job.last_sequence + 1)
         event = Event(job.last_sequence, now, job.attempt, payload)
         events.append(event)
-        connection.execute(schema.events.insert().values(_event_row(job.id, event)))
+        connection.execute(schema.events.insert().values(_event_row(job, event)))
     changed = {name: value for name, value in _job_row(job).items() if name not in _FIXED_COLUMNS}
     connection.execute(schema.jobs.update().where(schema.jobs.c.id == job.id).values(changed))
     return job, events
 
 
-def _replayed(connection: sa.Connection, job_id: str, metrics: MetricsRecorded) -> bool:
+def _replayed(connection: sa.Connection, job: Job, metrics: MetricsRecorded) -> bool:
     table = schema.events
+    of_run = (table.c.job_id == job.id) & (table.c.run == job.run)
     row = connection.execute(
-        sa.select(table).where(
-            table.c.job_id == job_id, table.c.split == metrics.split, table.c.step == metrics.progress.step
-        )
+        sa.select(table).where(of_run, table.c.split == metrics.split, table.c.step == metrics.progress.step)
     ).first()
     if row is None:
         return False
@@ -330,14 +329,15 @@ def job_from(row: sa.Row[Any]) -> Job:
     )
 
 
-def _event_row(job_id: str, event: Event) -> dict[str, Any]:
+def _event_row(job: Job, event: Event) -> dict[str, Any]:
     payload = event.payload
     metrics = payload if isinstance(payload, MetricsRecorded) else None
     return {
-        "job_id": job_id,
+        "job_id": job.id,
         "sequence": event.sequence,
         "time": event.time,
         "attempt": event.attempt,
+        "run": job.run,
         "kind": kind_of(payload),
         "payload": to_json(payload),
         "split": metrics and metrics.split,

@@ -21,11 +21,15 @@ class Order(StrEnum):
 
 @dataclass(frozen=True)
 class Task:
-    """One attempt at a job; paths are absolute, ``checkpoints`` newest first."""
+    """One attempt at a job; paths are absolute, ``checkpoints`` newest first.
+
+    ``environment`` is where its results so far were computed; empty where there are none.
+    """
 
     job_id: str
     spec: TrainingSpec
     reason: str
+    environment: str
     train_path: Path
     validation_path: Path | None
     source_path: Path | None
@@ -34,6 +38,10 @@ class Task:
     checkpoints: tuple[CheckpointSaved, ...]
     checkpoint_interval_seconds: float
     thread_count: int
+
+    def checkpoint_path(self, step: int) -> Path:
+        """Return the file of the checkpoint of ``step``."""
+        return self.job_directory / f"checkpoint-{step:012d}.safetensors"
 
     def to_line(self) -> bytes:
         """Return the task as one line."""

@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from io import RawIOBase
 from pathlib import Path
 
@@ -17,15 +18,17 @@ from mlpd.core import training
 from mlpd.core.arrays import Device, DeviceUnavailable, open_device
 from mlpd.core.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 from mlpd.core.data import DataError, Dataset, open_dataset
+from mlpd.core.environment import difference, environment_of
 from mlpd.core.examples import Examples, NothingToLearn
 from mlpd.core.files import FileDamaged, FileIdentity, Verifier, sync_directory
 from mlpd.core.helpers import HelperLost
 from mlpd.core.model import TrainedModel, load_trained, save_model
 from mlpd.core.processes import end_with
-from mlpd.core.sharding import multiplying_threads
+from mlpd.core.sharding import multiplying_threads, spreads_products
 from mlpd.core.usefulness import reason_to_doubt
 from mlpd.server.damage import dataset_damage, model_damage
 from mlpd.server.records import (
+    ENVIRONMENT_CHANGED,
     AttemptStarted,
     CheckpointSaved,
     Failed,
@@ -63,10 +66,7 @@ def main() -> None:
 
     last: Finished | Stopped | Failed
     try:
-        device = open_device(task.spec.device)
-        with threadpool_limits(multiplying_threads(task.spec, task.thread_count)):
-            last = _Attempt(task, device, send).run(orders)
-        device.free()  # before the last word, which the server publishes
+        last = _attempt(task, orders, send)
     except DeviceUnavailable as error:
         last = _failed("PreconditionFailed", "DEVICE_UNAVAILABLE", str(error))
     except training.Diverged as error:
@@ -97,6 +97,22 @@ class _DataChanged(Exception):
     """A data set's file was written to or replaced while the run read it."""
 
 
+def _attempt(task: Task, orders: Orders, send: Send) -> Finished | Stopped | Failed:
+    """Go on, begin, or begin again where the results so far could not be repeated."""
+    device = open_device(task.spec.device)
+    with threadpool_limits(multiplying_threads(task.spec, task.thread_count) if spreads_products(task.spec) else 1):
+        environment = environment_of(device, task.spec)
+        if task.environment not in ("", environment):
+            if task.spec.environment_change == "refuse":
+                return _environment_changed(task.environment, environment)
+            for saved in task.checkpoints:
+                task.checkpoint_path(saved.step).unlink(missing_ok=True)
+            task = replace(task, reason=ENVIRONMENT_CHANGED, checkpoints=())
+        last = _Attempt(task, device, send).run(orders)
+    device.free()  # before the last word, which the server publishes
+    return last
+
+
 class _Attempt:
     """The state of an attempt between its steps."""
 
@@ -111,7 +127,7 @@ class _Attempt:
         self._metrics_time = self._save_time = time.monotonic()
         self._steps_per_second = 0.0
         self._save_interval = task.checkpoint_interval_seconds
-        send(AttemptStarted(self._state.step, task.reason, _describe(device)))
+        send(AttemptStarted(self._state.step, task.reason, _describe(device), self._state.environment))
 
     def run(self, orders: Orders) -> Finished | Stopped:
         """Train to the end or to an order."""
@@ -141,7 +157,7 @@ class _Attempt:
         examples = Examples.of(spec, train, validation, scaling)
         for saved in self._task.checkpoints:
             try:
-                checkpoint = load_checkpoint(self._path(saved.step), saved.sha256)
+                checkpoint = load_checkpoint(self._task.checkpoint_path(saved.step), saved.sha256)
                 return training.TrainingState.restore(device, spec, examples, checkpoint)
             except (CheckpointError, OSError) as error:
                 self._send(MessageLogged("WARNING", f"the checkpoint of step {saved.step} is unusable: {error}"))
@@ -189,12 +205,12 @@ class _Attempt:
         self._require_unchanged()
         started = time.monotonic()
         step = self._state.step
-        digest = save_checkpoint(self._path(step), self._state.checkpoint())
+        digest = save_checkpoint(self._task.checkpoint_path(step), self._state.checkpoint())
         saved = CheckpointSaved(step, digest.sha256, digest.size_bytes)
         self._send(saved)
         self._saved = (saved, *(earlier for earlier in self._saved if earlier.step != step))
         for outdated in self._saved[CHECKPOINTS_KEPT:]:
-            self._path(outdated.step).unlink(missing_ok=True)
+            self._task.checkpoint_path(outdated.step).unlink(missing_ok=True)
         self._saved = self._saved[:CHECKPOINTS_KEPT]
         self._save_time = time.monotonic()
         cost = self._save_time - started
@@ -212,12 +228,17 @@ class _Attempt:
         sync_directory(self._task.models_directory)
         return Finished(digest.sha256, trained.model.sha256, len(trained.model.parameters))
 
-    def _path(self, step: int) -> Path:
-        return self._task.job_directory / f"checkpoint-{step:012d}.safetensors"
-
 
 def _failed(kind: str, reason: str, message: str) -> Failed:
     return Failed(Failure(kind, reason, message))
+
+
+def _environment_changed(before: str, now: str) -> Failed:
+    text = (
+        f"the run must go on where it began, but {difference(before, now)}; it began in ({before}), "
+        f"this is ({now}). Train again; with environment_change restart a run begins again by itself"
+    )
+    return _failed("PreconditionFailed", "ENVIRONMENT_CHANGED", text)
 
 
 def _describe(device: Device) -> str:

@@ -4,12 +4,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from mlpd.client.cli.output import console, state_of
-from mlpd.v1.trainer_service_pb2 import MessageLogged, MetricsRecorded, ProgressEvent, TrainingJob
+from mlpd.v1.trainer_service_pb2 import AttemptStarted, MessageLogged, MetricsRecorded, ProgressEvent, TrainingJob
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn
 from rich.text import Text
 
 # A run of many epochs prints about so many lines; the bar shows the rest.
 _LINES = 25
+_BEGINS_AGAIN = "environment_changed"
 
 
 @dataclass
@@ -61,8 +62,7 @@ def show(events: Iterable[ProgressEvent]) -> Summary:
                 case "state_changed":
                     progress.update(bar, description=state_of(TrainingJob(state=event.state_changed.to_state)))
                 case "attempt_started" if event.attempt_started.reason != "first":
-                    start = event.attempt_started
-                    progress.console.print(f"goes on at step {start.resume_step} ({start.reason.replace('_', ' ')})")
+                    progress.console.print(_start(event.attempt_started))
                 case "message_logged":
                     word = MessageLogged.Severity.Name(event.message_logged.severity).removeprefix("SEVERITY_")
                     text = f"{word.lower()}: {event.message_logged.message}"
@@ -79,15 +79,25 @@ class _TimeLeft(ProgressColumn):
 
 
 def _take(summary: Summary, event: ProgressEvent) -> None:
-    if event.message_logged.severity == MessageLogged.SEVERITY_WARNING:
+    if event.attempt_started.reason == _BEGINS_AGAIN:
+        summary.train_losses.clear()
+        summary.validation_loss = summary.validation_accuracy = None
+    elif event.message_logged.severity == MessageLogged.SEVERITY_WARNING:
         summary.warnings.append(event.message_logged.message)
-    elif event.WhichOneof("payload") == "metrics_recorded":
+    elif event.HasField("metrics_recorded"):
         metrics = event.metrics_recorded
         if metrics.split == MetricsRecorded.SPLIT_TRAIN:
             summary.train_losses.append(metrics.loss)
         else:
             summary.validation_loss = metrics.loss
             summary.validation_accuracy = metrics.accuracy if metrics.HasField("accuracy") else None
+
+
+def _start(start: AttemptStarted) -> str:
+    why = start.reason.replace("_", " ")
+    if start.reason == _BEGINS_AGAIN:
+        return f"begins again: {why}"
+    return f"goes on at step {start.resume_step} ({why})"
 
 
 def _line(metrics: MetricsRecorded) -> str:

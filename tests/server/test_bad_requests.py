@@ -59,6 +59,7 @@ def layers(*sizes):
         (rings_spec(epoch_count=10**9), {"spec.epoch_count"}),
         (rings_spec(metrics_interval_steps=0), {"spec.metrics_interval_steps"}),
         (rings_spec(blas="atlas"), {"spec.blas"}),
+        (rings_spec(environment_change="ignore"), {"spec.environment_change"}),
         (rings_spec(seed=-1), {"spec.seed"}),
         (rings_spec(device=99), {"spec.device"}),
         (rings_spec(optimizer=pb.Optimizer()), {"spec.optimizer"}),

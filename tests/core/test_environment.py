@@ -1,0 +1,79 @@
+"""What decides the bits of a run beside its spec is said in one line, and a checkpoint from elsewhere is refused."""
+
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from importlib.metadata import version
+
+import numpy as np
+import pytest
+from mlpd.core.arrays import Cpu
+from mlpd.core.checkpoint import Checkpoint, CheckpointError
+from mlpd.core.environment import difference, environment_of
+from mlpd.core.sharding import spreads_products
+from threadpoolctl import threadpool_info, threadpool_limits
+
+from .family import AUGMENTATION, SPEC, needs_mkl, run
+
+SHARDED = replace(SPEC, shard_count=2)
+
+
+def lines(spec, *thread_counts):
+    found = []
+    for count in thread_counts:
+        with threadpool_limits(count):
+            found.append(environment_of(Cpu(), spec))
+    return found
+
+
+def test_it_names_numpy_the_features_of_the_processor_and_the_library_that_multiplies():
+    environment = environment_of(Cpu(), SPEC)
+    assert f"numpy {np.__version__} on " in environment
+    for feature in np.show_config(mode="dicts")["SIMD Extensions"]["found"]:
+        assert feature in environment
+    for library in threadpool_info():
+        if "libscipy_openblas" in library["filepath"]:
+            assert f"openblas {library['version']} {library['architecture']}" in environment
+
+
+def test_threads_count_where_a_product_is_shared_by_several():
+    one, two = lines(SPEC, 1, 2)
+    assert (one.rpartition(", ")[2], difference(one, two)) == ("1 thread", "1 thread became 2 threads")
+    assert lines(SHARDED, 1, 2) == [one, one]
+
+
+@pytest.mark.parametrize(
+    ("changes", "spreads"),
+    [({}, True), ({"shard_count": 2}, False), ({"device": "cuda"}, False), ({"augmentation": AUGMENTATION}, True)],
+)
+def test_products_are_spread_where_one_process_of_the_host_makes_them(changes, spreads):
+    assert spreads_products(replace(SPEC, **changes)) == spreads
+    assert spreads_products(replace(SPEC, device="cuda", augmentation=AUGMENTATION))
+
+
+@needs_mkl
+def test_of_onemkl_it_names_the_release_and_the_processor_too():
+    own, other = environment_of(Cpu(), SPEC), environment_of(Cpu(), replace(SPEC, blas="mkl"))
+    assert f"mkl {version('mkl')} for " in other
+    assert other.startswith(own.rpartition(", ")[0])
+    assert environment_of(Cpu(), SPEC) == own  # whether or not oneMKL has been loaded
+
+
+def test_features_that_numpy_is_told_to_leave_alone_are_left_out():
+    found = np.show_config(mode="dicts")["SIMD Extensions"]["found"]
+    if not found:
+        pytest.skip("NumPy has no features here that it could leave alone")
+    program = "from mlpd.core.arrays import Cpu; print(Cpu().environment())"
+    variables = os.environ | {"NPY_DISABLE_CPU_FEATURES": found[-1], "PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run([sys.executable, "-c", program], env=variables, capture_output=True, text=True, check=True)
+    assert found[-1] in Cpu().environment()
+    assert found[-1] not in done.stdout
+
+
+def test_a_checkpoint_of_another_environment_is_refused():
+    case = run()
+    saved = case.start().checkpoint()
+    elsewhere = Checkpoint(replace(saved.counters, environment="numpy 1.0, 2 threads"), saved.vectors)
+    with pytest.raises(CheckpointError, match="must be of this environment, numpy"):
+        case.restore(elsewhere)

@@ -46,7 +46,7 @@ def peak_bytes(pid):
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adam"])
 def test_training_on_mnist_stays_small(start_server, optimizer):
-    server = start_server()
+    server = start_server("--threads", "2")
     with Client(server.address) as client:
         spec = training_spec(
             layer_sizes=[784, 532, 10],

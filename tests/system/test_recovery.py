@@ -105,7 +105,7 @@ def test_a_job_survives_kill_9_of_its_worker(start_server, rings, undisturbed):
 
 
 def test_a_job_survives_kill_9_of_a_process_that_works_on_one_of_its_shards(start_server, rings, undisturbed):
-    server = start_server(*OFTEN)
+    server = start_server(*OFTEN, "--threads", "2")
     with Client(server.address) as client:
         client.upload("rings", *rings)
         job = client.train(training_spec(**SETTINGS))

@@ -18,7 +18,7 @@ from mlpd.core.spec import TrainingSpec
 from mlpd.core.tasks import TASKS, MixUp, mixing_share
 from numpy.typing import NDArray
 
-_AHEAD = 4  # pieces that are prepared before they are wanted
+PIECES_AHEAD = 4  # pieces that are prepared before they are wanted
 
 
 class Piece(NamedTuple):
@@ -198,10 +198,10 @@ class _Warped:
         self._order: tuple[int, NDArray[np.int64]] | None = None
         self._plan = pieces(spec, len(inputs), capacity, step)
         # One buffer is read while the others wait or are filled.
-        self._buffers = deque(np.empty((capacity, inputs.shape[1]), np.float32) for _ in range(_AHEAD + 1))
+        self._buffers = deque(np.empty((capacity, inputs.shape[1]), np.float32) for _ in range(PIECES_AHEAD + 1))
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="augment")
         self._waiting: deque[tuple[tuple[int, int], Future[NDArray[np.float32]]]] = deque()
-        for _ in range(_AHEAD):
+        for _ in range(PIECES_AHEAD):
             self._send()
 
     def read(self, epoch: int, first: int) -> NDArray[np.float32]:

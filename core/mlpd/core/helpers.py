@@ -172,11 +172,15 @@ class Helpers:
         self._watch = Watch()
         self.piece_count = 0  # what they have helped with
 
-    def start(self) -> None:
-        """Start processes, which will be ready in a while, and leave BLAS one thread in this one."""
+    def start(self, process_limit: int | None) -> None:
+        """Start processes, which will be ready in a while, and leave BLAS one thread in this one.
+
+        None are started if they and this one would be more than ``process_limit``.
+        """
         self._limits = threadpool_limits(1, "blas")
-        with suppress(OSError):  # without processes, this one works alone
-            self._start_processes()
+        if process_limit is None or len(self._numbers) < process_limit:
+            with suppress(OSError):  # without processes, this one works alone
+                self._start_processes()
 
     def _start_processes(self) -> None:
         setting = {"spec": self._spec.to_json(), "form": self._form, "parent": os.getpid()}

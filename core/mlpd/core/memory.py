@@ -1,39 +1,128 @@
-"""How much memory a run will need on its device, from its spec alone."""
+"""How much memory a run will need, from its spec and its data alone: held to what runs were measured to take."""
 
 from math import prod
+from typing import Protocol
 
 import numpy as np
 from mlpd.core.architecture import parameter_count, statistic_count
 from mlpd.core.augmentation import basis_size
-from mlpd.core.batches import piece_rows
+from mlpd.core.batches import PIECES_AHEAD, piece_rows
+from mlpd.core.layers import Linear
+from mlpd.core.metrics import EVALUATION_ROWS
 from mlpd.core.rules import Rows
-from mlpd.core.sharding import seam_widths
+from mlpd.core.sharding import seam_widths, shard_order, spreads_products
 from mlpd.core.spec import TrainingSpec
+from mlpd.core.tasks import TASKS
 
 _INDEX_BYTES = 8
 _BASIS_BYTES = 20  # while it is made, in float64 and then in float32
+# An interpreter, with libraries that helpers share with the first process; what BLAS keeps for a thread; the objects of
+# a shard, which each process makes of all.
+_FIRST_PROCESS_BYTES, _HELPER_BYTES, _THREAD_BYTES, _SHARD_BYTES = 50_000_000, 18_000_000, 16_000_000, 200_000
+_DRAWING_BYTES = 40  # a weight of the layer whose weights are drawn, which are made in float64
+_SAVED_COPIES = 3  # of all that is saved: on the host, as bytes, and in the file's content; and put in order before
+_ORDERING_BYTES = 32  # a row, while an epoch's order is made beside the one before it, or weights are scaled
+_COLUMN_MEANS_BYTES, _COLUMN_MEANS_VALUES = 24, 2**22  # a value, and how many at a time
 
 
-def estimate_bytes(spec: TrainingSpec, rows: Rows, row_bytes: int) -> int:
-    """Return the bytes of vectors, buffers and data that a run on ``rows`` of ``row_bytes`` holds at a time.
+class StoredRows(Rows, Protocol):
+    """Data as a `DatasetInfo` describes them."""
 
-    Vectors: parameters, gradients, moments, averages, the best so far. Buffers: a pass forward
-    and back, and what augmentation keeps. Data are counted where they are copied: to a device, or where rows are held
-    out. Libraries and what an allocator keeps in reserve come on top.
+    @property
+    def target_dtype(self) -> str:
+        """Type of the labels or targets."""
+
+    @property
+    def weighted(self) -> bool:
+        """Whether rows have weights of their own."""
+
+
+def estimate_bytes(spec: TrainingSpec, rows: StoredRows, row_bytes: int, thread_count: int) -> int:
+    """Return the bytes that a run on ``rows`` of ``row_bytes`` takes at most.
+
+    On a GPU that is memory of the GPU, without what libraries and an allocator keep in reserve. On the CPU it is that
+    of all processes of a job of ``thread_count`` threads, without the pages of mapped files, which are in memory only
+    as long as nobody else needs it.
     """
-    model, size = spec.model, np.dtype(spec.model.dtype).itemsize
-    layers, capacity = model.layers(), piece_rows(spec)
-    optimizer = spec.optimizer
-    vectors = 2 + len(optimizer.kind.moments)
-    copies = (optimizer.average_decay > 0) + (spec.early_stopping is not None)
-    weights = parameter_count(layers) * (vectors + copies) + statistic_count(layers) * (1 + copies)
-    widths = [model.layer_sizes[0], *(layer.width for layer in layers if not layer.in_place)]
+    return (
+        _host_bytes(spec, rows, row_bytes, thread_count)
+        if spec.device == "cpu"
+        else _device_bytes(spec, rows, row_bytes)
+    )
+
+
+def _device_bytes(spec: TrainingSpec, rows: Rows, row_bytes: int) -> int:
+    """Add up vectors, buffers of a pass forward and back, data and orders."""
+    size, layers, capacity = np.dtype(spec.model.dtype).itemsize, spec.model.layers(), piece_rows(spec)
+    vectors = size * parameter_count(layers) + _saved_bytes(spec)
     work = sum(prod(shape) for layer in layers for shape in layer.work(capacity))
-    seams = sum(seam_widths(layers, spec.shard_count)) * (spec.shard_count + 1)
-    buffers = 2 * capacity * sum(widths) + work
-    if spec.shard_count > 1:  # each helper has its part, and the first process all, for when it is alone
-        buffers = 2 * buffers + capacity * seams
-    copied = spec.device != "cpu" or spec.validation.fraction > 0
-    data = rows.row_count * (row_bytes * copied + 2 * _INDEX_BYTES)
-    warping = basis_size(spec.augmentation) * _BASIS_BYTES if spec.augmentation else 0
-    return size * (weights + buffers) + data + warping
+    buffers = 2 * capacity * sum(_widths(spec)) + work
+    data = rows.row_count * (row_bytes + 2 * _INDEX_BYTES)
+    return vectors + size * buffers + data + _warping_bytes(spec)
+
+
+def _host_bytes(spec: TrainingSpec, rows: StoredRows, row_bytes: int, thread_count: int) -> int:
+    """Add up processes, vectors, buffers, data, and what is largest of all that is needed for a while."""
+    model, shards = spec.model, spec.shard_count
+    size, layers, capacity = np.dtype(model.dtype).itemsize, model.layers(), piece_rows(spec)
+    inputs, outputs, widths = model.layer_sizes[0], model.layer_sizes[-1], sum(_widths(spec)[1:])
+    parameters, saved = parameter_count(layers), _saved_bytes(spec)
+    helpers = shards - 1 if shards <= thread_count else 0
+    threads = thread_count if spreads_products(spec) else 1
+    # The first process has buffers for all shards, for when it is alone; helpers have their own, together as many.
+    teams = 2 if helpers else 1
+    processes = _FIRST_PROCESS_BYTES + threads * _THREAD_BYTES + helpers * _HELPER_BYTES
+    objects = (1 + helpers) * shards * _SHARD_BYTES
+    # Arrays of one dimension hold random words, of which each shard draws those of all.
+    work = sum(
+        prod(shape) * (size if len(shape) > 1 else shards * _INDEX_BYTES)
+        for layer in layers
+        for shape in layer.work(capacity)
+    )
+    passes = size * capacity * (2 * widths + shards * inputs) + work
+    seams = size * capacity * sum(seam_widths(layers, shards)) * (shards + 1)
+    input_bytes = size * inputs if spec.augmentation or spec.loss.mixup_alpha else 0
+    slates = 2 * capacity * (max(row_bytes, input_bytes) + 2 * outputs * size)
+    losses = 5 * capacity * outputs * size
+    buffers = teams * passes + seams + slates + losses + _warping_bytes(spec)
+    largest = max(prod(layer.shapes[0]) for layer in layers if isinstance(layer, Linear))
+    passing = [
+        max(parameters * (16 + size), 8 * parameters + _DRAWING_BYTES * largest),
+        (_SAVED_COPIES + (shard_order(spec) != "C")) * saved,
+        (2 * saved + EVALUATION_ROWS * size * (inputs + 2 * widths + 8 * outputs)) * spec.validation.exists,
+        min(rows.row_count * inputs, _COLUMN_MEANS_VALUES) * _COLUMN_MEANS_BYTES * model.standardize_inputs,
+    ]
+    vectors = saved + teams * size * parameters
+    data = rows.row_count * _bytes_a_row(spec, rows, row_bytes)
+    return processes + objects + vectors + buffers + data + max(passing)
+
+
+def _bytes_a_row(spec: TrainingSpec, rows: StoredRows, row_bytes: int) -> int:
+    """Return what a row takes beside the file it is in, which is mapped: orders, and what is copied or converted."""
+    dtype = spec.model.dtype
+    size = np.dtype(dtype).itemsize
+    targets = _INDEX_BYTES if TASKS[spec.task].has_classes else spec.model.layer_sizes[-1] * size
+    weights = size * (rows.weighted or bool(spec.loss.class_weights))
+    held_out = row_bytes * (spec.validation.fraction > 0)
+    return _ORDERING_BYTES + held_out + targets * (rows.target_dtype != dtype) + weights
+
+
+def _saved_bytes(spec: TrainingSpec) -> int:
+    """Return the bytes of all vectors that a checkpoint has: parameters, moments, averages, the best so far."""
+    layers, optimizer = spec.model.layers(), spec.optimizer
+    copies = 1 + (optimizer.average_decay > 0) + (spec.early_stopping is not None)
+    values = parameter_count(layers) * (copies + len(optimizer.kind.moments)) + statistic_count(layers) * copies
+    return np.dtype(spec.model.dtype).itemsize * values
+
+
+def _widths(spec: TrainingSpec) -> list[int]:
+    """Return how many values each buffer of a pass has for a row."""
+    return [spec.model.layer_sizes[0], *(layer.width for layer in spec.model.layers() if not layer.in_place)]
+
+
+def _warping_bytes(spec: TrainingSpec) -> int:
+    """Return what augmentation takes on the host."""
+    if not spec.augmentation:
+        return 0
+    images = (PIECES_AHEAD + 1) * piece_rows(spec) * 4 * spec.model.layer_sizes[0] if spec.device == "cpu" else 0
+    return basis_size(spec.augmentation) * _BASIS_BYTES + images

@@ -12,6 +12,7 @@ from mlpd.core.scores import Scorer, Scores
 from mlpd.core.tasks import TASKS
 from numpy.typing import NDArray
 
+EVALUATION_ROWS = 512  # that a run scores at a time
 _FAULTY_ROWS_NAMED = 8
 
 

@@ -1,6 +1,7 @@
 """The shards of a run, and who works on them: this process, with others where there are several shards."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import numpy as np
 from mlpd.core.arrays import Array, Cpu, Device, HostArray
@@ -15,10 +16,7 @@ from mlpd.core.spec import TrainingSpec
 
 
 class Team:
-    """All shards of a run. What is computed depends on their number, never on who computes it.
-
-    Use it in a ``with`` block while it learns: helpers come when they are ready, and go at its end.
-    """
+    """All shards of a run. What is computed depends on their number, never on who computes it."""
 
     def __init__(self, device: Device, spec: TrainingSpec, examples: Examples) -> None:
         layers, count, form = spec.model.layers(), spec.shard_count, RowFormat.of(spec, examples)
@@ -35,12 +33,20 @@ class Team:
         self._write_scaling(examples.scaling)
         self._helpers = Helpers(device, spec, self.shards, form) if isinstance(device, SharedCpu) else None
 
-    def __enter__(self) -> None:
-        if self._helpers:
-            self._helpers.start()
+    @contextmanager
+    def at_work(self, process_limit: int | None) -> Iterator[None]:
+        """Have helpers in this block: they come when they are ready, and go at its end.
 
-    def __exit__(self, *_: object) -> None:
-        if self._helpers:
+        Shards that are more than ``process_limit`` are all worked on by this process alone: helpers that have no
+        processor only take memory, and turns from each other.
+        """
+        if not self._helpers:
+            yield
+            return
+        self._helpers.start(process_limit)
+        try:
+            yield
+        finally:
             self._helpers.stop()
 
     @property

@@ -12,7 +12,7 @@ from mlpd.core.checkpoint import Checkpoint, CheckpointError, Counters
 from mlpd.core.control import Monitor
 from mlpd.core.environment import difference, environment_of
 from mlpd.core.examples import Examples
-from mlpd.core.metrics import evaluate
+from mlpd.core.metrics import EVALUATION_ROWS, evaluate
 from mlpd.core.model import Model, Predictor, TrainedModel
 from mlpd.core.network import initial_parameters, initial_statistics
 from mlpd.core.shard import Order, rate_in_gradient
@@ -20,7 +20,6 @@ from mlpd.core.spec import TrainingSpec
 from mlpd.core.tasks import TASKS
 from mlpd.core.team import Team
 
-_EVALUATION_ROWS = 512
 _WEIGHTS = ("parameters", "statistics")
 _MOMENT, _AVERAGE, _BEST = "moment.", "average.", "best."
 
@@ -150,7 +149,7 @@ class TrainingState:
 
     def predictor(self) -> Predictor:
         """Return a predictor on the weights as they are, or on their average where there is one."""
-        return Predictor(self.device, self._model(self._scored()), _EVALUATION_ROWS)
+        return Predictor(self.device, self._model(self._scored()), EVALUATION_ROWS)
 
     def _scored(self) -> dict[str, Array]:
         group = _AVERAGE if self.spec.optimizer.average_decay else ""
@@ -249,16 +248,18 @@ class TrainingState:
         return ""
 
 
-def train(state: TrainingState) -> Generator[Event, None, None]:
+def train(state: TrainingState, process_limit: int | None = None) -> Generator[Event, None, None]:
     """Train ``state`` to the end of its spec, yielding `StepEnded` after every step, reports just before it.
 
+    Shards are worked on by a process each if these are no more than ``process_limit``, which changes no results.
     Rows are visited in an order that depends on (seed, epoch) alone. A run resumed from a checkpoint taken at
     any `StepEnded` repeats the rest bit for bit, but for a time limit. Raises `Diverged`.
     """
     spec, validation = state.spec, state.examples.validation
     steps_per_epoch = spec.steps_per_epoch(state.examples.row_count)
     time_spent = _Stopwatch(state.elapsed_seconds)
-    with state.team, Reader(state.device, spec, state.examples, state.team.slates, state.step) as reader:
+    team = state.team
+    with team.at_work(process_limit), Reader(state.device, spec, state.examples, team.slates, state.step) as reader:
         while state.step < spec.epoch_count * steps_per_epoch:
             if reason := state.reason_to_stop():
                 yield StoppedEarly(state.step, reason)

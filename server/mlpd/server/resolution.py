@@ -93,7 +93,7 @@ async def resolve(
         raise PreconditionFailed(
             "BLAS_UNAVAILABLE", "spec.blas must be a library that this server has; mkl comes with mlpd[mkl]"
         )
-    memory_bytes = _check_memory(spec, sources.train, report)
+    memory_bytes = _check_memory(spec, sources.train, report, thread_count)
     return Submission(
         request_id, digest_of(request), job_id or "", model_id or "", spec, sources.train.row_count, memory_bytes
     )
@@ -127,9 +127,9 @@ async def _sources(spec: trainer.TrainingSpec, check: "_Violations", store: Stor
     return _Sources(train, validation, model, job)
 
 
-def _check_memory(spec: TrainingSpec, train: DatasetRecord, device: DeviceReport) -> int:
+def _check_memory(spec: TrainingSpec, train: DatasetRecord, device: DeviceReport, thread_count: int) -> int:
     """Return the estimated memory; raises `ResourceExhausted` where the device has less in all."""
-    needed = estimate_bytes(spec, train, train.size_bytes // train.row_count)
+    needed = estimate_bytes(spec, train, train.size_bytes // train.row_count, thread_count)
     if 0 < device.memory_bytes < needed:
         raise ResourceExhausted(
             "DEVICE_MEMORY",

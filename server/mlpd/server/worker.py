@@ -131,7 +131,7 @@ class _Attempt:
 
     def run(self, orders: Orders) -> Finished | Stopped:
         """Train to the end or to an order."""
-        for event in training.train(self._state):
+        for event in training.train(self._state, self._task.thread_count):
             match event:
                 case training.MetricsRecorded():
                     self._send(self._timed(event))

@@ -123,6 +123,9 @@ def info_of(data: Dataset) -> DatasetInfo:
         class_row_counts=tuple(np.bincount(data.targets.astype(int)).tolist()) if labels else (),
         target_size=0 if labels else data.targets.shape[1],
         target_range=(0.0, 1.0),
+        whole_targets=True,
+        input_range=(0.0, 8.0),
+        whole_inputs=True,
     )
 
 

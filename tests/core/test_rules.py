@@ -19,7 +19,13 @@ from mlpd.core.spec import (
     ValidationSpec,
 )
 
-LABELLED = DatasetInfo("", 0, 100, 4, "float32", (50, 50), "int64", 0, (0.0, 0.0), weighted=False)
+LABELLED = DatasetInfo(
+    *("", 0, 100, 4, "float32", (50, 50), "int64", 0, (0.0, 0.0)),
+    whole_targets=True,
+    weighted=False,
+    input_range=(0.0, 1.0),
+    whole_inputs=False,
+)
 MEASURED = replace(LABELLED, class_row_counts=(), target_dtype="float32", target_size=2, target_range=(0.0, 1.0))
 SPEC = TrainingSpec(
     model=ModelSpec.plain((4, 8, 2)),

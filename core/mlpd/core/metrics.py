@@ -61,9 +61,17 @@ class Counts:
 
 
 def evaluate(
-    predictor: Predictor, dataset: Dataset, *, include_confusion: bool = False, include_scores: bool = False
+    predictor: Predictor,
+    dataset: Dataset,
+    columns: NDArray[np.intp] | None = None,
+    *,
+    include_confusion: bool = False,
+    include_scores: bool = False,
 ) -> Iterator[Counts]:
-    """Score ``dataset``, yielding the counts so far after each batch; the last ones are the answer."""
+    """Score ``dataset``, yielding the counts so far after each batch; the last ones are the answer.
+
+    ``columns`` says where each input of the model stands in a row; None = in the model's order.
+    """
     device, capacity, model = predictor.device, predictor.capacity, predictor.model
     xp, outputs_size = device.xp, model.spec.layer_sizes[-1]
     shape = (device, outputs_size, capacity, np.dtype(model.spec.dtype))
@@ -78,7 +86,8 @@ def evaluate(
         chosen = slice(start, start + capacity)
         targets = np.array(dataset.targets[chosen])
         rows = len(targets)
-        outputs = predictor.forward(dataset.inputs[chosen])
+        inputs = dataset.inputs[chosen]
+        outputs = predictor.forward(inputs if columns is None else inputs[:, columns])
         on_device = device.from_host(task.prepare(targets, model.spec.dtype))
         with np.errstate(all="ignore"):  # as in a forward pass
             task.spread(on_device, wanted[:rows])

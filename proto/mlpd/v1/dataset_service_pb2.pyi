@@ -84,7 +84,7 @@ class Dataset(_message.Message):
 
     @_builtins.property
     def input_names(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Names of the inputs' columns, in order; empty where they have none."""
+        """Names of the inputs' columns, in order; empty where they have none, and in lists."""
 
     def __init__(
         self,

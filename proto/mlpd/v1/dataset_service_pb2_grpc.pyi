@@ -33,7 +33,7 @@ class DatasetServiceStub:
     INT32 or INT64); either "labels" [N] (INT64, INT32 or UINT8), classes 0, 1, 2, ..., or "targets" [N, outputs]
     (FP32, FP64 or UINT8), numbers, or 0 and 1 for labels that do not exclude each other; and if rows count unequally in
     training "weights" [N] (FP32 or FP64). Its metadata may name the columns of the inputs: "input_names", a JSON list of
-    distinct texts, one a column.
+    distinct, printable texts of 1 to 256 characters, one a column; its header may have up to 1 MiB.
     """
 
     @_typing.overload
@@ -58,7 +58,7 @@ class DatasetServiceAsyncStub(DatasetServiceStub):
     INT32 or INT64); either "labels" [N] (INT64, INT32 or UINT8), classes 0, 1, 2, ..., or "targets" [N, outputs]
     (FP32, FP64 or UINT8), numbers, or 0 and 1 for labels that do not exclude each other; and if rows count unequally in
     training "weights" [N] (FP32 or FP64). Its metadata may name the columns of the inputs: "input_names", a JSON list of
-    distinct texts, one a column.
+    distinct, printable texts of 1 to 256 characters, one a column; its header may have up to 1 MiB.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -79,7 +79,7 @@ class DatasetServiceServicer(metaclass=_abc_1.ABCMeta):
     INT32 or INT64); either "labels" [N] (INT64, INT32 or UINT8), classes 0, 1, 2, ..., or "targets" [N, outputs]
     (FP32, FP64 or UINT8), numbers, or 0 and 1 for labels that do not exclude each other; and if rows count unequally in
     training "weights" [N] (FP32 or FP64). Its metadata may name the columns of the inputs: "input_names", a JSON list of
-    distinct texts, one a column.
+    distinct, printable texts of 1 to 256 characters, one a column; its header may have up to 1 MiB.
     """
 
     @_abc_1.abstractmethod

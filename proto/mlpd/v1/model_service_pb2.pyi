@@ -59,7 +59,7 @@ class ModelVersion(_message.Message):
 
     @_builtins.property
     def input_names(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Names of its inputs, in order, as its training data had them; empty where they had none."""
+        """Names of its inputs, in order, as its training data had them; empty where they had none, and in lists."""
 
     def __init__(
         self,

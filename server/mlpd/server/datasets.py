@@ -94,8 +94,12 @@ class Datasets:
                 target_dtype=info.target_dtype,
                 target_size=info.target_size,
                 target_range=info.target_range,
+                whole_targets=info.whole_targets,
                 weighted=info.weighted,
+                input_range=info.input_range,
+                whole_inputs=info.whole_inputs,
                 create_time=time.time_ns(),
+                input_names=info.input_names,
             )
         )
 

@@ -1,6 +1,7 @@
 """What the List calls read: rows after a cursor, each with its own, decoded when it is asked for."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import sqlalchemy as sa
 from mlpd.server import schema
@@ -23,7 +24,7 @@ def jobs(connection: sa.Connection, before: int | None, limit: int) -> Iterator[
 def datasets(connection: sa.Connection, after: str, limit: int) -> Iterator[tuple[str, DatasetRecord]]:
     """Yield up to ``limit`` data sets, by name, with cursor."""
     table = schema.datasets
-    query = sa.select(table).where(table.c.id > after).order_by(table.c.id).limit(limit)
+    query = sa.select(*_listed(table)).where(table.c.id > after).order_by(table.c.id).limit(limit)
     for row in connection.execute(query):
         yield row.id, dataset_from(row)
 
@@ -40,5 +41,10 @@ def models(
 
 
 def _newest(table: sa.Table, before: int | None, limit: int) -> sa.Select[tuple[object, ...]]:
-    query = sa.select(table).order_by(table.c.number.desc()).limit(limit)
+    query = sa.select(*_listed(table)).order_by(table.c.number.desc()).limit(limit)
     return query if before is None else query.where(table.c.number < before)
+
+
+def _listed(table: sa.Table) -> list[sa.Column[Any]]:
+    """Return the columns that a list needs: a thousand entries with a thousand names each would be too much."""
+    return [column for column in table.c if column.name != "input_names"]

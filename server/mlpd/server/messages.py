@@ -111,6 +111,10 @@ def dataset_message(record: DatasetRecord) -> datasets.Dataset:
         target_minimum=record.target_range[0],
         target_maximum=record.target_range[1],
         weighted=record.weighted,
+        input_minimum=record.input_range[0],
+        input_maximum=record.input_range[1],
+        whole_inputs=record.whole_inputs,
+        input_names=record.input_names,
         create_time=_timestamp(record.create_time),
     )
 
@@ -125,6 +129,7 @@ def model_message(record: ModelRecord) -> models.ModelVersion:
         task=record.task,
         loss=record.loss,
         parameter_count=record.parameter_count,
+        input_names=record.input_names,
         create_time=_timestamp(record.create_time),
     )
 

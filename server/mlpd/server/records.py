@@ -193,7 +193,10 @@ class Job:
 
 @dataclass(frozen=True)
 class DatasetRecord:
-    """A stored data set; its file is named by ``sha256``."""
+    """A stored data set; its file is named by ``sha256``.
+
+    ``input_names`` is empty where columns have none, and in lists, which leave names out.
+    """
 
     id: str
     sha256: str
@@ -205,13 +208,17 @@ class DatasetRecord:
     target_dtype: str
     target_size: int
     target_range: tuple[float, float]
+    whole_targets: bool
     weighted: bool
+    input_range: tuple[float, float]
+    whole_inputs: bool
     create_time: int
+    input_names: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class ModelRecord:
-    """A published model version; its file is named by ``file_sha256``."""
+    """A published model version; its file is named by ``file_sha256``. ``input_names`` as in `DatasetRecord`."""
 
     model_id: str
     version: int
@@ -223,6 +230,7 @@ class ModelRecord:
     loss: str
     parameter_count: int
     create_time: int
+    input_names: tuple[str, ...] = ()
 
 
 _KINDS: dict[str, type[Any]] = {

@@ -4,13 +4,14 @@ import hashlib
 import secrets
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TypeVar
 
 from google.protobuf.message import Message
 from google.protobuf.unknown_fields import UnknownFieldSet
 from mlpd.core.architecture import ModelSpec
 from mlpd.core.blas import mkl_path
-from mlpd.core.data import LARGEST_LABEL
+from mlpd.core.data import LARGEST_LABEL, default_input_scale
 from mlpd.core.memory import estimate_bytes
 from mlpd.core.optimizers import OPTIMIZERS
 from mlpd.core.rules import find_violations
@@ -18,6 +19,7 @@ from mlpd.core.sharding import best_blas, best_shard_count
 from mlpd.core.spec import TrainingSpec, WarmStartSpec
 from mlpd.core.splits import train_class_counts
 from mlpd.core.tasks import TASKS
+from mlpd.server.columns import check_same
 from mlpd.server.devices import DeviceReport, Devices
 from mlpd.server.durations import seconds_of
 from mlpd.server.errors import FieldViolation, InvalidRequest, PreconditionFailed, ResourceExhausted
@@ -40,7 +42,6 @@ from mlpd.v1 import types_pb2 as types
 T = TypeVar("T")
 
 _SEED_LIMIT = 2**32
-_UINT8_SCALE = 1 / 255
 _DEVICES = (types.DEVICE_UNSPECIFIED, types.DEVICE_CPU, types.DEVICE_CUDA)
 _DATA_TYPES = {
     types.DATA_TYPE_UNSPECIFIED: "float32",
@@ -83,6 +84,7 @@ async def resolve(
     for violation in find_violations(spec, sources.train, sources.validation):
         check.add(f"spec.{violation.field}", f"spec.{violation.description}")
     check.warm_start(request.spec, spec, sources)
+    check.columns(request.spec, sources)
     check.finish()
     assert sources.train is not None
     if not request.spec.HasField("shard_count"):
@@ -193,6 +195,21 @@ class _Violations:
             text = f"spec.optimizer must keep what {asked.warm_start.model} was trained with for a full warm start"
             self.add("spec.optimizer", f"{text}, {before}, got {now}")
 
+    def columns(self, asked: trainer.TrainingSpec, sources: _Sources) -> None:
+        """Look whether all that have names of columns have the same, in the same order."""
+        train, validation, model = sources.train, sources.validation, sources.model
+        pairs: list[tuple[str, DatasetRecord, DatasetRecord | ModelRecord, str]] = []
+        if train and validation:
+            pairs.append(("spec.validation_dataset", validation, train, asked.train_dataset))
+        if model:
+            name = version_name(model.model_id, model.version)
+            pairs += [("spec.train_dataset", train, model, name)] if train else []
+            # Where the training data have names, the validation data were compared with those.
+            if validation and not (train and train.input_names):
+                pairs.append(("spec.validation_dataset", validation, model, name))
+        for field, found, wanted, owner in pairs:
+            self(partial(check_same, field, found.input_names, wanted.input_names, owner))
+
     def unknown_fields(self, path: str, message: Message) -> None:
         """Look for what a newer client asks for: to train without it would be to train something else."""
         for unknown in UnknownFieldSet(message):  # type: ignore[attr-defined]  # the stubs lack it
@@ -216,7 +233,7 @@ class _Violations:
 def _spec(asked: trainer.TrainingSpec, sources: _Sources, device: str) -> TrainingSpec:
     train = sources.train
     model = _model(asked.model, sources)
-    task, outputs = asked.task or _default_task(model, train), max(model.layer_sizes[-1:] or (0,))
+    task, outputs = asked.task or _default_task(model, sources), max(model.layer_sizes[-1:] or (0,))
     loss = loss_of(asked.loss, TASKS[task].losses[0] if task in TASKS else "")
     validation = validation_of(asked, sources.validation.sha256 if sources.validation else "")
     row_count = train.row_count if train else 1
@@ -260,9 +277,12 @@ def _model(asked: types.ModelSpec, sources: _Sources) -> ModelSpec:
     if sources.model and not asked.layer_sizes:
         return sources.model.spec
     hidden = max(len(asked.layer_sizes) - 2, 0)
-    scale = _UINT8_SCALE if sources.train and sources.train.dtype == "uint8" else 1.0
     if asked.standardize_inputs:
         scale = 1.0
+    elif sources.model:
+        scale = sources.model.spec.input_scale
+    else:
+        scale = default_input_scale(sources.train) if sources.train else 1.0
     return ModelSpec(
         layer_sizes=tuple(asked.layer_sizes),
         activations=_one_each(asked.activations, "relu", hidden),
@@ -290,9 +310,14 @@ def _one_each(given: Sequence[T], default: T, count: int) -> tuple[T, ...]:
     return values * count if len(values) == 1 else values
 
 
-def _default_task(model: ModelSpec, train: DatasetRecord | None) -> str:
+def _default_task(model: ModelSpec, sources: _Sources) -> str:
+    """Return the task of the model to go on from, if the data are of its kind, else what the data's values say."""
+    train, source = sources.train, sources.model
+    if source and train and TASKS[source.task].has_classes == (not train.target_size):
+        return source.task
     if train and train.target_size:
-        return "multilabel" if train.target_dtype == "uint8" else "regression"
+        low, high = train.target_range
+        return "multilabel" if train.whole_targets and 0 <= low <= high <= 1 else "regression"
     return "binary" if model.layer_sizes[-1:] == (1,) else "multiclass"
 
 

@@ -66,7 +66,11 @@ datasets = sa.Table(
     sa.Column("target_dtype", sa.Text, nullable=False),
     sa.Column("target_size", sa.BigInteger, nullable=False),
     sa.Column("target_range", sa.JSON, nullable=False),
+    sa.Column("whole_targets", sa.Boolean, nullable=False),
     sa.Column("weighted", sa.Boolean, nullable=False),
+    sa.Column("input_range", sa.JSON, nullable=False),
+    sa.Column("whole_inputs", sa.Boolean, nullable=False),
+    sa.Column("input_names", sa.JSON, nullable=False),
     sa.Column("create_time", sa.BigInteger, nullable=False),
 )
 
@@ -83,6 +87,7 @@ models = sa.Table(
     sa.Column("task", sa.Text, nullable=False),
     sa.Column("loss", sa.Text, nullable=False),
     sa.Column("parameter_count", sa.BigInteger, nullable=False),
+    sa.Column("input_names", sa.JSON, nullable=False),
     sa.Column("create_time", sa.BigInteger, nullable=False),
     sa.UniqueConstraint("model_id", "version"),
 )

@@ -23,6 +23,7 @@ from mlpd.core.scores import Scores
 from mlpd.core.tasks import TASKS
 from mlpd.server.records import DatasetRecord, ModelRecord
 from mlpd.server.stored_files import StoredFiles
+from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
 T = TypeVar("T")
@@ -86,11 +87,17 @@ class Serving:
         return await _in(self._predictors, compute)
 
     async def evaluate(
-        self, record: ModelRecord, data: Dataset | DatasetRecord, *, include_confusion: bool, include_scores: bool
+        self,
+        record: ModelRecord,
+        data: Dataset | DatasetRecord,
+        columns: NDArray[np.intp] | None,
+        *,
+        include_confusion: bool,
+        include_scores: bool,
     ) -> Evaluation:
-        """Score a model version on rows or a data set; stops between batches when the caller has gone.
+        """Score a model version on rows or a data set, whose inputs stand in ``columns`` as `metrics.evaluate` says.
 
-        Raises `DataLoss` for a damaged file.
+        Stops between batches when the caller has gone. Raises `DataLoss` for a damaged file.
         """
 
         def compute(stopped: threading.Event) -> Evaluation:
@@ -99,7 +106,11 @@ class Serving:
             with rows as dataset:
                 started = time.perf_counter()
                 batches = evaluate(
-                    predictor, dataset, include_confusion=include_confusion, include_scores=include_scores
+                    predictor,
+                    dataset,
+                    columns,
+                    include_confusion=include_confusion,
+                    include_scores=include_scores,
                 )
                 counts = next(batches)
                 while not stopped.is_set() and (more := next(batches, None)):

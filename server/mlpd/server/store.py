@@ -274,10 +274,21 @@ def _publish_model(connection: sa.Connection, job: Job, publication: Publication
         version=newest + 1,
         job_id=job.id,
         create_time=time.time_ns(),
+        input_names=_input_names(connection, job.spec),
         **{field.name: getattr(publication, field.name) for field in fields(publication)},
     )
     connection.execute(table.insert().values(asdict(record)))
     return version_name(record.model_id, record.version)
+
+
+def _input_names(connection: sa.Connection, spec: TrainingSpec) -> tuple[str, ...]:
+    """Return the names that the training data give a model's inputs, else those of the model it goes on from."""
+    names = sa.select(schema.datasets.c.input_names).where(schema.datasets.c.sha256 == spec.train_sha256).limit(1)
+    found = connection.execute(names).scalar()
+    if not found and spec.warm_start:
+        names = sa.select(schema.models.c.input_names).where(schema.models.c.file_sha256 == spec.warm_start.sha256)
+        found = connection.execute(names.limit(1)).scalar()
+    return tuple(found or ())
 
 
 def _count(connection: sa.Connection, table: sa.Table, where: sa.ColumnElement[bool]) -> int:
@@ -351,12 +362,14 @@ def _event_from(row: sa.Row[Any]) -> Event:
 
 def dataset_from(row: sa.Row[Any]) -> DatasetRecord:
     """Return the data set in a row."""
-    own = {"class_row_counts": tuple(row.class_row_counts), "target_range": tuple(row.target_range)}
-    return DatasetRecord(**dict(row._mapping) | own)
+    columns = dict(row._mapping)
+    lists = ("class_row_counts", "target_range", "input_range", "input_names")
+    return DatasetRecord(**columns | {name: tuple(columns[name]) for name in lists if name in columns})
 
 
 def model_from(row: sa.Row[Any]) -> ModelRecord:
     """Return the model version in a row."""
     columns = dict(row._mapping)
     del columns["number"]
-    return ModelRecord(**columns | {"spec": from_fields(ModelSpec, columns["spec"])})
+    own = {"spec": from_fields(ModelSpec, columns["spec"]), "input_names": tuple(columns.get("input_names", ()))}
+    return ModelRecord(**columns | own)

@@ -4,10 +4,12 @@ from collections.abc import AsyncIterator
 from dataclasses import asdict
 
 import mlpd.v1.trainer_service_pb2 as pb
+import numpy as np
 from google.protobuf.duration_pb2 import Duration
 from mlpd.core.data import Dataset
 from mlpd.core.tasks import TASKS
 from mlpd.server import listing
+from mlpd.server.columns import order_of
 from mlpd.server.devices import Devices
 from mlpd.server.durations import duration, seconds_of
 from mlpd.server.errors import CursorOutOfRange, InvalidRequest, PreconditionFailed
@@ -26,6 +28,7 @@ from mlpd.server.stored_files import StoredFiles
 from mlpd.server.tensors import inputs_from, labels_from, targets_from, tensor_from
 from mlpd.v1 import types_pb2 as types
 from mlpd.v1.trainer_service_pb2_grpc import TrainerServiceServicer
+from numpy.typing import NDArray
 
 _HEARTBEAT_SECONDS_DEFAULT = 10.0
 _HEARTBEAT_SECONDS = (0.1, 60.0)
@@ -100,10 +103,11 @@ class TrainerService(TrainerServiceServicer):
                 f"include_confusion_matrix must be unset without classes or with more than {_CONFUSION_CLASSES_LIMIT}, "
                 f"this model has {class_count}",
             )
-        data = await self._labelled_rows(request, record)
+        data, columns = await self._labelled_rows(request, record)
         evaluation = await self._serving.evaluate(
             record,
             data,
+            columns,
             include_confusion=request.include_confusion_matrix,
             include_scores=request.include_scores,
         )
@@ -199,12 +203,17 @@ class TrainerService(TrainerServiceServicer):
         queued = job.state is JobState.QUEUED
         return job_message(job, await self._store.queue_position(job.id) if queued else 0)
 
-    async def _labelled_rows(self, request: pb.EvaluateRequest, record: ModelRecord) -> Dataset | DatasetRecord:
+    async def _labelled_rows(
+        self, request: pb.EvaluateRequest, record: ModelRecord
+    ) -> tuple[Dataset | DatasetRecord, NDArray[np.intp] | None]:
+        """Return the rows, and where the model's inputs stand in each; None = in their order."""
         input_size, output_count = record.spec.layer_sizes[0], record.spec.layer_sizes[-1]
         class_count = _class_count(record)
         match request.WhichOneof("data"):
             case "dataset":
                 dataset = await self._store.dataset(parse_dataset("dataset", request.dataset))
+                name = version_name(record.model_id, record.version)
+                columns = order_of("dataset", dataset.input_names, record.input_names, name)
                 wanted = f"at most {class_count} classes" if class_count else f"{output_count} numbers as targets"
                 found = f"{len(dataset.class_row_counts)} classes"
                 if dataset.target_size:
@@ -217,12 +226,13 @@ class TrainerService(TrainerServiceServicer):
                         f"got {dataset.input_size} and {found}",
                         "SHAPE_MISMATCH",
                     )
-                return dataset
+                return dataset, columns
             case "rows":
                 inputs = inputs_from("rows.inputs", request.rows.inputs, input_size)
+                labels, row_count = request.rows.labels, len(inputs)
                 if class_count:
-                    return Dataset(inputs, labels_from("rows.labels", request.rows.labels, len(inputs), class_count))
-                return Dataset(inputs, targets_from("rows.labels", request.rows.labels, len(inputs), output_count))
+                    return Dataset(inputs, labels_from("rows.labels", labels, row_count, class_count)), None
+                return Dataset(inputs, targets_from("rows.labels", labels, row_count, output_count)), None
             case _:
                 raise InvalidRequest.field("data", "data must be dataset or rows, got neither")
 

@@ -185,13 +185,13 @@ def test_train_shows_each_epoch_and_the_result(server, trained):
         (["watch", "no"], "there is no job 'no'"),
         (["cancel", "NO"], "with an id that matches"),
         (["evaluate", "no", "mnist-test"], "there is no model 'models/no'"),
-        (["predict", "no", "/nowhere.csv"], "/nowhere.csv can't be read as CSV"),
+        (["predict", "cli", "/nowhere.csv"], "/nowhere.csv can't be read as CSV"),
         (["predict", "no", "/nowhere.csv", "--output", "a.png"], "output must end in .npz or .csv, got a.png"),
         (["datasets", "add", "a", "/nowhere.npz"], "/nowhere.npz can't be read as NumPy arrays"),
         (["datasets", "show", "no"], "there is no data set 'no'"),
     ],
 )
-def test_bad_input_gets_one_sentence(server, arguments, sentence):
+def test_bad_input_gets_one_sentence(server, trained, arguments, sentence):
     done = mlpd(*arguments, server=server)
     assert done.returncode == 1
     assert sentence in done.stderr

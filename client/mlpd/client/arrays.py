@@ -1,10 +1,12 @@
 """NumPy arrays as the tensors and data-set files that the server takes."""
 
 import hashlib
-from collections.abc import Iterator, Mapping
+import json
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+from mlpd.client.columns import check_names
 from mlpd.client.errors import InvalidRequest
 from mlpd.v1 import types_pb2 as types
 from numpy.typing import ArrayLike, NDArray
@@ -119,9 +121,34 @@ def split(rows: Array, message_bytes: int, target_bytes: int = 0) -> Iterator[sl
         yield slice(start, start + size)
 
 
-def write_dataset(path: Path, tensors: Mapping[str, Array]) -> tuple[str, int]:
-    """Write a data-set file and return its SHA-256 and size."""
-    save_file({name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}, path)
+def dataset_tensors(
+    inputs: ArrayLike,
+    labels: ArrayLike | None,
+    targets: ArrayLike | None,
+    weights: ArrayLike | None,
+    input_names: Sequence[str],
+) -> dict[str, Array]:
+    """Return the tensors of a data-set file; raises `InvalidRequest` for rows or names that can't be stored."""
+    rows = rows_from("inputs", inputs)
+    check_finite("inputs", rows)
+    if input_names:
+        check_names("input_names", input_names, rows.shape[1])
+    if (labels is None) == (targets is None):
+        raise InvalidRequest("labels or targets must be given, and not both")
+    tensors = {"inputs": rows}
+    if labels is not None:
+        tensors["labels"] = labels_from("labels", labels, len(rows))
+    if targets is not None:
+        tensors["targets"] = targets_from("targets", targets, len(rows))
+    if weights is not None:
+        tensors["weights"] = weights_from("weights", weights, len(rows))
+    return tensors
+
+
+def write_dataset(path: Path, tensors: Mapping[str, Array], input_names: Sequence[str] = ()) -> tuple[str, int]:
+    """Write a data-set file, with the names of its columns if they have any, and return its SHA-256 and size."""
+    metadata = {"input_names": json.dumps(list(input_names), ensure_ascii=False)} if input_names else None
+    save_file({name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}, path, metadata)
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest(), path.stat().st_size
 

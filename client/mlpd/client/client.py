@@ -14,16 +14,16 @@ import numpy as np
 from google.rpc import error_details_pb2
 from mlpd.client.arrays import (
     array_from,
-    check_finite,
+    dataset_tensors,
     labels_from,
     rows_from,
     split,
     targets_from,
     tensor_from,
-    weights_from,
     write_dataset,
 )
 from mlpd.client.calls import Patience, call, open_channel, upload
+from mlpd.client.columns import is_frame, named_rows, rows_for
 from mlpd.client.errors import InvalidRequest, JobCancelled, JobFailed, ServerError
 from mlpd.client.parts import refusals_of
 from mlpd.client.recipes import model_name, resource_name
@@ -190,6 +190,7 @@ class Client:
     ) -> Evaluation:
         """Score a model on a stored data set, or on rows (rows, width) and their labels (rows,) or targets.
 
+        Where model and data have names for their columns, a data frame's too, columns are matched by name.
         Rows are split to fit the server's messages, and the counts added up; scores need all rows in one message, or
         stored. Models of up to 1024 classes come with their confusion matrix.
         """
@@ -200,7 +201,7 @@ class Client:
         if isinstance(data, str):
             request.dataset = resource_name("datasets", data)
             return _evaluation([self._call(self._trainer.Evaluate, request)])
-        rows = rows_from("inputs", data[0])
+        rows = rows_from("inputs", rows_for("inputs", data[0], version.input_names, version.name))
         labels = (labels_from if has_classes else targets_from)("labels", data[1], len(rows))
         parts = list(split(rows, self._message_bytes, labels.nbytes // max(len(labels), 1)))
         if include_scores and len(parts) > 1:
@@ -216,8 +217,16 @@ class Client:
         return _evaluation(answers)
 
     def predict(self, model: str, inputs: ArrayLike) -> Prediction:
-        """Run a model on rows (rows, width), or (rows, ...) to be flattened, in the units of its training data."""
-        name, rows = model_name(model), rows_from("inputs", inputs)
+        """Run a model on rows (rows, width), or (rows, ...) to be flattened, in the units of its training data.
+
+        The columns of a data frame are matched by name with those that the model was trained on; an array's, and those
+        without names, are taken in their order.
+        """
+        name = model_name(model)
+        if is_frame(inputs):
+            version = self.model(model)
+            name, inputs = version.name, rows_for("inputs", inputs, version.input_names, version.name)
+        rows = rows_from("inputs", inputs)
         answers = []
         for part in split(rows, self._message_bytes):
             request = pb.PredictRequest(model=name, inputs=tensor_from(rows[part]), outputs=[pb.OUTPUT_KIND_ALL])
@@ -240,27 +249,20 @@ class Client:
         *,
         targets: ArrayLike | None = None,
         weights: ArrayLike | None = None,
+        input_names: Sequence[str] | None = None,
     ) -> dataset_pb.Dataset:
         """Store rows (rows, width) with what to learn of them as the data set ``name``.
 
-        That is ``labels`` (rows,), classes 0, 1, 2, ...; or ``targets`` (rows, outputs), numbers, in uint8 or bool
-        labels that do not exclude each other. ``weights`` (rows,) say how much each row counts. The same content again
-        is recognised and not sent twice; a name never moves to other content.
+        That is ``labels`` (rows,), classes 0, 1, 2, ...; or ``targets`` (rows, outputs), numbers, or 0 and 1 for labels
+        that do not exclude each other. ``weights`` (rows,) say how much each row counts. ``input_names``, by default
+        those of a data frame, belong to the data set and to every model trained on it. The same content again is
+        recognised and not sent twice; a name never moves to other content.
         """
-        rows = rows_from("inputs", inputs)
-        check_finite("inputs", rows)
-        if (labels is None) == (targets is None):
-            raise InvalidRequest("labels or targets must be given, and not both")
-        tensors = {"inputs": rows}
-        if labels is not None:
-            tensors["labels"] = labels_from("labels", labels, len(rows))
-        if targets is not None:
-            tensors["targets"] = targets_from("targets", targets, len(rows))
-        if weights is not None:
-            tensors["weights"] = weights_from("weights", weights, len(rows))
+        values, names = named_rows("inputs", inputs, input_names)
+        tensors = dataset_tensors(values, labels, targets, weights, names)
         with tempfile.TemporaryDirectory(prefix="mlpd-") as folder:
             path = Path(folder) / "dataset.safetensors"
-            sha256, size_bytes = write_dataset(path, tensors)
+            sha256, size_bytes = write_dataset(path, tensors, names)
             header = dataset_pb.UploadDatasetRequest.Header(
                 dataset_id=name.removeprefix("datasets/"), sha256=sha256, size_bytes=size_bytes
             )

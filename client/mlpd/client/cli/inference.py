@@ -5,9 +5,11 @@ from typing import Annotated, Any
 
 import numpy as np
 import typer
+from mlpd.client.cli import notes
 from mlpd.client.cli.connection import COMPUTING_SECONDS, connect
 from mlpd.client.cli.output import (
     SERVER,
+    Header,
     Json,
     Server,
     console,
@@ -15,6 +17,7 @@ from mlpd.client.cli.output import (
     fields_of,
     print_json,
     show_evaluation,
+    show_notes,
     table,
 )
 from mlpd.client.client import Prediction
@@ -37,10 +40,13 @@ def evaluate(
     """Score a model on a data set, in exact counts."""
     with connect(server, COMPUTING_SECONDS) as client:
         evaluation = client.evaluate(model, dataset, include_scores=scores)
+        names = client.model(evaluation.model).input_names
+        said = notes.of_columns(client.dataset(dataset).input_names, names, dataset, evaluation.model)
     if as_json:
-        print_json(evaluation_fields(evaluation))
+        print_json(evaluation_fields(evaluation) | {"notes": said})
     else:
         console.print(f"{evaluation.model}, parameters {evaluation.parameters_sha256[:16]}")
+        show_notes(said)
         show_evaluation(evaluation, dataset)
 
 
@@ -48,23 +54,30 @@ def predict(
     model: Annotated[str, typer.Argument(help="Model, or model/version.")],
     rows: Annotated[Path, typer.Argument(help="Inputs without labels: .npy, .npz or .csv.")],
     output: Annotated[Path | None, typer.Option(help="Write the predictions to this .npz or .csv.")] = None,
+    header: Header = None,
     server: Server = SERVER,
     as_json: Json = False,
 ) -> None:
     """Predict the classes, labels or values of rows in a file."""
     if output and output.suffix not in (".npz", ".csv"):
         raise InvalidRequest(f"output must end in .npz or .csv, got {output.name}")
-    inputs = read_rows(rows)
     with connect(server, COMPUTING_SECONDS) as client:
-        prediction = client.predict(model, inputs)
+        version = client.model(model)
+        read = read_rows(rows, version.input_names, version.name, header=header)
+        prediction = client.predict(version.name, read.inputs)
+    said = [
+        *notes.of_rows(read, rows.name),
+        *notes.of_columns(read.input_names, version.input_names, rows.name, version.name),
+    ]
     if output:
         _write(output, prediction)
     if as_json:
         arrays = {name: array.tolist() for name, array in _arrays(prediction).items()}
-        print_json({"model": prediction.model, **arrays})
+        print_json({"model": prediction.model, **arrays, "understood": notes.fields_of_rows(read), "notes": said})
         return
     row_count = len(prediction.logits)
     console.print(f"{prediction.model}: {row_count} rows")
+    show_notes(said)
     console.print(_table(prediction))
     if row_count > _ROWS_SHOWN:
         console.print("… the rest with --output or --json")

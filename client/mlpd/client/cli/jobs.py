@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from mlpd.client.cli import follow
+from mlpd.client.cli import follow, notes
 from mlpd.client.cli.connection import COMPUTING_SECONDS, answers, connect
 from mlpd.client.cli.output import (
     SERVER,
@@ -20,6 +20,7 @@ from mlpd.client.cli.output import (
     fields_of,
     print_json,
     show_evaluation,
+    show_notes,
     state_of,
     table,
 )
@@ -69,13 +70,15 @@ def train(
             check_test_dataset(client, test_dataset, spec)
         started = time.monotonic()
         job = client.train(spec, job_id=job_id, model_id=model_id)
+        said = notes.of_job(spec, job, client)
         if not is_followed:
-            _show_submitted(job, as_json=as_json)
+            _show_submitted(job, said, as_json=as_json)
             return
         hint = _watch_hint(job, address) if address == server else _embedded_hint(data_dir)
         with _hint_at_interrupt(hint):
             if not as_json:
                 console.print(f"{job.name} is {state_of(job)}")
+                show_notes(said)
             events = client.progress(job)
             summary = follow.collect(events) if as_json else follow.show(events)
             job = client.wait(job)
@@ -83,7 +86,7 @@ def train(
         evaluation = client.evaluate(job.model_version, test_dataset) if test_dataset else None
         digest = client.model(job.model_version).parameters_sha256
     if as_json:
-        print_json(_result(job, summary, evaluation, digest, seconds))
+        print_json(_result(job, summary, evaluation, digest, seconds) | {"notes": said})
         return
     _show_result(job, summary, digest, seconds)
     if evaluation:
@@ -189,12 +192,13 @@ def _from_file(path: Path | None) -> dict[str, Any]:
     return settings
 
 
-def _show_submitted(job: TrainingJob, *, as_json: bool) -> None:
+def _show_submitted(job: TrainingJob, said: list[str], *, as_json: bool) -> None:
     if as_json:
-        print_json({"job": fields_of(job)})
+        print_json({"job": fields_of(job), "notes": said})
     else:
         job_id = job.name.removeprefix("trainingJobs/")
         console.print(f"{job.name} is {state_of(job)}; follow it with: mlpd watch {job_id}")
+        show_notes(said)
 
 
 def _result(

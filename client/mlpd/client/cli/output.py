@@ -2,6 +2,7 @@
 
 import json
 import sys
+from collections.abc import Iterable
 from math import isfinite
 from typing import Annotated, Any, Literal
 
@@ -17,6 +18,12 @@ from rich.table import Table
 
 Server = Annotated[str, typer.Option("--server", envvar="MLPD_SERVER", help="Address of the server.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
+Header = Annotated[
+    bool | None,
+    typer.Option(
+        help="Whether the first line of a .csv names the columns.", show_default="if it has names, no numbers"
+    ),
+]
 SERVER = DEFAULT_ADDRESS
 
 # What is not read on a terminal must not be cut to the width of one.
@@ -30,6 +37,12 @@ def print_json(result: dict[str, Any]) -> None:
     except ValueError:
         text = json.dumps(_without_infinities(result), allow_nan=False)
     print(text)
+
+
+def show_notes(notes: Iterable[str]) -> None:
+    """Print what was understood, a line each."""
+    for note in notes:
+        console.print(note, markup=False)
 
 
 def fields_of(message: Message) -> dict[str, Any]:

@@ -90,7 +90,7 @@ def test_columns_of_mixed_types_become_numbers(client, iris):
     [
         ("kind", "setosa", "inputs must hold numbers, got .* in the column 'kind'"),
         ("Unnamed: 0", 1, "inputs must have a name for each column, got 'Unnamed: 0'; leave it out if an index"),
-        ("a\nb", 1, r"inputs's names must be printable texts of 1 to 256 characters, got 'a\\nb'"),
+        ("a\nb", 1, r"inputs must have names that are printable texts of 1 to 256 characters, got 'a\\nb'"),
         (7, 1, "inputs must have columns that texts name, got 7"),
     ],
 )
@@ -113,7 +113,7 @@ def test_arrays_can_be_given_names(client, iris, model):
     for names, sentence in (
         (NAMES[:3], "input_names must have one name a column, 4, got 3"),
         ([*NAMES[:3], NAMES[0]], r"input_names must name each column once, got 'sepal length \(cm\)' twice"),
-        ([*NAMES[:3], ""], "input_names's names must be printable"),
+        ([*NAMES[:3], ""], "input_names must have names that are printable"),
     ):
         with pytest.raises(InvalidRequest, match=sentence):
             client.upload("no", rows, iris["target"], input_names=names)

@@ -51,6 +51,7 @@ def test_one_column_without_a_name_is_not_guessed_either(csv):
         ("a,b,c,d,e", True),
         ("a,b,c,d,NA", True),
         ("a,nan,inf,d,e", True),
+        ("0_0,0_1,1_0,1_1,digit", True),
         ("7.0,3.2,4.7,1.4,1", False),
         ("0,0,5,13,9", False),
         ("5,4,3,2,1", False),
@@ -74,6 +75,15 @@ def test_a_first_row_with_a_missing_value_does_not_vanish(csv, cell, place):
         assert f"a.csv, line 1, column {place + 1}, must be a number, got {cell!r}" in sentence
         assert "--header" in sentence
     assert len(read_rows(csv(f"a,b,{cell},d,e\n{BODY}"), ["a", "b"], header=True).inputs) == 3
+
+
+def test_what_only_python_takes_for_a_number_is_none(csv):
+    assert "line 2, column 1, must be a number, got '1_0'" in refusal(read_rows, csv("3,2\n1_0,2\n"))
+
+
+def test_names_of_a_header_can_be_shown(csv):
+    sentence = refusal(read_rows, csv('a,"b\nc"\n1,2\n'))
+    assert sentence.endswith(r"must have names that are printable texts of 1 to 256 characters, got 'b\nc'")
 
 
 @pytest.mark.parametrize("first", ["7.0,3.2,x,1.4,1", "year,2019,2020,2021,2022", "0,a,b,c,d"])
@@ -145,6 +155,8 @@ def test_columns_are_found_by_their_names_whatever_else_a_file_holds(csv):
     path = csv("species,id,b,a\nsetosa,x1,2,1\nvirginica,x2,4,3\n")
     rows = read_rows(path, ["a", "b"], "models/m/versions/1")
     assert (rows.inputs.tolist(), rows.input_names, rows.left_out) == ([[1, 2], [3, 4]], ("a", "b"), ("species", "id"))
+    assert read_rows(csv("b,a\n2,1\n4,3\n"), ["a", "b"]).inputs.tolist() == [[1, 2], [3, 4]]
+    path = csv("species,id,b,a\nsetosa,x1,2,1\n")
     sentence = refusal(read_rows, path, ["a", "b", "c"], "models/m/versions/1")
     assert sentence.startswith("a.csv must have the columns of models/m/versions/1, but it lacks c; it has species, id")
     assert read_rows(csv("2,1\n4,5\n"), ["a", "b"]).inputs.tolist() == [[2, 1], [4, 5]]

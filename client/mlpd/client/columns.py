@@ -29,8 +29,8 @@ def check_names(field: str, names: Sequence[str], count: int) -> None:
         if name in seen:
             raise InvalidRequest(f"{field} must name each column once, got {name[:40]!r} twice")
         if not 1 <= len(name) <= _NAME_LIMIT_CHARACTERS or not name.isprintable():
-            rule = f"be printable texts of 1 to {_NAME_LIMIT_CHARACTERS} characters"
-            raise InvalidRequest(f"{field}'s names must {rule}, got {name[:40]!a}")
+            rule = f"printable texts of 1 to {_NAME_LIMIT_CHARACTERS} characters"
+            raise InvalidRequest(f"{field} must have names that are {rule}, got {name[:40]!a}")
         seen.add(name)
 
 

@@ -97,10 +97,10 @@ def read_rows(path: Path, wanted: Sequence[str] = (), owner: str = "", *, header
 
 
 def _table_rows(path: Path, wanted: Sequence[str], owner: str, header: bool | None) -> Rows:
-    def choose(found: Header) -> list[int]:
+    def choose(found: Header) -> Sequence[int]:
         if found.names and wanted:
             return places_of(path.name, found.names, wanted, owner)[0]
-        return list(range(found.count))
+        return range(found.count)
 
     table = read_table(path, header, choose)
     names = table.header.names
@@ -127,7 +127,7 @@ def _labelled_table(
     roles: dict[str, list[int]] = {}
     ignored: list[int] = []
 
-    def choose(found: Header) -> list[int]:
+    def choose(found: Header) -> Sequence[int]:
         if target_columns:
             roles["targets"] = [found.column("target_columns", column) for column in target_columns]
         else:
@@ -138,7 +138,7 @@ def _labelled_table(
         taken = [*(column for columns in roles.values() for column in columns), *ignored]
         if twice := [column for column in taken if taken.count(column) > 1]:
             raise InvalidRequest(f"each column must have one use, {found.name(twice[0])} of {path.name} has several")
-        return [column for column in range(found.count) if column not in ignored]
+        return [column for column in range(found.count) if column not in ignored] if ignored else range(found.count)
 
     try:
         table = read_table(path, header, choose)

@@ -30,10 +30,12 @@ SETTINGS: Mapping[str, Setting] = {
     "dropout": Setting(NUMBERS, "Dropout rate; one, or one a hidden layer."),
     "input_dropout": Setting(NUMBER, "Dropout rate of the inputs."),
     "initializer": Setting(TEXT, "{he,glorot,lecun}_{normal,uniform}, orthogonal or zeros."),
-    "input_scale": Setting(NUMBER, "Factor of every input value; default: 1/255 for uint8 data, else 1."),
+    "input_scale": Setting(
+        NUMBER, "Factor of every input value; default: 1/255 for whole numbers from 0 to 255 (pixels), else 1."
+    ),
     "standardize": Setting(FLAG, "Shift and scale inputs by mean and deviation of the training rows."),
     "data_type": Setting(TEXT, "float32 or float64."),
-    "task": Setting(TEXT, "multiclass, binary, multilabel or regression; default: by the data."),
+    "task": Setting(TEXT, "multiclass, binary, multilabel or regression; default: by the data's values."),
     "loss": Setting(
         TEXT, "{softmax,sigmoid}_cross_entropy, mean_squared, huber, mean_absolute or poisson; default: by the task."
     ),

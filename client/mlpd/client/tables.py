@@ -76,10 +76,10 @@ class Table:
 
 
 def read_table(path: Path, header: bool | None, choose: Choose) -> Table:
-    """Return the numbers in the columns that ``choose`` takes; ``header`` says what the first line is, None = look.
+    """Return the numbers in the columns that ``choose`` takes, in its order; ``header`` says what the first line is.
 
-    Looked at, it is a header if it has names and no number, or names beside the numbers that count the columns; a
-    line of nothing else than those can be either, and is refused, as is any other that has names and numbers.
+    Where that is None, it is a header if it has names and no number, or names beside numbers that count the columns.
+    A line of nothing else than those can be either, and is refused, as is any other that has names and numbers.
     """
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
@@ -94,7 +94,7 @@ def read_table(path: Path, header: bool | None, choose: Choose) -> Table:
                 _check_header(found, line)
             left = chain([following] if following else [], rows)
             numeric = left if named or not first else chain([(line, first)], left)
-            columns = tuple(choose(found)) if first else ()
+            columns = choose(found) if first else ()
             numbers = [_numbers(path, line, row, len(first), columns) for line, row in numeric]
     except NotANumber as error:
         if header is not None or error.line > line:
@@ -107,7 +107,7 @@ def read_table(path: Path, header: bool | None, choose: Choose) -> Table:
         raise InvalidRequest(f"{path.name} must hold at least one row of numbers, got none")
     if doubt:
         raise InvalidRequest(f"{path.name}, line {line}, {_shown(cells)}, can be a header or a row: {_ASK}")
-    return Table(found, columns, np.stack(numbers))
+    return Table(found, tuple(columns), np.stack(numbers))
 
 
 def _rows(path: Path, file: Iterator[str]) -> Iterator[tuple[int, list[str]]]:
@@ -151,8 +151,9 @@ def _check_header(header: Header, line: int) -> None:
 def _numbers(path: Path, line: int, row: list[str], count: int, columns: Sequence[int]) -> NDArray[np.float64]:
     if len(row) != count:
         raise InvalidRequest(f"{path.name}, line {line}, must have {count} cells as the first line, got {len(row)}")
-    chosen = row if len(columns) == count else [row[column] for column in columns]
+    chosen = row if columns == range(count) else [row[column] for column in columns]
     try:
+        _check_underscores(chosen)
         return np.fromiter(map(float, chosen), np.float64, len(columns))  # a list of floats takes four times the memory
     except ValueError:
         column = next(column for column in columns if not _is_float(row[column]))
@@ -173,8 +174,15 @@ def _is_number(cell: str) -> bool:
     return _is_float(cell) and math.isfinite(float(cell))
 
 
+def _check_underscores(cells: Sequence[str]) -> None:
+    """Raise `ValueError` for what only Python takes for a number: 1_0 is 10 to it, and a name to everybody else."""
+    if "_" in "".join(cells):
+        raise ValueError
+
+
 def _is_float(cell: str) -> bool:
     try:
+        _check_underscores([cell])
         float(cell)
     except ValueError:
         return False

@@ -84,12 +84,16 @@ def train(
             job = client.wait(job)
         seconds = time.monotonic() - started
         evaluation = client.evaluate(job.model_version, test_dataset) if test_dataset else None
-        digest = client.model(job.model_version).parameters_sha256
+        version = client.model(job.model_version)
+        digest = version.parameters_sha256
+        tested = client.dataset(test_dataset).input_names if test_dataset else version.input_names
+    scored = notes.of_columns(tested, version.input_names, str(test_dataset), version.name)
     if as_json:
-        print_json(_result(job, summary, evaluation, digest, seconds) | {"notes": said})
+        print_json(_result(job, summary, evaluation, digest, seconds) | {"notes": said + scored})
         return
     _show_result(job, summary, digest, seconds)
     if evaluation:
+        show_notes(scored)
         show_evaluation(evaluation, str(test_dataset))
 
 

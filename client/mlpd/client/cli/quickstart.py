@@ -21,7 +21,7 @@ Next:
   mlpd serve                                     start a server that stays
   mlpd train --preset default                    train this network on it
   mlpd train --preset seed                       the classic: full-batch gradient descent, 250 epochs
-  mlpd datasets add NAME FILE.csv                your own rows, labels in the last column
+  mlpd datasets add NAME FILE.csv                your own rows, class numbers in the last column
   mlpd --help                                    everything else"""
 
 

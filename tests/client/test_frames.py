@@ -106,6 +106,16 @@ def test_a_name_that_comes_twice_is_refused(client, iris):
         client.upload("no", iris[[NAMES[1], NAMES[0], NAMES[1]]], iris["target"])
 
 
+def test_what_is_to_be_learned_is_not_left_among_the_inputs(client, iris):
+    for settings, name in (
+        ({"labels": iris["target"]}, "labels, got 'target'"),
+        ({"targets": iris[[NAMES[0]]]}, "targets, got 'sepal length"),
+        ({"targets": iris["target"].to_numpy(), "weights": iris[NAMES[3]]}, "weights, got 'petal width"),
+    ):
+        with pytest.raises(InvalidRequest, match=f"inputs must not have the columns of {name}.* in both"):
+            client.upload("no", iris, **settings)
+
+
 def test_arrays_can_be_given_names(client, iris, model):
     rows = iris[NAMES].to_numpy()
     stored = client.upload("frame-array", rows, iris["target"], input_names=NAMES)

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-from mlpd.client.columns import check_names
+from mlpd.client.columns import check_names, named_rows
 from mlpd.client.errors import InvalidRequest
 from mlpd.v1 import types_pb2 as types
 from numpy.typing import ArrayLike, NDArray
@@ -123,16 +123,22 @@ def split(rows: Array, message_bytes: int, target_bytes: int = 0) -> Iterator[sl
 
 def dataset_tensors(
     inputs: ArrayLike,
+    input_names: Sequence[str] | None,
+    *,
     labels: ArrayLike | None,
     targets: ArrayLike | None,
     weights: ArrayLike | None,
-    input_names: Sequence[str],
-) -> dict[str, Array]:
-    """Return the tensors of a data-set file; raises `InvalidRequest` for rows or names that can't be stored."""
-    rows = rows_from("inputs", inputs)
+) -> tuple[dict[str, Array], tuple[str, ...]]:
+    """Return the tensors of a data-set file and the names of its columns, none where they have none.
+
+    Raises `InvalidRequest` for rows or names that can't be stored.
+    """
+    answers = {"labels": labels, "targets": targets, "weights": weights}
+    values, names = named_rows("inputs", inputs, input_names, answers)
+    rows = rows_from("inputs", values)
     check_finite("inputs", rows)
-    if input_names:
-        check_names("input_names", input_names, rows.shape[1])
+    if names:
+        check_names("input_names", names, rows.shape[1])
     if (labels is None) == (targets is None):
         raise InvalidRequest("labels or targets must be given, and not both")
     tensors = {"inputs": rows}
@@ -142,7 +148,7 @@ def dataset_tensors(
         tensors["targets"] = targets_from("targets", targets, len(rows))
     if weights is not None:
         tensors["weights"] = weights_from("weights", weights, len(rows))
-    return tensors
+    return tensors, names
 
 
 def write_dataset(path: Path, tensors: Mapping[str, Array], input_names: Sequence[str] = ()) -> tuple[str, int]:

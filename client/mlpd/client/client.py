@@ -23,7 +23,7 @@ from mlpd.client.arrays import (
     write_dataset,
 )
 from mlpd.client.calls import Patience, call, open_channel, upload
-from mlpd.client.columns import is_frame, named_rows, rows_for
+from mlpd.client.columns import is_frame, rows_for
 from mlpd.client.errors import InvalidRequest, JobCancelled, JobFailed, ServerError
 from mlpd.client.parts import refusals_of
 from mlpd.client.recipes import model_name, resource_name
@@ -254,12 +254,10 @@ class Client:
         """Store rows (rows, width) with what to learn of them as the data set ``name``.
 
         That is ``labels`` (rows,), classes 0, 1, 2, ...; or ``targets`` (rows, outputs), numbers, or 0 and 1 for labels
-        that do not exclude each other. ``weights`` (rows,) say how much each row counts. ``input_names``, by default
-        those of a data frame, belong to the data set and to every model trained on it. The same content again is
-        recognised and not sent twice; a name never moves to other content.
+        that do not exclude each other. ``weights`` (rows,) say how much each row counts. Columns have the names of a
+        data frame, or ``input_names``. The same content again is not sent twice; a name never moves to other content.
         """
-        values, names = named_rows("inputs", inputs, input_names)
-        tensors = dataset_tensors(values, labels, targets, weights, names)
+        tensors, names = dataset_tensors(inputs, input_names, labels=labels, targets=targets, weights=weights)
         with tempfile.TemporaryDirectory(prefix="mlpd-") as folder:
             path = Path(folder) / "dataset.safetensors"
             sha256, size_bytes = write_dataset(path, tensors, names)

@@ -8,7 +8,7 @@ from itertools import chain
 from pathlib import Path
 
 import numpy as np
-from mlpd.client.columns import check_names, is_unnamed
+from mlpd.client.columns import check_names, is_unnamed, listed
 from mlpd.client.errors import InvalidRequest
 from numpy.typing import NDArray
 
@@ -17,6 +17,15 @@ _MISSING = {"", "?", "-", "na", "n/a", "nan", "null", "none"}
 _ASK = "say which, with --header or --no-header (header=True or False)"
 
 Choose = Callable[["Header"], Sequence[int]]
+
+
+class NotANumber(InvalidRequest):
+    """A cell must hold a number, and does not."""
+
+    def __init__(self, message: str, line: int, column: int) -> None:
+        super().__init__(message)
+        self.line = line
+        self.column = column
 
 
 @dataclass(frozen=True)
@@ -34,7 +43,7 @@ class Header:
         try:
             number = int(wanted)
         except ValueError:
-            known = f"one of {', '.join(self.names)}" if self.names else "a number: the file has no header"
+            known = f"one of {listed(self.names)}" if self.names else "a number: the file has no header"
             raise InvalidRequest(f"{field} must be {known}, got {wanted}") from None
         if self.count < 2 or not -self.count <= number < self.count:
             rule = f"between {-self.count} and {self.count - 1} in {self.path.name}"
@@ -161,15 +170,6 @@ def _numbers(path: Path, line: int, row: list[str], count: int, columns: Sequenc
         raise NotANumber(sentence, line, column) from None
 
 
-class NotANumber(InvalidRequest):
-    """A cell must hold a number, and does not."""
-
-    def __init__(self, message: str, line: int, column: int) -> None:
-        super().__init__(message)
-        self.line = line
-        self.column = column
-
-
 def _is_number(cell: str) -> bool:
     return _is_float(cell) and math.isfinite(float(cell))
 
@@ -190,5 +190,5 @@ def _is_float(cell: str) -> bool:
 
 
 def _shown(cells: Sequence[str]) -> str:
-    text = ",".join(cells)
+    text = "".join(character if character.isprintable() else "?" for character in ",".join(cells))
     return text if len(text) <= 40 else f"{text[:40]}..."

@@ -26,8 +26,8 @@ TARGET_TYPES = {"F32": "<f4", "F64": "<f8", "U8": "u1"}
 WEIGHT_TYPES = {"F32": "<f4", "F64": "<f8"}
 LARGEST_LABEL = 65535
 WEIGHT_SUMS = 1e-150, 1e150  # so that products of weights and their sums stay in the range of float64
-PIXEL_RANGE = (0.0, 255.0)
-PIXEL_SCALE = 1 / 255
+_PIXEL_RANGE = (0.0, 255.0)
+_PIXEL_SCALE = 1 / 255
 _HEADER_LIMIT_BYTES = 1024 * 1024
 _NAME_LIMIT_CHARACTERS = 256
 _BLOCK_VALUES = 4 * 1024 * 1024
@@ -79,7 +79,7 @@ def default_input_scale(inputs: Inputs) -> float:
 
     Pixels are known by their values, whatever type they are stored in: whole numbers, the least 0 and the largest 255.
     """
-    return PIXEL_SCALE if inputs.whole_inputs and inputs.input_range == PIXEL_RANGE else 1.0
+    return _PIXEL_SCALE if inputs.whole_inputs and inputs.input_range == _PIXEL_RANGE else 1.0
 
 
 @dataclass(frozen=True)

@@ -109,7 +109,10 @@ class Store:
         """
 
         def work(connection: sa.Connection) -> tuple[Job, list[Event], bool]:
-            decision = decide(_job(connection, job_id))
+            current = _job(connection, job_id)
+            decision = decide(current)
+            if decision.job is current and not decision.payloads:
+                return current, [], False
             job = decision.job
             payloads = list(decision.payloads)
             if decision.publication:

@@ -23,16 +23,18 @@ def test_a_job_whose_spec_has_changed_does_not_run_and_the_next_one_does(start_s
     server = start_server()
     with Client(server.address) as client:
         client.upload("rings", *rings)
-        blocking = client.train(training_spec(**SETTINGS))
+        running = client.train(training_spec(**SETTINGS))
+        next(event for event in client.progress(running) if event.HasField("attempt_started"))
         other, unreadable, sound = (client.train(training_spec(**SETTINGS | {"epoch_count": 2})) for _ in range(3))
         server.kill()
         change_spec(server.data_directory, other, '"learning_rate":0.01', '"learning_rate":0.03')
-        change_spec(server.data_directory, unreadable, '"learning_rate"', '"learning_raue"')
+        for job in (running, unreadable):
+            change_spec(server.data_directory, job, '"learning_rate"', '"learning_raue"')
         start_server(port=server.port)
-        client.cancel(blocking)
         with pytest.raises(JobFailed, match="the spec must be what was queued") as failed:
             client.wait(other)
-        with pytest.raises(MlpdError, match=f"the spec of {unreadable.name} can't be read") as unread:
-            client.job(unreadable)
+        for job in (running, unreadable):
+            with pytest.raises(MlpdError, match=f"the spec of {job.name} can't be read") as unread:
+                client.job(job)
         assert client.wait(sound).state == pb.TrainingJob.STATE_SUCCEEDED
     assert (failed.value.reason, unread.value.reason) == ("JOB_DAMAGED", "JOB_DAMAGED")

@@ -11,7 +11,7 @@ from mlpd.core.spec import TrainingSpec
 from mlpd.server import lifecycle
 from mlpd.server.artifacts import DataDirectory
 from mlpd.server.asynchronous import to_the_end
-from mlpd.server.errors import ServerError, Unavailable
+from mlpd.server.errors import DataLoss, ServerError, Unavailable
 from mlpd.server.executors.process import ProcessExecutor, WorkerProcess
 from mlpd.server.records import Failure, Job, JobState, Progress
 from mlpd.server.store import Store
@@ -111,7 +111,11 @@ class Jobs:
     async def recover(self) -> None:
         """Requeue what an earlier process left running; call it once, before `run`."""
         for job_id in await self._store.job_ids_in(JobState.RUNNING, JobState.CANCELLING):
-            recovered = await self._store.change_job(job_id, lifecycle.recover)
+            try:
+                recovered = await self._store.change_job(job_id, lifecycle.recover)
+            except DataLoss as error:  # one damaged record must not keep a server from starting
+                _logger.error("job not recovered", job=job_id, found=error.message)
+                continue
             _logger.info("job recovered", job=job_id, state=recovered.state, step=recovered.progress.step)
             await self._clean_up(recovered)
 

@@ -81,7 +81,7 @@ def main() -> None:
         records = []
 
         def report(case: str, seconds: list[float]) -> None:
-            print(f"{case + ':':44}{spread(seconds)}, largest {1000 * max(seconds):.1f} ms")
+            print(f"{case + ':':54}{spread(seconds)}, largest {1000 * max(seconds):.1f} ms")
             fields = {"median_seconds": median(seconds), "largest_seconds": max(seconds)}
             records.append({"case": f"queue: {case}", "system": "mlpd", **fields})
 

@@ -55,6 +55,7 @@ class Peak(threading.Thread):
         super().__init__(daemon=True)
         self._server_pid, self._ended = server_pid, threading.Event()
         self._sizes: dict[int, list[int]] = {}
+        self._earlier = set(children_of(server_pid))  # the worker of the job before may not have ended yet
 
     def __enter__(self):
         self.start()
@@ -76,12 +77,18 @@ class Peak(threading.Thread):
 
     def run(self):
         while not self._ended.wait(0.01):
-            for worker in children_of(self._server_pid):
-                with suppress(FileNotFoundError, ProcessLookupError):  # it has just ended
-                    if b"mlpd.server.worker" in Path(f"/proc/{worker}/cmdline").read_bytes():
-                        for pid in (worker, *children_of(worker)):
-                            before = self._sizes.get(pid, [0, 0, 0])
-                            self._sizes[pid] = list(map(max, before, sizes_of(pid)))
+            with suppress(FileNotFoundError, ProcessLookupError):  # one has just ended
+                for worker in children_running("mlpd.server.worker", self._server_pid):
+                    if worker in self._earlier:
+                        continue
+                    for pid in (worker, *children_running("mlpd.core.helpers", worker)):
+                        before = self._sizes.get(pid, [0, 0, 0])
+                        self._sizes[pid] = list(map(max, before, sizes_of(pid)))
+
+
+def children_running(module, pid):
+    """Return a process's children that run ``module``; until they do, they share their parent's memory."""
+    return [child for child in children_of(pid) if module in Path(f"/proc/{child}/cmdline").read_text()]
 
 
 def sizes_of(pid):

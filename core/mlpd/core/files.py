@@ -4,6 +4,7 @@ import hashlib
 import os
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,11 +32,16 @@ class FileDigest:
 def write_atomic(path: Path, content: bytes) -> FileDigest:
     """Make ``content`` durable as ``path``: a reader sees the old file or the new one, also after a power cut."""
     partial = path.with_name(f"{path.name}.partial")
-    with partial.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
+    try:
+        with partial.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    except OSError:
+        with suppress(OSError):
+            partial.unlink()  # a full disk needs the room
+        raise
     sync_directory(path.parent)
     return FileDigest(hashlib.sha256(content).hexdigest(), len(content))
 

@@ -14,7 +14,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from mlpd.core.files import sync_directory
-from mlpd.server.errors import ResourceExhausted
+from mlpd.server.errors import StorageFull
+from mlpd.server.storage import Storage
 
 # Left free for the checkpoints of running jobs when uploads come in.
 _DISK_RESERVE_BYTES = 256 * 1024 * 1024
@@ -26,7 +27,7 @@ class DataDirectoryInUse(Exception):
 
 
 class DataDirectory:
-    """A locked data directory; the lock ends with the process or with `close`.
+    """A locked data directory; the lock ends with the process or with `close`. ``storage`` tells how its disk is.
 
     Raises `DataDirectoryInUse`, or `OSError` when the directory can't be made or written.
     """
@@ -34,6 +35,7 @@ class DataDirectory:
     def __init__(self, root: Path) -> None:
         root.mkdir(parents=True, exist_ok=True)
         self.root = root.resolve()
+        self.storage = Storage()
         self._lock = os.open(self.root / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -69,10 +71,11 @@ class DataDirectory:
         return self.root / "models"
 
     def job(self, job_id: str) -> Path:
-        """Return a job's own folder, for its checkpoints; made if missing."""
+        """Return a job's own folder, for its checkpoints; made if missing. Raises `StorageTrouble` if it can't be."""
         folder = self.root / "jobs" / job_id
-        folder.mkdir(exist_ok=True)
-        sync_directory(folder.parent)
+        with self.storage.watched():
+            folder.mkdir(exist_ok=True)
+            sync_directory(folder.parent)
         return folder
 
     def remove_job(self, job_id: str) -> None:
@@ -81,14 +84,18 @@ class DataDirectory:
 
     @contextmanager
     def scratch(self) -> Iterator[Path]:
-        """Give the path of a file that does not exist yet and is gone afterwards, unless it was moved away."""
-        descriptor, name = tempfile.mkstemp(dir=self._temporary)
-        os.close(descriptor)
-        try:
-            yield Path(name)
-        finally:
-            with suppress(FileNotFoundError):
-                os.unlink(name)
+        """Give the path of a file that does not exist yet and is gone afterwards, unless it was moved away.
+
+        What the disk refuses in the block is raised as `StorageTrouble`.
+        """
+        with self.storage.watched():
+            descriptor, name = tempfile.mkstemp(dir=self._temporary)
+            os.close(descriptor)
+            try:
+                yield Path(name)
+            finally:
+                with suppress(FileNotFoundError):
+                    os.unlink(name)
 
     def adopt(self, scratch: Path, place: Path) -> None:
         """Make ``scratch`` durable as ``place``."""
@@ -98,12 +105,11 @@ class DataDirectory:
         sync_directory(place.parent)
 
     def require_space(self, size_bytes: int) -> None:
-        """Raise `ResourceExhausted` unless ``size_bytes`` fit with a reserve for running jobs."""
+        """Raise `StorageFull` unless ``size_bytes`` fit with a reserve for running jobs."""
         free = shutil.disk_usage(self.root).free
         if free < size_bytes + _DISK_RESERVE_BYTES:
-            raise ResourceExhausted(
-                "DISK_FULL",
-                f"size_bytes {size_bytes} and a reserve of {_DISK_RESERVE_BYTES} do not fit in {free} free bytes",
+            raise StorageFull(
+                f"size_bytes {size_bytes} and a reserve of {_DISK_RESERVE_BYTES} do not fit in {free} free bytes"
             )
 
     def close(self) -> None:

@@ -7,6 +7,7 @@ import socket
 import sys
 from collections.abc import Callable
 from contextlib import AsyncExitStack, suppress
+from functools import partial
 from importlib.metadata import version
 
 import grpc.aio
@@ -29,6 +30,7 @@ from mlpd.server.services.trainer import TrainerService
 from mlpd.server.serving import Serving
 from mlpd.server.store import Store
 from mlpd.server.stored_files import StoredFiles
+from mlpd.server.supervision import Supervisor
 from mlpd.v1 import dataset_service_pb2, model_service_pb2, trainer_service_pb2
 from mlpd.v1.dataset_service_pb2_grpc import add_DatasetServiceServicer_to_server
 from mlpd.v1.model_service_pb2_grpc import add_ModelServiceServicer_to_server
@@ -72,10 +74,13 @@ class Daemon:
         async with AsyncExitStack() as stack:
             directory = DataDirectory(options.data_directory)
             stack.callback(directory.close)
-            database = Database(directory.database, schema.metadata, schema.VERSION)
+            database = Database(directory.database, schema.metadata, schema.VERSION, directory.storage)
             stack.callback(database.close)
+            supervisor = Supervisor()
+            stack.callback(supervisor.release)
+            supervisor.watch("database writer", asyncio.wrap_future(database.writer_ended))
             log = EventLog()
-            store = Store(database, log.publish)
+            store = Store(database, supervisor.vital("event log", log.publish))
             devices = Devices()
             stack.callback(devices.close)
             files = StoredFiles(directory)
@@ -111,26 +116,32 @@ class Daemon:
             await datasets.add_mnist()
             await jobs.recover()
             await server.start()
-            queue = asyncio.create_task(jobs.run())
-            for name in ("", *SERVICE_NAMES):
-                await health_service.set(name, health_pb2.HealthCheckResponse.SERVING)
+            await _tell_health(health_service, True)
+            parts = {
+                "job queue": jobs.run(),
+                "storage watch": directory.storage.watch(database.write_nothing, partial(_tell_health, health_service)),
+            }
+            for name, part in parts.items():
+                supervisor.watch(name, asyncio.create_task(part, name=name))
             _logger.info("serving", address=address, data_directory=str(directory.root))
             if not is_loopback(options.host):
                 _logger.warning("whoever reaches this address can use the server: there is no authentication")
             ready(address)
 
-            stopped = asyncio.create_task(self._stopping.wait())
-            await asyncio.wait({stopped, queue}, return_when=asyncio.FIRST_COMPLETED)
+            await self._stopping.wait()
             _logger.info("draining")
             await health_service.enter_graceful_shutdown()
             with suppress(TimeoutError):
                 await asyncio.wait_for(jobs.drain(), options.drain_seconds)
             log.close()
             await server.stop(_STREAM_END_SECONDS)
-            if queue.done():
-                queue.result()  # the queue ends only by an error, which is the server's
-            queue.cancel()
             _logger.info("drained")
+
+
+async def _tell_health(service: health.aio.HealthServicer, serving: bool) -> None:
+    status = health_pb2.HealthCheckResponse.SERVING if serving else health_pb2.HealthCheckResponse.NOT_SERVING
+    for name in ("", *SERVICE_NAMES):
+        await service.set(name, status)
 
 
 def _grpc_server(options: ServerOptions) -> grpc.aio.Server:
@@ -189,9 +200,11 @@ async def serve(options: ServerOptions, ready: Callable[[str], None], until_stdi
         await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
 
         async def watch() -> None:
-            while await reader.read(1024):
-                pass
-            daemon.stop()
+            try:
+                while await reader.read(1024):
+                    pass
+            finally:
+                daemon.stop()
 
         watching = asyncio.create_task(watch())
     await daemon.run(ready)

@@ -51,8 +51,8 @@ class Datasets:
         """Store what ``chunks`` bring as ``dataset_id`` ("" = by content); return it and whether it was here already.
 
         Known content is answered without reading a chunk, unless its file is damaged; then it is replaced. Raises
-        `InvalidRequest`, `AlreadyExists`, `ResourceExhausted`, and `DataLoss` when size or digest differ from what was
-        announced; then nothing is kept.
+        `InvalidRequest`, `AlreadyExists`, `ResourceExhausted`, `StorageTrouble`, and `DataLoss` when size or digest
+        differ from what was announced; then nothing is kept.
         """
         self._check_header(dataset_id, sha256, size_bytes)
         dataset_id = dataset_id or f"sha256-{sha256}"

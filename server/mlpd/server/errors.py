@@ -6,9 +6,12 @@ ServerError
 ├── AlreadyExists        a name or request id is taken by something else
 ├── PreconditionFailed   the request is well-formed, the state does not allow it
 ├── CursorOutOfRange     a cursor points outside what is stored
-├── ResourceExhausted    a limit or a full disk; trying again later may work
+├── ResourceExhausted    a limit is reached; trying again later may work
 ├── DataLoss             stored or sent bytes are not what they should be
-└── Unavailable          the server is on its way down or up
+├── Unavailable          the server is on its way down or up
+└── StorageTrouble       the disk refuses; trying again later may work
+    ├── StorageFull      it has no room
+    └── StorageFailing   it can't be read or written
 """
 
 from collections.abc import Mapping, Sequence
@@ -63,7 +66,7 @@ class CursorOutOfRange(ServerError):
 
 
 class ResourceExhausted(ServerError):
-    """A limit or a full disk; trying again later may work."""
+    """A limit is reached; trying again later may work."""
 
 
 class DataLoss(ServerError):
@@ -72,3 +75,18 @@ class DataLoss(ServerError):
 
 class Unavailable(ServerError):
     """The server is on its way down or up; try again."""
+
+
+class StorageTrouble(ServerError):
+    """The disk refuses; trying again later may work."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__("STORAGE", message)
+
+
+class StorageFull(StorageTrouble):
+    """The disk has no room for what must be written."""
+
+
+class StorageFailing(StorageTrouble):
+    """The disk can't be read or written, or another process holds what is there."""

@@ -15,6 +15,7 @@ import grpc.aio
 import structlog
 from google.protobuf.message import DecodeError
 from google.rpc import code_pb2, status_pb2
+from mlpd.server.disk import trouble_of
 from mlpd.server.errors import ServerError
 from mlpd.server.status import internal_status, simple_status, status_of_error
 
@@ -127,6 +128,7 @@ class _Mapped:
     async def __aexit__(self, _kind: object, error: BaseException | None, _traceback: object) -> None:
         if error is None or isinstance(error, asyncio.CancelledError | grpc.aio.AbortError):
             return
+        error = trouble_of(error) or error
         if isinstance(error, ServerError):
             status = status_of_error(error)
         elif isinstance(error, _Refused):

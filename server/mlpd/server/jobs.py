@@ -3,21 +3,27 @@
 import asyncio
 import secrets
 import time
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
+from typing import TypeVar
 
 import structlog
 from mlpd.core.spec import TrainingSpec
 from mlpd.server import lifecycle
 from mlpd.server.artifacts import DataDirectory
 from mlpd.server.asynchronous import to_the_end
-from mlpd.server.errors import DataLoss, ServerError, Unavailable
+from mlpd.server.disk import waits_seconds
+from mlpd.server.errors import DataLoss, ServerError, StorageTrouble, Unavailable
 from mlpd.server.executors.process import ProcessExecutor, WorkerProcess
-from mlpd.server.records import Failure, Job, JobState, Progress
-from mlpd.server.store import Store
+from mlpd.server.records import Failure, Job, JobState, Progress, Stopped
+from mlpd.server.store import Decide, Store
 from mlpd.server.tasks import Order, Task
 
 _logger = structlog.get_logger()
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -57,7 +63,7 @@ class Jobs:
         self._orders: dict[str, Order] = {}
         self._abandoned: set[str] = set()
         self._work_waits = asyncio.Event()
-        self._draining = False
+        self._draining = asyncio.Event()
 
     @property
     def thread_count(self) -> int:
@@ -85,9 +91,9 @@ class Jobs:
     async def submit(self, submission: Submission) -> tuple[Job, bool]:
         """Queue a job, durably, and return it and whether an equal request had made it before.
 
-        Raises `AlreadyExists`, `ResourceExhausted` or, while draining, `Unavailable`.
+        Raises `AlreadyExists`, `ResourceExhausted`, `StorageTrouble` or, while draining, `Unavailable`.
         """
-        if self._draining:
+        if self._draining.is_set():
             raise Unavailable("DRAINING", "the server is shutting down; send the job again when it is back")
 
         async def create() -> tuple[Job, bool]:
@@ -98,11 +104,16 @@ class Jobs:
         return await to_the_end(create())
 
     async def cancel(self, job_id: str) -> Job:
-        """End a job; a running one first finishes its mini-batch and frees its device. Raises as `lifecycle.cancel`."""
+        """End a job; a running one first finishes its mini-batch and frees its device.
+
+        Raises as `lifecycle.cancel`, or `StorageTrouble`.
+        """
 
         async def mark_and_stop() -> Job:
             job = await self._store.change_job(job_id, lifecycle.cancel)
             if job.state is JobState.CANCELLING:
+                if job_id not in self._attempts:  # nobody is left to stop
+                    return await self._store.change_job(job_id, lifecycle.recover)
                 self._stop(job_id, Order.CANCEL)
             return job
 
@@ -127,16 +138,17 @@ class Jobs:
             self._work_waits.clear()
             busy = self._attempts.keys() | self._abandoned
             limit = self._limits.running_jobs + len(self._abandoned)
-            queued = await self._store.job_ids_in(JobState.QUEUED, limit=limit)
-            free = 0 if self._draining else self._limits.running_jobs - len(self._attempts)
-            for job_id in [job_id for job_id in queued if job_id not in busy][: max(free, 0)]:
-                task = asyncio.create_task(self._attempt(job_id))
-                self._attempts[job_id] = task
-                task.add_done_callback(partial(self._ended, job_id))
+            with suppress(StorageTrouble):  # which comes only while draining, when nothing is started any more
+                queued = await self._patiently(partial(self._store.job_ids_in, JobState.QUEUED, limit=limit))
+                free = 0 if self._draining.is_set() else self._limits.running_jobs - len(self._attempts)
+                for job_id in [job_id for job_id in queued if job_id not in busy][: max(free, 0)]:
+                    task = asyncio.create_task(self._attempt(job_id))
+                    self._attempts[job_id] = task
+                    task.add_done_callback(partial(self._ended, job_id))
 
     async def drain(self) -> None:
         """Start nothing more; let running jobs save a checkpoint and go back to the queue."""
-        self._draining = True
+        self._draining.set()
         for job_id in self._attempts:
             self._stop(job_id, Order.DRAIN)
         await asyncio.gather(*self._attempts.values(), return_exceptions=True)
@@ -150,52 +162,80 @@ class Jobs:
         self._work_waits.set()
 
     def _stop(self, job_id: str, order: Order) -> None:
-        """Give an order that also reaches a worker which is still being started."""
+        """Give an order; a worker that is still being started has nothing to finish, and is ended at once."""
         self._orders[job_id] = order
         if worker := self._workers.get(job_id):
-            worker.order(order)
-            asyncio.get_running_loop().call_later(self._limits.stop_seconds, worker.kill)
+            if worker.has_reported:
+                worker.order(order)
+                asyncio.get_running_loop().call_later(self._limits.stop_seconds, worker.kill)
+            else:
+                worker.kill()
 
     async def _attempt(self, job_id: str) -> None:
-        job = await self._store.change_job(job_id, lifecycle.start)
+        job = await self._change(job_id, lifecycle.start)
         if job.state is not JobState.RUNNING:
             return
         attempt = job.attempt
         log = _logger.bind(job=job_id, attempt=attempt)
         log.info("attempt started", reason=job.queue_reason)
-        failure = None
         try:
-            how = await self._run_worker(job)
+            end = await self._run_worker(job)
+        except StorageTrouble:
+            raise  # only where the server drains; the next start goes on
         except ServerError as error:
             failure = Failure(type(error).__name__, error.reason, error.message)
+            end = partial(lifecycle.fail, attempt=attempt, failure=failure)
         except Exception:
             log.exception("attempt broken off")
-            how = "could not be run"
-        if failure:
-            job = await self._store.change_job(job_id, lambda now: lifecycle.fail(now, attempt, failure))
-        else:
-            job = await self._store.change_job(job_id, lambda now: lifecycle.lose(now, attempt, how))
+            end = partial(lifecycle.lose, attempt=attempt, how="could not be run")
+        job = await self._change(job_id, end)
         log.info("attempt ended", state=job.state, step=job.progress.step, failure=job.failure and job.failure.reason)
         await self._clean_up(job)
+
+    async def _change(self, job_id: str, decide: Decide) -> Job:
+        """Change a job as soon as the disk takes it."""
+        return await self._patiently(partial(self._store.change_job, job_id, decide))
+
+    async def _patiently(self, ask: Callable[[], Awaitable[T]]) -> T:
+        """Return what ``ask`` returns once the disk no longer refuses; raises `StorageTrouble` only while draining."""
+        waits = waits_seconds()
+        told = False
+        while True:
+            try:
+                return await ask()
+            except StorageTrouble as error:
+                if self._draining.is_set():
+                    raise
+                if not told:
+                    _logger.warning("waiting for the disk", why=error.message)
+                    told = True
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._draining.wait(), next(waits))
 
     async def _clean_up(self, job: Job) -> None:
         """Remove the checkpoints of a job that needs none; a failed one keeps its last finite state."""
         if job.state in (JobState.SUCCEEDED, JobState.CANCELLED):
             await asyncio.to_thread(self._directory.remove_job, job.id)
 
-    async def _run_worker(self, job: Job) -> str:
-        async with self._executor.start(self._task(job)) as worker:
+    async def _run_worker(self, job: Job) -> Decide:
+        """Run a worker to its end and return what that makes of the job, where its reports have not said so."""
+        task = await self._patiently(partial(self._task, job))
+        async with self._executor.start(task) as worker:
             self._workers[job.id] = worker
             try:
                 if order := self._orders.get(job.id):
                     self._stop(job.id, order)
                 async for frames in worker.reports():
-                    await self._store.change_job(job.id, partial(lifecycle.report, attempt=job.attempt, frames=frames))
-                return await worker.ending()
+                    # A worker whose reports the disk refuses waits, at the latest when its pipe is full.
+                    await self._change(job.id, partial(lifecycle.report, attempt=job.attempt, frames=frames))
+                how = await worker.ending()
             finally:
                 del self._workers[job.id]
+        if job.id in self._orders and not worker.has_reported:
+            return partial(lifecycle.report, attempt=job.attempt, frames=[Stopped(job.progress.step)])
+        return partial(lifecycle.lose, attempt=job.attempt, how=how)
 
-    def _task(self, job: Job) -> Task:
+    async def _task(self, job: Job) -> Task:
         validation, source = job.spec.validation.sha256, job.spec.warm_start
         return Task(
             job_id=job.id,

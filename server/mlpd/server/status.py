@@ -11,6 +11,8 @@ from mlpd.server.errors import (
     PreconditionFailed,
     ResourceExhausted,
     ServerError,
+    StorageFailing,
+    StorageFull,
     Unavailable,
 )
 from mlpd.server.records import Failure
@@ -28,6 +30,8 @@ CODES: dict[type[ServerError], int] = {
     ResourceExhausted: code_pb2.RESOURCE_EXHAUSTED,
     DataLoss: code_pb2.DATA_LOSS,
     Unavailable: code_pb2.UNAVAILABLE,
+    StorageFull: code_pb2.RESOURCE_EXHAUSTED,
+    StorageFailing: code_pb2.UNAVAILABLE,
     ServerError: code_pb2.INTERNAL,
 }
 _CODES_BY_KIND = {kind.__name__: code for kind, code in CODES.items()}

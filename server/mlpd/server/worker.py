@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from io import RawIOBase
 from pathlib import Path
@@ -27,6 +28,8 @@ from mlpd.core.processes import end_with
 from mlpd.core.sharding import multiplying_threads, spreads_products
 from mlpd.core.usefulness import reason_to_doubt
 from mlpd.server.damage import dataset_damage, model_damage
+from mlpd.server.disk import trouble_of, waits_seconds
+from mlpd.server.errors import StorageFull
 from mlpd.server.records import (
     ENVIRONMENT_CHANGED,
     AttemptStarted,
@@ -81,7 +84,8 @@ def main() -> None:
     except MemoryError as error:
         last = _failed("ResourceExhausted", "DEVICE_MEMORY", f"the device's memory is too small for this run: {error}")
     except OSError as error:
-        last = _failed("ResourceExhausted", "STORAGE", f"a file could not be read or written: {error.strerror}")
+        kind = type(trouble_of(error) or StorageFull).__name__
+        last = _failed(kind, "STORAGE", f"a file could not be read or written: {error.strerror}")
     send(last)
     os._exit(0)  # all is on disk, and to take an interpreter down delays the next job by a tenth of a second
 
@@ -128,6 +132,7 @@ class _Attempt:
         self._metrics_time = self._save_time = time.monotonic()
         self._steps_per_second = 0.0
         self._save_interval = task.checkpoint_interval_seconds
+        self._refused = False
         send(AttemptStarted(self._state.step, task.reason, _describe(device), self._state.environment))
 
     def run(self, orders: Orders) -> Finished | Stopped:
@@ -145,7 +150,7 @@ class _Attempt:
                         return Stopped(event.step)
                     if time.monotonic() - self._save_time >= self._save_interval:
                         self._save()
-        return self._publish()
+        return self._publish(orders)
 
     def _restore(self, device: Device) -> training.TrainingState:
         task, spec = self._task, self._task.spec
@@ -203,31 +208,60 @@ class _Attempt:
         return MetricsRecorded(event.split, progress, event.loss, event.accuracy, event.learning_rate)
 
     def _save(self) -> None:
+        """Save a checkpoint; where the disk refuses it, the run goes on and tries again after the next interval."""
         self._require_unchanged()
         started = time.monotonic()
         step = self._state.step
-        digest = save_checkpoint(self._task.checkpoint_path(step), self._state.checkpoint())
-        saved = CheckpointSaved(step, digest.sha256, digest.size_bytes)
-        self._send(saved)
-        self._saved = (saved, *(earlier for earlier in self._saved if earlier.step != step))
-        for outdated in self._saved[CHECKPOINTS_KEPT:]:
-            self._task.checkpoint_path(outdated.step).unlink(missing_ok=True)
-        self._saved = self._saved[:CHECKPOINTS_KEPT]
+        try:
+            digest = save_checkpoint(self._task.checkpoint_path(step), self._state.checkpoint())
+        except OSError as error:
+            self._warn(f"the checkpoint of step {step} could not be written: {error.strerror}")
+        else:
+            self._refused = False
+            self._keep(CheckpointSaved(step, digest.sha256, digest.size_bytes))
         self._save_time = time.monotonic()
         cost = self._save_time - started
         self._save_interval = max(self._task.checkpoint_interval_seconds, cost / _CHECKPOINT_TIME_SHARE)
 
-    def _publish(self) -> Finished:
+    def _keep(self, saved: CheckpointSaved) -> None:
+        self._send(saved)
+        self._saved = (saved, *(earlier for earlier in self._saved if earlier.step != saved.step))
+        for outdated in self._saved[CHECKPOINTS_KEPT:]:
+            with suppress(OSError):  # it goes with the job's folder at the latest
+                self._task.checkpoint_path(outdated.step).unlink()
+        self._saved = self._saved[:CHECKPOINTS_KEPT]
+
+    def _publish(self, orders: Orders) -> Finished | Stopped:
+        """Write the model as soon as the disk takes it, unless an order comes first; a run is not lost by its disk."""
         self._require_unchanged()
         trained = self._state.trained()
         if doubt := reason_to_doubt(self._state.device, self._task.spec, self._state.examples, trained.model):
             self._send(MessageLogged("WARNING", doubt))
+        waits = waits_seconds()
+        while True:
+            try:
+                return self._write_model(trained)
+            except OSError as error:
+                if trouble_of(error) is None:
+                    raise
+                self._warn(f"the model could not be written, and is tried again until it is: {error.strerror}")
+            with suppress(queue.Empty):
+                orders.get(timeout=next(waits))
+                return Stopped(self._state.step)
+
+    def _write_model(self, trained: TrainedModel) -> Finished:
         partial = self._task.job_directory / "model.safetensors"
         provenance = {"training_job": self._task.job_id, "spec_digest": self._task.spec.digest}
         digest = save_model(partial, trained.model, trained.moments, trained.optimizer_step, provenance)
         partial.replace(self._task.models_directory / f"{digest.sha256}.safetensors")
         sync_directory(self._task.models_directory)
         return Finished(digest.sha256, trained.model.sha256, len(trained.model.parameters))
+
+    def _warn(self, message: str) -> None:
+        """Say once that the disk refuses, not each time."""
+        if not self._refused:
+            self._send(MessageLogged("WARNING", message))
+        self._refused = True
 
 
 def _failed(kind: str, reason: str, message: str) -> Failed:

@@ -17,6 +17,7 @@ class WorkerProcess:
 
     def __init__(self, process: asyncio.subprocess.Process) -> None:
         self._process = process
+        self.has_reported = False
 
     async def reports(self) -> AsyncIterator[list[Frame]]:
         """Yield what the worker has reported since the last look, in order, until it closes its pipe."""
@@ -25,6 +26,7 @@ class WorkerProcess:
         while received := await self._process.stdout.read(_READ_BYTES):
             *lines, rest = (rest + received).split(b"\n")
             if lines:
+                self.has_reported = True
                 yield [decode_frame(line) for line in lines]
 
     def order(self, order: Order) -> None:

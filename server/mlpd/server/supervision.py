@@ -1,0 +1,59 @@
+"""Watches the parts that must run for as long as the server: a server that has lost one of them ends, loudly.
+
+It ends as ``kill -9`` would end it, because nothing acknowledged is lost by that, while a drain would wait for the
+part that is gone.
+"""
+
+import asyncio
+import os
+from collections.abc import Callable
+from functools import partial, wraps
+from typing import Any, NoReturn, ParamSpec, TypeVar
+
+import structlog
+
+_logger = structlog.get_logger()
+_EXIT_STATUS = 70  # EX_SOFTWARE of sysexits.h
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class Supervisor:
+    """The parts of one server, for its event loop."""
+
+    def __init__(self) -> None:
+        self._parts: list[asyncio.Future[Any]] = []
+        self._released = False
+
+    def watch(self, name: str, part: "asyncio.Future[Any]") -> None:
+        """End the process when ``part`` ends, in whatever way."""
+        self._parts.append(part)
+        part.add_done_callback(partial(self._ended, name))
+
+    def vital(self, name: str, call: Callable[P, T]) -> Callable[P, T]:
+        """Return ``call``, whose failure ends the process."""
+
+        @wraps(call)
+        def watched(*args: P.args, **kwargs: P.kwargs) -> T:
+            try:
+                return call(*args, **kwargs)
+            except Exception as error:  # noqa: BLE001 - a part that has failed once is not to be trusted
+                _end(name, error)
+
+        return watched
+
+    def release(self) -> None:
+        """End the parts, and let them end."""
+        self._released = True
+        for part in self._parts:
+            part.cancel()
+
+    def _ended(self, name: str, part: "asyncio.Future[Any]") -> None:
+        if not self._released:
+            _end(name, None if part.cancelled() else part.exception())
+
+
+def _end(name: str, error: BaseException | None) -> NoReturn:
+    _logger.critical("a part of the server has ended, and the server ends with it", part=name, exc_info=error)
+    os._exit(_EXIT_STATUS)

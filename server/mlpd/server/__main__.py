@@ -5,14 +5,16 @@ import json
 import logging
 import os
 import sys
+from contextlib import suppress
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TextIO, cast
 
 import structlog
 import typer
 from mlpd.server.artifacts import DataDirectoryInUse
 from mlpd.server.daemon import PortTaken, serve
 from mlpd.server.database import SchemaMismatch
+from mlpd.server.errors import StorageTrouble
 from mlpd.server.options import ServerOptions
 from sqlalchemy.exc import DatabaseError
 
@@ -76,6 +78,8 @@ def main(
         _fail(str(error))
     except OSError as error:
         _fail(f"the data directory {data_dir} can't be used: {error.strerror or error}")
+    except StorageTrouble as error:
+        _fail(error.message)
     except SchemaMismatch as error:
         _fail(f"the database in {data_dir} can't be used: {error}; nothing was changed")
     except DatabaseError as error:
@@ -97,8 +101,26 @@ def _configure_logs() -> None:
             *([console] if terminal else [tracebacks, structlog.processors.JSONRenderer()]),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        logger_factory=structlog.PrintLoggerFactory(cast("TextIO", _Unfailing(sys.stderr))),
     )
+
+
+class _Unfailing:
+    """A stream for logs: what a full disk does not take is lost, and the server goes on."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        """Write as far as that is possible."""
+        with suppress(OSError):
+            self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        """Flush as far as that is possible."""
+        with suppress(OSError):
+            self._stream.flush()
 
 
 def _fail(sentence: str) -> None:

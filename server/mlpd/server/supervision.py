@@ -55,5 +55,7 @@ class Supervisor:
 
 
 def _end(name: str, error: BaseException | None) -> NoReturn:
-    _logger.critical("a part of the server has ended, and the server ends with it", part=name, exc_info=error)
-    os._exit(_EXIT_STATUS)
+    try:
+        _logger.critical("a part of the server has ended, and the server ends with it", part=name, exc_info=error)
+    finally:
+        os._exit(_EXIT_STATUS)

@@ -16,7 +16,7 @@ test: $(STAMP) ## Run the tests.
 	$(BIN)/python -m pytest
 
 faults: $(STAMP) ## Run the longer fault tests.
-	$(BIN)/python -m pytest -m faults
+	$(BIN)/python -m pytest -m faults -s
 
 check: $(STAMP) ## Check format, style, types, architecture, protocol, generated code and containers.
 	$(BIN)/ruff format --check .

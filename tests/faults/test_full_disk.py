@@ -45,7 +45,7 @@ class Tally:
 
     calls: int = 0
     acknowledged: list[str] = field(default_factory=list)
-    refused: Counter = field(default_factory=Counter)
+    refused: Counter[str] = field(default_factory=Counter)
     hung: int = 0
     lost: int = 0
     accepts_again: list[bool] = field(default_factory=list)

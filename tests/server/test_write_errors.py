@@ -124,6 +124,18 @@ def test_a_full_database_refuses_the_write_that_does_not_fit_and_stores_its_neig
     assert with_database(tmp_path, use) == [0, 1, 2, 3, 4, 5, 6]
 
 
+def test_a_full_database_that_undoes_one_statement_alone_refuses_it_by_the_same_name(tmp_path):
+    async def use(database):
+        await database.write(insert(0))
+        await database.write(limit_pages(10))
+        many = sql("INSERT INTO blobs SELECT number + 1000, zeroblob(300000) FROM blobs")
+        answers = await ask_together(database, [insert(1), many, insert(2)])
+        assert [type(answer) for answer in answers] == [int, errors.StorageFull, int]
+        return await database.read(stored)
+
+    assert with_database(tmp_path, use) == [0, 1, 2]
+
+
 def test_a_group_larger_than_its_memory_loses_nobody_when_the_disk_refuses(tmp_path):
     async def use(database):
         await database.write(insert(0))
@@ -222,7 +234,7 @@ def test_work_that_ends_the_transaction_itself_takes_nobody_with_it(tmp_path, me
 @pytest.mark.parametrize("moment", ["before it is taken", "while it runs"])
 def test_a_request_that_is_withdrawn_harms_nobody(tmp_path, moment):
     async def use(database):
-        answer: Future[object] = Future()
+        answer: Future[int] = Future()
 
         def withdrawn(connection):
             if moment == "while it runs":

@@ -46,7 +46,7 @@ def refusal(call, *arguments):
     """Return code and reason of a call that must be refused, and say so with a time to try again."""
     with pytest.raises(grpc.RpcError) as caught:
         call(*arguments)
-    metadata = dict(caught.value.trailing_metadata())
+    metadata: dict[str, bytes] = dict(caught.value.trailing_metadata())  # type: ignore[arg-type]
     status = status_pb2.Status.FromString(metadata["grpc-status-details-bin"])
     info, retry = error_details_pb2.ErrorInfo(), error_details_pb2.RetryInfo()
     assert status.details[0].Unpack(info)
@@ -59,7 +59,8 @@ def refusal(call, *arguments):
 class Caller:
     """One client, without retries, so that it sees each refusal."""
 
-    def __init__(self, channel):
+    def __init__(self, server, channel):
+        self.server = server
         self.trainer, self.datasets = TrainerServiceStub(channel), DatasetServiceStub(channel)
         self.health = health_pb2_grpc.HealthStub(channel)
 
@@ -94,8 +95,7 @@ class Caller:
 def caller(tmp_path_factory, rings):
     directory = tmp_path_factory.mktemp("refusing") / "data"
     with Server(directory, *OFTEN) as server, grpc.insecure_channel(server.address) as channel:
-        caller = Caller(channel)
-        caller.server = server
+        caller = Caller(server, channel)
         caller.upload("rings", *rings)
         yield caller
 
@@ -179,7 +179,7 @@ def test_a_server_can_be_stopped_while_its_disk_refuses_and_the_next_start_goes_
         assert caller.server.drain() == 0
         print(f"stopped in {time.monotonic() - started:.1f} s")
     with Server(caller.server.data_directory) as server, grpc.insecure_channel(server.address) as channel:
-        caller = Caller(channel)
+        caller = Caller(server, channel)
         caller.until(lambda: caller.job(running.name).attempt == 2)
         caller.cancel(running.name)
         assert state_names(caller.events(queued.name)) == ["QUEUED", "RUNNING", "SUCCEEDED"]

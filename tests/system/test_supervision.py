@@ -69,6 +69,8 @@ def test_a_server_ends_with_each_of_its_parts(part, data_directory, tmp_path):
         env=ENVIRONMENT,
         text=True,
     )
+    assert server.stdout
+    assert server.stderr
     with server:
         try:
             address = json.loads(server.stdout.readline())["address"]

@@ -20,6 +20,7 @@ from mlpd.server.storage import Storage
 # Left free for the checkpoints of running jobs when uploads come in.
 _DISK_RESERVE_BYTES = 256 * 1024 * 1024
 _OTHERS = stat.S_IRWXG | stat.S_IRWXO
+_PAGE_BYTES = 4096
 
 
 class DataDirectoryInUse(Exception):
@@ -103,6 +104,13 @@ class DataDirectory:
             os.fsync(file.fileno())
         scratch.replace(place)
         sync_directory(place.parent)
+
+    def write_nothing(self) -> None:
+        """Find out whether the disk takes a file, of which nothing stays; raises `OSError` if it does not."""
+        with tempfile.TemporaryFile(dir=self._temporary) as file:
+            file.write(bytes(_PAGE_BYTES))
+            file.flush()
+            os.fsync(file.fileno())
 
     def require_space(self, size_bytes: int) -> None:
         """Raise `StorageFull` unless ``size_bytes`` fit with a reserve for running jobs."""

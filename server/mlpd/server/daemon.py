@@ -67,8 +67,8 @@ class Daemon:
     async def run(self, ready: Callable[[str], None]) -> None:
         """Serve; ``ready(address)`` is called once requests are answered.
 
-        Raises `DataDirectoryInUse`, `PortTaken`, `SchemaMismatch`, `OSError`, or SQLAlchemy's ``DatabaseError`` when it
-        can't start.
+        Raises `DataDirectoryInUse`, `PortTaken`, `SchemaMismatch`, `StorageTrouble`, `OSError`, or SQLAlchemy's
+        ``DatabaseError`` when it can't start. A part that ends while it serves ends the process (`Supervisor`).
         """
         options = self._options
         async with AsyncExitStack() as stack:
@@ -117,9 +117,15 @@ class Daemon:
             await jobs.recover()
             await server.start()
             await _tell_health(health_service, True)
+
+            async def write_nothing() -> None:
+                await database.write_nothing()
+                with directory.storage.watched():
+                    await asyncio.to_thread(directory.write_nothing)
+
             parts = {
                 "job queue": jobs.run(),
-                "storage watch": directory.storage.watch(database.write_nothing, partial(_tell_health, health_service)),
+                "storage watch": directory.storage.watch(write_nothing, partial(_tell_health, health_service)),
             }
             for name, part in parts.items():
                 supervisor.watch(name, asyncio.create_task(part, name=name))

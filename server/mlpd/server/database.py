@@ -182,7 +182,7 @@ def _outcome(connection: sa.Connection, work: Work[Any]) -> Any:
             raise
         connection.exec_driver_sql("ROLLBACK TO work")
         connection.exec_driver_sql("RELEASE work")
-        return _Undone(error)
+        return _Undone(_named(error))
     connection.exec_driver_sql("RELEASE work")
     return result
 

@@ -13,7 +13,7 @@ _READ_BYTES = 65536
 
 
 class WorkerProcess:
-    """A running worker; for the event loop that started it."""
+    """A running worker, for the event loop that started it; until it ``has_reported`` it has done nothing."""
 
     def __init__(self, process: asyncio.subprocess.Process) -> None:
         self._process = process

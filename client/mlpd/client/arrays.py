@@ -113,10 +113,10 @@ def array_from(tensor: types.Tensor) -> Array:
     return np.frombuffer(tensor.data, _DTYPES[tensor.data_type]).reshape(tuple(tensor.shape))
 
 
-def split(rows: Array, message_bytes: int, target_bytes: int = 0) -> Iterator[slice]:
-    """Yield slices of ``rows`` that each fit a message of ``message_bytes``, with ``target_bytes`` a row more."""
+def split(rows: Array, message_bytes: int, target_bytes: int = 0, row_limit: int | None = None) -> Iterator[slice]:
+    """Yield slices of up to ``row_limit`` rows that each fit ``message_bytes``, with ``target_bytes`` a row more."""
     row_bytes = rows.dtype.itemsize * rows.shape[1] + target_bytes + 16  # tags
-    size = max(1, (message_bytes - 4096) // row_bytes)
+    size = max(1, min((message_bytes - 4096) // row_bytes, row_limit or len(rows)))
     for start in range(0, max(len(rows), 1), size):
         yield slice(start, start + size)
 

@@ -222,19 +222,19 @@ class Client:
         The columns of a data frame are matched by name with those that the model was trained on; an array's, and those
         without names, are taken in their order.
         """
-        name = model_name(model)
+        version = self.model(model)  # a newer version must not answer some parts
         if is_frame(inputs):
-            version = self.model(model)
-            name, inputs = version.name, rows_for("inputs", inputs, version.input_names, version.name)
+            inputs = rows_for("inputs", inputs, version.input_names, version.name)
         rows = rows_from("inputs", inputs)
+        row_limit = self.server_info.max_prediction_values // version.spec.layer_sizes[-1]
         answers = []
-        for part in split(rows, self._message_bytes):
-            request = pb.PredictRequest(model=name, inputs=tensor_from(rows[part]), outputs=[pb.OUTPUT_KIND_ALL])
+        for part in split(rows, self._message_bytes, row_limit=row_limit):
+            inputs_part = tensor_from(rows[part])
+            request = pb.PredictRequest(model=version.name, inputs=inputs_part, outputs=[pb.OUTPUT_KIND_ALL])
             with refusals_of(part, len(rows)):
                 answers.append(self._call(self._trainer.Predict, request))
-            name = answers[0].model  # a newer version must not answer the other parts
         return Prediction(
-            model=name,
+            model=version.name,
             logits=_joined([answer.logits for answer in answers]),
             classes=_joined([answer.classes for answer in answers if answer.HasField("classes")]),
             probabilities=_joined([answer.probabilities for answer in answers if answer.HasField("probabilities")]),

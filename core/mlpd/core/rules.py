@@ -28,12 +28,12 @@ from mlpd.core.sharding import largest_shard_count
 from mlpd.core.spec import ENVIRONMENT_CHANGES, OptimizerSpec, TrainingSpec
 from mlpd.core.tasks import TASKS
 
-_LAYER_LIMIT = 64
+LAYER_LIMIT = 64
 _WIDTH_LIMIT = 1_000_000
 _PARAMETER_LIMIT = 100_000_000
 _EPOCH_LIMIT = 1_000_000
 _RATE_LIMIT = 1e9
-_SEGMENT_LIMIT = 32
+SEGMENT_LIMIT = 32
 _TIME_LIMIT_SECONDS = 1e9
 _SHOWN_CHARACTERS = 64
 _TYPE_RANGES = {"float32": (1e-37, 1e38), "float64": (1e-307, 1e308)}
@@ -93,8 +93,8 @@ def find_violations(spec: TrainingSpec, train: Rows | None, validation: Rows | N
 
 def _model_violations(model: ModelSpec) -> Iterator[Violation]:
     field, sizes = "model.layer_sizes", model.layer_sizes
-    if not 2 <= len(sizes) <= _LAYER_LIMIT:
-        yield _violation(field, f"have between 2 and {_LAYER_LIMIT} entries, input first", len(sizes))
+    if not 2 <= len(sizes) <= LAYER_LIMIT:
+        yield _violation(field, f"have between 2 and {LAYER_LIMIT} entries, input first", len(sizes))
     elif not all(1 <= size <= _WIDTH_LIMIT for size in sizes):
         wrong = next(size for size in sizes if not 1 <= size <= _WIDTH_LIMIT)
         yield _violation(field, f"be between 1 and {_WIDTH_LIMIT} each", wrong)
@@ -124,7 +124,7 @@ def _model_violations(model: ModelSpec) -> Iterator[Violation]:
 def _data_violations(spec: TrainingSpec, train: Rows | None, validation: Rows | None) -> Iterator[Violation]:
     yield from _one_of("task", spec.task, TASKS)
     sizes = spec.model.layer_sizes
-    if spec.task not in TASKS or not 2 <= len(sizes) <= _LAYER_LIMIT:
+    if spec.task not in TASKS or not 2 <= len(sizes) <= LAYER_LIMIT:
         return
     for name, rows in (("train_dataset", train), ("validation_dataset", validation)):
         if rows and sizes[0] != rows.input_size:
@@ -297,8 +297,8 @@ def _schedule_violations(spec: TrainingSpec, train: Rows | None) -> Iterator[Vio
 
 
 def _joined_violations(path: str, segments: tuple[Segment, ...], step_count: int | None) -> Iterator[Violation]:
-    if not 1 <= len(segments) <= _SEGMENT_LIMIT:
-        yield _violation(f"{path}.segments", f"have between 1 and {_SEGMENT_LIMIT} entries", len(segments))
+    if not 1 <= len(segments) <= SEGMENT_LIMIT:
+        yield _violation(f"{path}.segments", f"have between 1 and {SEGMENT_LIMIT} entries", len(segments))
         return
     counts: list[int | None] = [segment.step_count for segment in segments[:-1]]
     left = None if step_count is None else step_count - sum(segment.step_count for segment in segments[:-1])
@@ -373,7 +373,7 @@ def _within(
 
 
 def _violation(field: str, rule: str, value: Any) -> Violation:
-    shown = str(value)
+    shown = ascii(str(value))[1:-1]  # a text of the caller's may hold what a terminal obeys
     if len(shown) > _SHOWN_CHARACTERS:
         shown = f"{shown[:_SHOWN_CHARACTERS]}..."
     return Violation(field, f"{field} must {rule}, got {shown}")

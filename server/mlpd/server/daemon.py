@@ -27,7 +27,7 @@ from mlpd.server.options import ServerOptions
 from mlpd.server.services.datasets import DatasetService
 from mlpd.server.services.models import ModelService
 from mlpd.server.services.trainer import TrainerService
-from mlpd.server.serving import Serving
+from mlpd.server.serving import MAX_PREDICTION_VALUES, Serving
 from mlpd.server.store import Store
 from mlpd.server.stored_files import StoredFiles
 from mlpd.server.supervision import Supervisor
@@ -38,6 +38,7 @@ from mlpd.v1.trainer_service_pb2_grpc import add_TrainerServiceServicer_to_serve
 
 _logger = structlog.get_logger()
 _STREAM_END_SECONDS = 2.0
+_MAX_ANSWER_BYTES = 64 * 1024 * 1024  # a guard: what an answer can hold is limited where it is made, to less
 
 SERVICE_NAMES = tuple(
     module.DESCRIPTOR.services_by_name[name].full_name
@@ -102,6 +103,7 @@ class Daemon:
                 max_message_bytes=options.max_message_bytes,
                 preferred_chunk_bytes=PREFERRED_CHUNK_BYTES,
                 max_dataset_bytes=options.max_dataset_bytes,
+                max_prediction_values=MAX_PREDICTION_VALUES,
             )
             trainer = TrainerService(store, files, jobs, log, serving, devices, info)
             add_TrainerServiceServicer_to_server(trainer, server)
@@ -155,7 +157,7 @@ def _grpc_server(options: ServerOptions) -> grpc.aio.Server:
         interceptors=(Guard(options.body_seconds),),
         options=(
             ("grpc.max_receive_message_length", options.max_message_bytes),
-            ("grpc.max_send_message_length", -1),
+            ("grpc.max_send_message_length", _MAX_ANSWER_BYTES),
             ("grpc.so_reuseport", 0),
             ("grpc.max_concurrent_streams", 1000),
             ("grpc.max_metadata_size", 8192),

@@ -57,6 +57,8 @@ class Datasets:
         self._check_header(dataset_id, sha256, size_bytes)
         dataset_id = dataset_id or f"sha256-{sha256}"
         if known := await self._known(f"sha256-{sha256}"):
+            if known.size_bytes != size_bytes:
+                raise _size_mismatch(known.size_bytes, f"got {size_bytes}")
             named = replace(known, id=dataset_id, create_time=time.time_ns())
             return await self._store.create_dataset(named), True
         self._directory.require_space(size_bytes)
@@ -141,15 +143,15 @@ async def _receive(path: Path, chunks: AsyncIterator[bytes], sha256: str, size_b
                 raise InvalidRequest.field("chunk", "chunk must not be empty")
             received += len(chunk)
             if received > size_bytes:
-                raise DataLoss(
-                    "SIZE_MISMATCH", f"header.size_bytes must be the size of the content, {size_bytes}; more came"
-                )
+                raise _size_mismatch(size_bytes, "more came")
             await asyncio.to_thread(take, chunk)
     if received != size_bytes:
-        raise DataLoss(
-            "SIZE_MISMATCH", f"header.size_bytes must be the size of the content, {size_bytes}; {received} came"
-        )
+        raise _size_mismatch(size_bytes, f"{received} came")
     if digest.hexdigest() != sha256:
         raise DataLoss(
             "CHECKSUM_MISMATCH", f"header.sha256 must be that of the content, {digest.hexdigest()}, got {sha256}"
         )
+
+
+def _size_mismatch(size_bytes: int, found: str) -> DataLoss:
+    return DataLoss("SIZE_MISMATCH", f"header.size_bytes must be the size of the content, {size_bytes}; {found}")

@@ -13,13 +13,16 @@ from typing import Any, TypeAlias
 import grpc
 import grpc.aio
 import structlog
+from google.protobuf import descriptor_pool
 from google.protobuf.message import DecodeError
 from google.rpc import code_pb2, status_pb2
 from mlpd.server.disk import trouble_of
 from mlpd.server.errors import ServerError
 from mlpd.server.status import internal_status, simple_status, status_of_error
+from mlpd.server.wire import check_body
 
 _logger = structlog.get_logger()
+_SHORT_BYTES = 64 * 1024  # what is parsed at once; for more, others need not wait
 _STATUS_CODES = {code.value[0]: code for code in grpc.StatusCode}
 
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
@@ -50,17 +53,17 @@ class Guard(grpc.aio.ServerInterceptor):
         if handler is None:
             return None
         method = handler_call_details.method
-        if handler.request_streaming and handler.response_streaming:
-            return handler  # only reflection: it reads for itself and fails by answering
+        parse = _checked(method, handler.request_deserializer)
         if handler.response_streaming:
-            return grpc.stream_stream_rpc_method_handler(
-                self._server_stream(method, handler.unary_stream, handler.request_deserializer),
-                response_serializer=handler.response_serializer,
-            )
+            if handler.request_streaming:
+                answers = self._both_streams(method, handler.stream_stream, parse)
+            else:
+                answers = self._server_stream(method, handler.unary_stream, parse)
+            return grpc.stream_stream_rpc_method_handler(answers, response_serializer=handler.response_serializer)
         if handler.request_streaming:
-            behaviour = self._client_stream(method, handler.stream_unary, handler.request_deserializer)
+            behaviour = self._client_stream(method, handler.stream_unary, parse)
         else:
-            behaviour = self._unary(method, handler.unary_unary, handler.request_deserializer)
+            behaviour = self._unary(method, handler.unary_unary, parse)
         return grpc.stream_unary_rpc_method_handler(behaviour, response_serializer=handler.response_serializer)
 
     def _unary(self, method: str, behaviour: Callable[..., Awaitable[Any]], parse: Parse) -> Callable[..., Any]:
@@ -89,11 +92,19 @@ class Guard(grpc.aio.ServerInterceptor):
 
         return call
 
+    def _both_streams(self, method: str, behaviour: Callable[..., Any], parse: Parse) -> Callable[..., Any]:
+        async def call(_requests: object, context: Context) -> None:
+            async with _Mapped(method, context):
+                async for message in behaviour(self._messages(context, parse), context):
+                    await context.write(message)
+
+        return call
+
     async def _only_message(self, context: Context, parse: Parse) -> Any:
         body = await self._read(context)
         if body is None:
             raise _Refused(code_pb2.INVALID_ARGUMENT, "MESSAGE_COUNT", "the call must carry one message, got none")
-        request = _parsed(body, parse)
+        request = await _parsed(body, parse)
         if await self._read(context) is not None:
             raise _Refused(code_pb2.INVALID_ARGUMENT, "MESSAGE_COUNT", "the call must carry one message, got more")
         remaining_seconds = context.time_remaining()
@@ -103,7 +114,7 @@ class Guard(grpc.aio.ServerInterceptor):
 
     async def _messages(self, context: Context, parse: Parse) -> AsyncIterator[Any]:
         while (body := await self._read(context)) is not None:
-            yield _parsed(body, parse)
+            yield await _parsed(body, parse)
 
     async def _read(self, context: Context) -> bytes | None:
         try:
@@ -145,9 +156,20 @@ async def _abort(context: Context, status: status_pb2.Status) -> None:
     await context.abort(_STATUS_CODES[status.code], status.message, details)
 
 
-def _parsed(body: bytes, parse: Parse) -> Any:
-    try:
+def _checked(method: str, parse: Parse) -> Parse:
+    """Return ``parse`` of the requests of ``method``, looked through beforehand."""
+    kind = descriptor_pool.Default().FindMethodByName(method.strip("/").replace("/", ".")).input_type
+
+    def check_and_parse(body: bytes) -> Any:
+        check_body(body, kind)
         return parse(body)
+
+    return check_and_parse
+
+
+async def _parsed(body: bytes, parse: Parse) -> Any:
+    try:
+        return parse(body) if len(body) <= _SHORT_BYTES else await asyncio.to_thread(parse, body)
     except (DecodeError, ValueError, RecursionError):
         raise _Refused(
             code_pb2.INVALID_ARGUMENT, "MALFORMED_MESSAGE", "the message must be valid protobuf of the method's request"

@@ -71,6 +71,11 @@ def parse_model(field: str, name: str) -> tuple[str, int | None]:
     )
 
 
+def parse_series(field: str, name: str) -> str:
+    """Return the model id in ``models/{id}``, where no version can be meant."""
+    return _parse(field, name, "models")
+
+
 def _parse(field: str, name: str, collection: str) -> str:
     prefix, separator, resource_id = name.partition("/")
     if prefix != collection or not separator or not _ID.match(resource_id):

@@ -1,5 +1,6 @@
 """From a Train request to the resolved spec: every default filled in, every rule checked, all at once."""
 
+import asyncio
 import hashlib
 import secrets
 from collections.abc import Callable, Sequence
@@ -21,10 +22,10 @@ from mlpd.core.splits import train_class_counts
 from mlpd.core.tasks import TASKS
 from mlpd.server.columns import check_same
 from mlpd.server.devices import DeviceReport, Devices
-from mlpd.server.durations import seconds_of
+from mlpd.server.durations import check_duration, seconds_of
 from mlpd.server.errors import FieldViolation, InvalidRequest, PreconditionFailed, ResourceExhausted
 from mlpd.server.jobs import Submission
-from mlpd.server.names import check_id, check_request_id, parse_dataset, parse_model, version_name
+from mlpd.server.names import check_id, check_request_id, parse_dataset, parse_model, shown, version_name
 from mlpd.server.records import DatasetRecord, Job, ModelRecord
 from mlpd.server.specs import (
     augmentation_of,
@@ -41,6 +42,7 @@ from mlpd.v1 import types_pb2 as types
 
 T = TypeVar("T")
 
+_RESOLUTION_SECONDS = 5.0
 _SEED_LIMIT = 2**32
 _DEVICES = (types.DEVICE_UNSPECIFIED, types.DEVICE_CPU, types.DEVICE_CUDA)
 _DATA_TYPES = {
@@ -70,7 +72,7 @@ async def resolve(
 
     Raises `InvalidRequest` with every field that breaks a rule, `NotFound` for a data set or model that is not there,
     `DataLoss` for one whose file is missing or cut, `PreconditionFailed` for a device that can't be used, and
-    `ResourceExhausted` for a run it can't hold.
+    `ResourceExhausted` for a run it can't hold, or when looking through the spec takes too long.
     """
     check = _Violations()
     check.unknown_fields("", request)
@@ -79,26 +81,47 @@ async def resolve(
     model_id = check(lambda: check_id("model_id", request.model_id)) if request.model_id else None
     check.choices(request.spec)
     sources = await _sources(request.spec, check, store, files)
+    check.digests(request.spec, sources)
     report, device = await _device(request.spec.device, devices)
-    spec = _spec(request.spec, sources, device)
+
+    def submission() -> Submission:
+        spec, memory_bytes = _resolved(request.spec, check, sources, report, device, thread_count)
+        assert sources.train is not None
+        row_count = sources.train.row_count
+        return Submission(request_id, digest_of(request), job_id or "", model_id or "", spec, row_count, memory_bytes)
+
+    try:
+        return await asyncio.wait_for(asyncio.to_thread(submission), _RESOLUTION_SECONDS)
+    except TimeoutError:
+        text = f"the spec must be checked within {_RESOLUTION_SECONDS:g} seconds; try again when less goes on"
+        raise ResourceExhausted("RESOLUTION_TIMEOUT", text) from None
+
+
+def _resolved(
+    asked: trainer.TrainingSpec,
+    check: "_Violations",
+    sources: "_Sources",
+    report: DeviceReport,
+    device: str,
+    thread_count: int,
+) -> tuple[TrainingSpec, int]:
+    """Return the spec, and the memory it takes, once no rule is broken."""
+    spec = _spec(asked, sources, device)
     for violation in find_violations(spec, sources.train, sources.validation):
         check.add(f"spec.{violation.field}", f"spec.{violation.description}")
-    check.warm_start(request.spec, spec, sources)
-    check.columns(request.spec, sources)
+    check.warm_start(asked, spec, sources)
+    check.columns(asked, sources)
     check.finish()
     assert sources.train is not None
-    if not request.spec.HasField("shard_count"):
+    if not asked.HasField("shard_count"):
         spec = replace(spec, shard_count=best_shard_count(spec, thread_count))
-    if not request.spec.blas:
+    if not asked.blas:
         spec = replace(spec, blas=best_blas(spec, thread_count))
     elif spec.blas == "mkl" and not mkl_path():
         raise PreconditionFailed(
             "BLAS_UNAVAILABLE", "spec.blas must be a library that this server has; mkl comes with mlpd[mkl]"
         )
-    memory_bytes = _check_memory(spec, sources.train, report, thread_count)
-    return Submission(
-        request_id, digest_of(request), job_id or "", model_id or "", spec, sources.train.row_count, memory_bytes
-    )
+    return spec, _check_memory(spec, sources.train, report, thread_count)
 
 
 @dataclass(frozen=True)
@@ -172,12 +195,29 @@ class _Violations:
         if spec.loss.balanced_classes and spec.loss.class_weights:
             text = "spec.loss.class_weights must be empty with balanced_classes"
             self.add("spec.loss.class_weights", f"{text}, got {len(spec.loss.class_weights)} entries")
-        if any(segment.schedule.learning_rate for segment in spec.schedule.joined.segments):
+        segments = [segment.schedule for segment in spec.schedule.joined.segments]
+        if any(schedule.learning_rate for schedule in segments):
             text = "spec.schedule.joined.segments must have no learning_rate of their own"
             self.add("spec.schedule.joined.segments", f"{text}, the peak is spec.schedule.learning_rate")
+        if any(schedule.HasField("plateau") for schedule in segments):
+            text = "spec.schedule.joined.segments must have no plateau of their own"
+            self.add("spec.schedule.joined.segments", f"{text}, that of all is spec.schedule.plateau")
+        self(lambda: check_duration("spec.time_limit", spec.time_limit))
         if spec.HasField("warm_start") and spec.warm_start.scope not in _SCOPES:
             text = f"spec.warm_start.scope must be WEIGHTS or FULL, got {spec.warm_start.scope}"
             self.add("spec.warm_start.scope", text)
+
+    def digests(self, asked: trainer.TrainingSpec, sources: _Sources) -> None:
+        """Look whether the digests that a resolved spec brings along are of what its names stand for here."""
+        train, validation, model = sources.train, sources.validation, sources.model
+        for field, given, name, found in (
+            ("train_sha256", asked.train_sha256, asked.train_dataset, train and train.sha256),
+            ("validation_sha256", asked.validation_sha256, asked.validation_dataset, validation and validation.sha256),
+            ("warm_start.sha256", asked.warm_start.sha256, asked.warm_start.model, model and model.file_sha256),
+        ):
+            if given and given != found and (found or not name):
+                rule = f"be that of {name}, {found}" if found else "be empty where none is named"
+                self.add(f"spec.{field}", f"spec.{field} must {rule}, got {shown(given)}")
 
     def warm_start(self, asked: trainer.TrainingSpec, spec: TrainingSpec, sources: _Sources) -> None:
         """Look whether the weights fit, and the optimizer's moments if they are wanted."""
@@ -190,6 +230,10 @@ class _Violations:
                 if wanted != found:
                     path = f"spec.model.{_WIRE_NAMES.get(field, field)}"
                     self.add(path, f"{path} must be that of {asked.warm_start.model}, {wanted}, got {found}")
+        else:
+            for given, _ in asked.model.ListFields():
+                path = f"spec.model.{given.name}"
+                self.add(path, f"{path} must come with layer_sizes, or be left to {asked.warm_start.model}")
         before, now = sources.job.spec.optimizer.kind, spec.optimizer.kind
         if spec.warm_start.full and (before.name, before.moments) != (now.name, now.moments):
             text = f"spec.optimizer must keep what {asked.warm_start.model} was trained with for a full warm start"

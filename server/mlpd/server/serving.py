@@ -28,10 +28,14 @@ from threadpoolctl import threadpool_limits
 
 T = TypeVar("T")
 
+# Rows times outputs: of a prediction, whose answer then has at most 48 MB; of scores, which need all of them at once.
+MAX_PREDICTION_VALUES = 2**21
+SCORED_VALUES_LIMIT = 2**26
 _PREDICTION_THREADS = 2
 _MODELS_KEPT = 16
 _PREDICTORS_KEPT = 4
 _CAPACITY_ROWS = 512
+_BUFFER_VALUES = 2**24
 
 
 @dataclass(frozen=True)
@@ -129,7 +133,8 @@ class Serving:
         """Return this thread's own buffers around the shared model."""
         predictors: OrderedDict[str, Predictor] = self._local.__dict__.setdefault("predictors", OrderedDict())
         if record.file_sha256 not in predictors:
-            predictors[record.file_sha256] = Predictor(Cpu(), self._model(record), _CAPACITY_ROWS)
+            rows = min(_CAPACITY_ROWS, max(1, _BUFFER_VALUES // sum(record.spec.layer_sizes)))
+            predictors[record.file_sha256] = Predictor(Cpu(), self._model(record), rows)
         return _newest(predictors, record.file_sha256, _PREDICTORS_KEPT)
 
     def _model(self, record: ModelRecord) -> Model:

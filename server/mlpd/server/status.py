@@ -1,11 +1,14 @@
 """Turns the server's errors into ``google.rpc.Status`` with machine-readable details."""
 
+from collections.abc import Sequence
+
 from google.protobuf import any_pb2, duration_pb2
 from google.rpc import code_pb2, error_details_pb2, status_pb2
 from mlpd.server.errors import (
     AlreadyExists,
     CursorOutOfRange,
     DataLoss,
+    FieldViolation,
     InvalidRequest,
     NotFound,
     PreconditionFailed,
@@ -20,6 +23,8 @@ from mlpd.server.records import Failure
 DOMAIN = "mlpd.dev"
 _RETRY_SECONDS = 1
 _PASSING_REASONS = {"DISK_FULL", "QUEUE_FULL", "STORAGE"}  # of what is exhausted, what time may mend
+# An error travels in headers, of which clients take 8 KB, and its text is in them up to four times.
+_TEXT_LIMIT_BYTES = 1200
 
 CODES: dict[type[ServerError], int] = {
     InvalidRequest: code_pb2.INVALID_ARGUMENT,
@@ -39,13 +44,15 @@ _CODES_BY_KIND = {kind.__name__: code for kind, code in CODES.items()}
 
 def status_of_error(error: ServerError) -> status_pb2.Status:
     """Return the status an RPC ends with."""
-    code = CODES[type(error)]
-    status = _status(code, error.reason, error.message, dict(error.metadata))
+    code, message = CODES[type(error)], error.message
+    violations: list[error_details_pb2.BadRequest.FieldViolation] = []
     if isinstance(error, InvalidRequest):
-        violations = [
-            error_details_pb2.BadRequest.FieldViolation(field=violation.field, description=violation.description)
-            for violation in error.violations
-        ]
+        violations = _told(error.violations)
+        left_out = len(error.violations) - len(violations)
+        message = "; ".join(violation.description for violation in violations)
+        message += f"; and {left_out} more" if left_out else ""
+    status = _status(code, error.reason, message, dict(error.metadata))
+    if violations:
         status.details.append(_packed(error_details_pb2.BadRequest(field_violations=violations)))
     if isinstance(error, Unavailable) or error.reason in _PASSING_REASONS:
         delay = duration_pb2.Duration(seconds=_RETRY_SECONDS)
@@ -69,9 +76,31 @@ def simple_status(code: int, reason: str, message: str) -> status_pb2.Status:
     return _status(code, reason, message, {})
 
 
+def _told(violations: Sequence[FieldViolation]) -> list[error_details_pb2.BadRequest.FieldViolation]:
+    """Return the first violation, and as many more as fit."""
+    told, size = [], 0
+    for violation in violations:
+        own = error_details_pb2.BadRequest.FieldViolation(
+            field=_plain(violation.field), description=_plain(violation.description)
+        )
+        size += own.ByteSize()
+        if told and size > _TEXT_LIMIT_BYTES:
+            break
+        told.append(own)
+    return told
+
+
+def _plain(text: str) -> str:
+    """Return ``text`` cut to what fits, and without what a terminal would obey, whoever it came from."""
+    content = text.encode(errors="backslashreplace")
+    if len(content) > _TEXT_LIMIT_BYTES:
+        text = content[:_TEXT_LIMIT_BYTES].decode(errors="ignore") + "..."
+    return "".join(character if character.isprintable() else ascii(character)[1:-1] for character in text)
+
+
 def _status(code: int, reason: str, message: str, metadata: dict[str, str]) -> status_pb2.Status:
     info = error_details_pb2.ErrorInfo(reason=reason, domain=DOMAIN, metadata=metadata)
-    return status_pb2.Status(code=code, message=message, details=[_packed(info)])
+    return status_pb2.Status(code=code, message=_plain(message), details=[_packed(info)])
 
 
 def _packed(

@@ -28,11 +28,11 @@ def data_type_of(dtype: str) -> types.DataType.ValueType:
     return _DATA_TYPES[np.dtype(dtype)]
 
 
-def tensor_from(array: NDArray[np.generic]) -> types.Tensor:
-    """Return ``array`` as a message."""
-    return types.Tensor(
-        data_type=_DATA_TYPES[array.dtype], shape=array.shape, data=np.ascontiguousarray(array).tobytes()
-    )
+def fill_tensor(tensor: types.Tensor, array: NDArray[np.generic]) -> None:
+    """Write ``array`` to a message where it stands: to put one message into another copies it once more."""
+    tensor.data_type = _DATA_TYPES[array.dtype]
+    tensor.shape.extend(array.shape)
+    tensor.data = array.tobytes()
 
 
 def inputs_from(field: str, tensor: types.Tensor, input_size: int) -> NDArray[np.generic]:
@@ -74,9 +74,9 @@ def labels_from(field: str, tensor: types.Tensor, row_count: int, class_count: i
             f"{field}.shape must be [{row_count}], one a row, got {_shown(tensor.shape)}",
             "SHAPE_MISMATCH",
         )
-    wrong = np.flatnonzero((array < 0) | (array >= class_count))
-    if wrong.size:
-        row = int(wrong[0])
+    wrong = (array < 0) | (array >= class_count)
+    if wrong.any():
+        row = int(wrong.argmax())
         raise InvalidRequest.field(
             f"{field}.data",
             f"{field} must be between 0 and {class_count - 1}, got {array[row]} at row {row}",
@@ -91,11 +91,11 @@ def _check_finite(field: str, array: NDArray[Any]) -> None:
     with np.errstate(over="ignore"):
         finite = np.isfinite(array.astype(np.float32, copy=False))
     if not finite.all():
-        row, column = (int(i) for i in np.argwhere(~finite)[0])
+        row, column = divmod(int(finite.argmin()), array.shape[1])
         raise InvalidRequest.field(
             f"{field}.data",
             f"{field} must be finite as float32, got {array[row, column]} at row {row}, column {column} "
-            f"({int((~finite).sum())} such values)",
+            f"({finite.size - np.count_nonzero(finite)} such values)",
             rows=row,
         )
 
@@ -108,9 +108,9 @@ def _array_from(field: str, tensor: types.Tensor, allowed: Sequence[types.DataTy
         )
     dtype = _DTYPES[tensor.data_type]
     shape = tuple(tensor.shape)
-    if not 1 <= len(shape) <= 2 or min(shape) < 0:
+    if not 1 <= len(shape) <= 2 or min(shape) < 1:
         raise InvalidRequest.field(
-            f"{field}.shape", f"{field}.shape must be one or two sizes >= 0, got {_shown(shape)}", "SHAPE_MISMATCH"
+            f"{field}.shape", f"{field}.shape must be one or two sizes >= 1, got {_shown(shape)}", "SHAPE_MISMATCH"
         )
     needed = math.prod(shape) * dtype.itemsize
     if len(tensor.data) != needed:

@@ -6,7 +6,7 @@ from importlib.metadata import version
 from typing import Annotated
 
 import typer
-from mlpd.client.cli import datasets, inference, jobs, quickstart, serving
+from mlpd.client.cli import datasets, inference, jobs, output, quickstart, serving
 from mlpd.client.cli.connection import COMPUTING_SECONDS, LOOKING_UP_SECONDS, chosen_seconds
 from mlpd.client.errors import MlpdError
 
@@ -58,5 +58,5 @@ def main() -> None:
         if "--json" in sys.argv:
             print(json.dumps({"error": {"message": error.message, "reason": error.reason, "fields": error.fields}}))
         else:
-            print(f"mlpd: {error.message}", file=sys.stderr)
+            print(f"mlpd: {output.plain(error.message)}", file=sys.stderr)
         sys.exit(1)

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from mlpd.client.cli.output import console, state_of
+from mlpd.client.cli.output import console, plain, state_of
 from mlpd.v1.trainer_service_pb2 import AttemptStarted, MessageLogged, MetricsRecorded, ProgressEvent, TrainingJob
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn
 from rich.text import Text
@@ -65,7 +65,7 @@ def show(events: Iterable[ProgressEvent]) -> Summary:
                     progress.console.print(_start(event.attempt_started))
                 case "message_logged":
                     word = MessageLogged.Severity.Name(event.message_logged.severity).removeprefix("SEVERITY_")
-                    text = f"{word.lower()}: {event.message_logged.message}"
+                    text = f"{word.lower()}: {plain(event.message_logged.message)}"
                     progress.console.print(text, style="yellow", markup=False)
     return summary
 

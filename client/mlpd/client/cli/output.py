@@ -45,6 +45,11 @@ def show_notes(notes: Iterable[str]) -> None:
         console.print(note, markup=False)
 
 
+def plain(text: str) -> str:
+    """Return ``text`` with what a terminal would obey escaped: names in it may come from a file of anyone's."""
+    return "".join(character if character.isprintable() else ascii(character)[1:-1] for character in text)
+
+
 def fields_of(message: Message) -> dict[str, Any]:
     """Return a message as JSON fields, in the names of the .proto files."""
     fields = MessageToDict(message, preserving_proto_field_name=True)

@@ -4,7 +4,7 @@ import mlpd.v1.model_service_pb2 as pb
 from mlpd.server import listing
 from mlpd.server.guard import Context
 from mlpd.server.messages import model_message
-from mlpd.server.names import parse_model
+from mlpd.server.names import parse_model, parse_series
 from mlpd.server.paging import number_cursor, page_of, page_size, token_of
 from mlpd.server.store import Store
 from mlpd.v1.model_service_pb2_grpc import ModelServiceServicer
@@ -27,7 +27,7 @@ class ModelService(ModelServiceServicer):
         self, request: pb.ListModelVersionsRequest, context: Context
     ) -> pb.ListModelVersionsResponse:
         """List versions, newest first."""
-        model_id = None if request.parent in _EVERY_MODEL else parse_model("parent", request.parent)[0]
+        model_id = None if request.parent in _EVERY_MODEL else parse_series("parent", request.parent)
         before, size = number_cursor("models", request.page_token), page_size(request.page_size)
         messages, cursor = await self._store.read(
             lambda connection: page_of(

@@ -1,5 +1,6 @@
 """mlpd.v1.TrainerService."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import asdict
 
@@ -11,10 +12,9 @@ from mlpd.core.tasks import TASKS
 from mlpd.server import listing
 from mlpd.server.columns import order_of
 from mlpd.server.devices import Devices
-from mlpd.server.durations import duration, seconds_of
+from mlpd.server.durations import check_duration, duration, seconds_of
 from mlpd.server.errors import CursorOutOfRange, InvalidRequest, PreconditionFailed
 from mlpd.server.events import EventLog
-from mlpd.server.finite import check_evaluated, check_predicted
 from mlpd.server.guard import Context
 from mlpd.server.jobs import Jobs
 from mlpd.server.messages import event_message, job_message
@@ -22,10 +22,10 @@ from mlpd.server.names import check_id, check_request_id, job_name, parse_datase
 from mlpd.server.paging import number_cursor, page_of, page_size, token_of
 from mlpd.server.records import DatasetRecord, Job, JobState, ModelRecord
 from mlpd.server.resolution import digest_of, resolve
-from mlpd.server.serving import Serving
+from mlpd.server.serving import MAX_PREDICTION_VALUES, SCORED_VALUES_LIMIT, Evaluation, Prediction, Serving
 from mlpd.server.store import Store
 from mlpd.server.stored_files import StoredFiles
-from mlpd.server.tensors import inputs_from, labels_from, targets_from, tensor_from
+from mlpd.server.tensors import fill_tensor, inputs_from, labels_from, targets_from
 from mlpd.v1 import types_pb2 as types
 from mlpd.v1.trainer_service_pb2_grpc import TrainerServiceServicer
 from numpy.typing import NDArray
@@ -104,6 +104,13 @@ class TrainerService(TrainerServiceServicer):
                 f"this model has {class_count}",
             )
         data, columns = await self._labelled_rows(request, record)
+        row_count = len(data) if isinstance(data, Dataset) else data.row_count
+        value_count = row_count * record.spec.layer_sizes[-1]
+        if request.include_scores and value_count > SCORED_VALUES_LIMIT:
+            raise InvalidRequest.field(
+                "include_scores",
+                f"include_scores must be unset above {SCORED_VALUES_LIMIT} rows times outputs, this is {value_count}",
+            )
         evaluation = await self._serving.evaluate(
             record,
             data,
@@ -111,49 +118,29 @@ class TrainerService(TrainerServiceServicer):
             include_confusion=request.include_confusion_matrix,
             include_scores=request.include_scores,
         )
-        counts, scores = evaluation.counts, evaluation.scores
-        check_evaluated("dataset" if request.dataset else "rows.inputs", record, counts, scores)
-        return pb.EvaluateResponse(
-            model=version_name(record.model_id, record.version),
-            parameters_sha256=record.parameters_sha256,
-            row_count=counts.row_count,
-            correct_count=counts.correct_count,
-            loss=counts.loss,
-            confusion_matrix=None if counts.confusion is None else tensor_from(counts.confusion),
-            compute_duration=duration(evaluation.compute_seconds),
-            metrics=scores.values if scores else {},
-            class_scores=[pb.ClassScores(**asdict(own)) for own in scores.classes] if scores else [],
-        )
+        check_evaluated("dataset" if request.dataset else "rows.inputs", record, evaluation.counts, evaluation.scores)
+        return await asyncio.to_thread(_evaluation_response, record, evaluation)
 
     async def Predict(self, request: pb.PredictRequest, context: Context) -> pb.PredictResponse:
         """Run a model version on rows."""
         record = await self._store.model(*parse_model("model", request.model))
         known, default = _OUTPUTS[record.task == "regression"]
         wanted = set(request.outputs) or {default}
-        if pb.OUTPUT_KIND_ALL in wanted:
-            wanted = known
-        if unknown := wanted - known:
+        if unknown := wanted - known - {pb.OUTPUT_KIND_ALL}:
             names = ", ".join(sorted(pb.OutputKind.Name(kind).removeprefix("OUTPUT_KIND_") for kind in known))
             text = f"outputs must be of {names} for task {record.task}, got {min(unknown)}"
             raise InvalidRequest.field("outputs", text)
-        inputs = inputs_from("inputs", request.inputs, record.spec.layer_sizes[0])
+        if pb.OUTPUT_KIND_ALL in wanted:
+            wanted = known
+        input_size, *_, output_count = record.spec.layer_sizes
+        inputs = await asyncio.to_thread(inputs_from, "inputs", request.inputs, input_size)
+        if len(inputs) * output_count > MAX_PREDICTION_VALUES:
+            most = MAX_PREDICTION_VALUES // output_count
+            text = f"inputs.shape must be of at most {most} rows for {output_count} outputs, got {len(inputs)}"
+            raise InvalidRequest.field("inputs.shape", text, "PREDICTION_TOO_LARGE")
         prediction = await self._serving.predict(record, inputs)
         check_predicted("inputs", record, prediction.faulty)
-        tensors = {
-            pb.OUTPUT_KIND_LOGITS: ("logits", prediction.outputs),
-            pb.OUTPUT_KIND_PROBABILITIES: ("probabilities", prediction.predictions),
-            pb.OUTPUT_KIND_CLASSES: ("classes", prediction.decisions),
-            pb.OUTPUT_KIND_VALUES: ("values", prediction.predictions),
-        }
-        response = pb.PredictResponse(
-            model=version_name(record.model_id, record.version),
-            compute_duration=duration(prediction.compute_seconds),
-        )
-        for kind in wanted:
-            field, array = tensors[kind]
-            assert array is not None
-            getattr(response, field).CopyFrom(tensor_from(array))
-        return response
+        return await asyncio.to_thread(_prediction_response, record, wanted, prediction)
 
     async def GetTrainingJob(self, request: pb.GetTrainingJobRequest, context: Context) -> pb.GetTrainingJobResponse:
         """Read one job."""
@@ -228,13 +215,54 @@ class TrainerService(TrainerServiceServicer):
                     )
                 return dataset, columns
             case "rows":
-                inputs = inputs_from("rows.inputs", request.rows.inputs, input_size)
-                labels, row_count = request.rows.labels, len(inputs)
-                if class_count:
-                    return Dataset(inputs, labels_from("rows.labels", labels, row_count, class_count)), None
-                return Dataset(inputs, targets_from("rows.labels", labels, row_count, output_count)), None
+                rows = await asyncio.to_thread(_rows_from, request.rows, input_size, output_count, class_count)
+                return rows, None
             case _:
                 raise InvalidRequest.field("data", "data must be dataset or rows, got neither")
+
+
+def _rows_from(rows: pb.LabelledRows, input_size: int, output_count: int, class_count: int) -> Dataset:
+    inputs = inputs_from("rows.inputs", rows.inputs, input_size)
+    if class_count:
+        return Dataset(inputs, labels_from("rows.labels", rows.labels, len(inputs), class_count))
+    return Dataset(inputs, targets_from("rows.labels", rows.labels, len(inputs), output_count))
+
+
+def _evaluation_response(record: ModelRecord, evaluation: Evaluation) -> pb.EvaluateResponse:
+    counts, scores = evaluation.counts, evaluation.scores
+    response = pb.EvaluateResponse(
+        model=version_name(record.model_id, record.version),
+        parameters_sha256=record.parameters_sha256,
+        row_count=counts.row_count,
+        correct_count=counts.correct_count,
+        loss=counts.loss,
+        compute_duration=duration(evaluation.compute_seconds),
+        metrics=scores.values if scores else {},
+        class_scores=[pb.ClassScores(**asdict(own)) for own in scores.classes] if scores else [],
+    )
+    if counts.confusion is not None:
+        fill_tensor(response.confusion_matrix, counts.confusion)
+    return response
+
+
+def _prediction_response(
+    record: ModelRecord, wanted: set[pb.OutputKind.ValueType], prediction: Prediction
+) -> pb.PredictResponse:
+    tensors = {
+        pb.OUTPUT_KIND_LOGITS: ("logits", prediction.outputs),
+        pb.OUTPUT_KIND_PROBABILITIES: ("probabilities", prediction.predictions),
+        pb.OUTPUT_KIND_CLASSES: ("classes", prediction.decisions),
+        pb.OUTPUT_KIND_VALUES: ("values", prediction.predictions),
+    }
+    response = pb.PredictResponse(
+        model=version_name(record.model_id, record.version),
+        compute_duration=duration(prediction.compute_seconds),
+    )
+    for kind in wanted:
+        field, array = tensors[kind]
+        assert array is not None
+        fill_tensor(getattr(response, field), array)
+    return response
 
 
 def _class_count(record: ModelRecord) -> int:
@@ -267,6 +295,7 @@ def _check_cursor(request: pb.StreamProgressRequest, job: Job) -> float:
 
 
 def _checked_heartbeat(interval: Duration) -> float:
+    check_duration("heartbeat_interval", interval)
     seconds = seconds_of(interval)
     low, high = _HEARTBEAT_SECONDS
     if not low <= seconds <= high:

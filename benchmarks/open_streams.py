@@ -1,15 +1,18 @@
-"""Unary calls while many progress streams are open on a running job, and with none.
+"""Unary calls while many progress streams are open: read to the end on a running job, or not read at all on a long log.
 
-Usage: python benchmarks/open_streams.py [STREAMS]
+Usage: python benchmarks/open_streams.py [STREAMS] [SILENT_STREAMS]
 """
 
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from pathlib import Path
 
 import grpc
+import numpy as np
 from mlpd.client import Client, training_spec
 from mlpd.client.embedded import embedded_server
 from mlpd.v1 import trainer_service_pb2 as pb
@@ -32,7 +35,7 @@ def seconds_of(call: Callable[[], object]) -> list[float]:
 
 def main() -> None:
     """Measure and print."""
-    streams = int(sys.argv[1]) if len(sys.argv) > 1 else 200
+    streams, silent_streams = (int(sys.argv[i]) if len(sys.argv) > i else usual for i, usual in ((1, 200), (2, 1000)))
     print(machine())
     with embedded_server() as address, Client(address) as client:
         get_dataset = partial(client.dataset, "mnist-train")
@@ -43,14 +46,8 @@ def main() -> None:
         get_job = partial(client.job, job)
         next(event for event in client.progress(job) if event.WhichOneof("payload") == "metrics_recorded")
         print(f"job running, no stream:                {spread(seconds_of(get_job))}")
-        channels = [
-            grpc.insecure_channel(address, [("grpc.use_local_subchannel_pool", 1)])
-            for _ in range(-(-streams // STREAMS_PER_CHANNEL))
-        ]
-        calls = [
-            TrainerServiceStub(channels[number % len(channels)]).StreamProgress(pb.StreamProgressRequest(name=job.name))
-            for number in range(streams)
-        ]
+        channels = channels_for(address, streams)
+        calls = streams_on(channels, job.name, streams)
         with ThreadPoolExecutor(streams) as readers:
             firsts = list(readers.map(next, calls))
             counts = [readers.submit(_count, call) for call in calls]
@@ -61,6 +58,48 @@ def main() -> None:
         print(f"each stream got {min(received) + 1} to {max(received) + 1} events")
         for channel in channels:
             channel.close()
+        measure_silent(address, client, silent_streams)
+
+
+def channels_for(address: str, streams: int) -> list[grpc.Channel]:
+    """Return connections for so many streams."""
+    return [
+        grpc.insecure_channel(address, [("grpc.use_local_subchannel_pool", 1)])
+        for _ in range(-(-streams // STREAMS_PER_CHANNEL))
+    ]
+
+
+def streams_on(channels: list[grpc.Channel], job: str, streams: int) -> list[Iterator[pb.StreamProgressResponse]]:
+    """Open streams on the log of a job, from its beginning."""
+    request = pb.StreamProgressRequest(name=job)
+    return [TrainerServiceStub(channels[i % len(channels)]).StreamProgress(request) for i in range(streams)]
+
+
+def measure_silent(address: str, client: Client, streams: int) -> None:
+    """Open streams that nobody reads on a log of some thousand events, and measure from then on."""
+    rows = np.arange(1200.0, dtype=np.float32).reshape(600, 2) / 1200
+    client.upload("points", rows, np.arange(600) % 2)
+    spec = training_spec(
+        train_dataset="points", layer_sizes=[2, 2], batch_size=1, epoch_count=20, metrics_interval_steps=1,
+        optimizer="sgd", learning_rate=0.01,
+    )  # fmt: skip
+    job = client.wait(client.train(spec))
+    get_info = partial(TrainerServiceStub(channels_for(address, 1)[0]).GetServerInfo, pb.GetServerInfoRequest())
+    print(f"a log of {job.last_sequence} events, no stream:    {spread(seconds_of(get_info))}")
+    before = resident_bytes()
+    channels = channels_for(address, streams)
+    calls = streams_on(channels, job.name, streams)
+    print(f"{len(calls)} streams opened that nobody reads: {spread(seconds_of(get_info))}")
+    print(f"a moment later:                       {spread(seconds_of(get_info))}")
+    print(f"memory of the server a stream:        {(resident_bytes() - before) / streams / 1024:.0f} KiB")
+    for channel in channels:
+        channel.close()
+
+
+def resident_bytes() -> int:
+    """Return the memory of the server, this process's child."""
+    (child,) = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
+    return int(Path(f"/proc/{child}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 def _count(call: Iterator[pb.StreamProgressResponse]) -> int:

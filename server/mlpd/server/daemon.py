@@ -80,7 +80,7 @@ class Daemon:
             supervisor = Supervisor()
             stack.callback(supervisor.release)
             supervisor.watch("database writer", asyncio.wrap_future(database.writer_ended))
-            log = EventLog()
+            log: EventLog[trainer_service_pb2.StreamProgressResponse] = EventLog()
             store = Store(database, supervisor.vital("event log", log.publish))
             devices = Devices()
             stack.callback(devices.close)

@@ -61,6 +61,7 @@ class Database:
         self._storage = storage or Storage()
         self._requests: queue.SimpleQueue[_Request | None] = queue.SimpleQueue()
         self._readers = ThreadPoolExecutor(_READER_THREADS, thread_name_prefix="database-reader")
+        self._replayer = ThreadPoolExecutor(1, thread_name_prefix="database-replayer")
         with self._writer.begin() as connection:
             _check_version(connection, version)
             metadata.create_all(connection)
@@ -95,11 +96,16 @@ class Database:
         """
         return await asyncio.get_running_loop().run_in_executor(self._readers, self._read, work)
 
+    async def replay(self, work: Work[T]) -> T:
+        """Run ``work`` as `read` does, for followers of logs: however many they are, no other reader waits for them."""
+        return await asyncio.get_running_loop().run_in_executor(self._replayer, self._read, work)
+
     def close(self) -> None:
         """Finish what was asked for and close the file."""
         self._requests.put(None)
         self._thread.join()
         self._readers.shutdown()
+        self._replayer.shutdown()
         self._reader.dispose()
         self._writer.dispose()
 

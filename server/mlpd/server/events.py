@@ -1,56 +1,128 @@
 """Follows the event logs of jobs: replay, then the new ones as they are committed.
 
-A follower is a cursor, not a queue: a slow one costs nothing, and nothing waits for it.
+A follower is a cursor, not a queue: a slow one costs nothing, and nothing waits for it. Followers of a job share what
+is read and made for them: its newest events, and the pages of its older ones that were asked for last.
 """
 
 import asyncio
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
+from typing import Generic, TypeVar
 from weakref import WeakValueDictionary
 
 from mlpd.server.errors import Unavailable
 from mlpd.server.records import Event
 
-_REPLAY_EVENTS = 512
+_PAGE_EVENTS = 64
+_PAGES_KEPT = 64
 _TAIL_EVENTS = 256
+_TURNS = 16
 
+T = TypeVar("T")
 Read = Callable[[str, int, int], Awaitable[list[Event]]]
 
 
-class _Feed:
-    """The newest events of a job that someone follows, so that many followers cost one read."""
+@dataclass(frozen=True, slots=True)
+class Entry(Generic[T]):
+    """An event as its followers get it."""
 
-    def __init__(self) -> None:
-        self.tail: deque[Event] = deque(maxlen=_TAIL_EVENTS)
+    sequence: int
+    terminal: bool
+    message: T
+
+
+class _Feed(Generic[T]):
+    """The newest events of a job that someone follows; ``encode`` makes of an event what followers get."""
+
+    def __init__(self, encode: Callable[[Event], T]) -> None:
+        self._encode = encode
+        self._tail: deque[Entry[T]] = deque(maxlen=_TAIL_EVENTS)
+        self._newest: int | None = None  # of all events, once that is known: any later one is going to be published
         self.changed = asyncio.Event()
+
+    def entries(self, events: list[Event]) -> list[Entry[T]]:
+        return [Entry(event.sequence, event.terminal, self._encode(event)) for event in events]
+
+    def publish(self, events: list[Event]) -> None:
+        if self._tail and self._tail[-1].sequence + 1 != events[0].sequence:
+            self._tail.clear()
+        self._tail.extend(self.entries(events))
+        self.reached(events[-1].sequence)
+        self.wake()
+
+    def reached(self, sequence: int) -> None:
+        """Take note that there is an event of this sequence, and not yet a later one that was not published."""
+        self._newest = max(self._newest or 0, sequence)
 
     def wake(self) -> None:
         self.changed.set()
         self.changed = asyncio.Event()
 
-    def after(self, sequence: int) -> list[Event] | None:
-        """Return the events after ``sequence``, or None if the tail does not reach back so far."""
-        if not self.tail or self.tail[0].sequence > sequence + 1:
-            return None
-        return [event for event in self.tail if event.sequence > sequence]
+    def after(self, sequence: int) -> list[Entry[T]] | None:
+        """Return the entries after ``sequence``, or None if they have to be read."""
+        if self._newest is not None and sequence >= self._newest:
+            return []
+        if self._tail and self._tail[0].sequence <= sequence + 1 <= self._tail[-1].sequence:
+            return [self._tail[-i] for i in range(self._tail[-1].sequence - sequence, 0, -1)]
+        return None
 
 
-class EventLog:
+class _Turns:
+    """Lets few followers go on at a time, in their order.
+
+    While more of them wait, each round is followed by a pause as long, so that the rest of the server has half of the
+    time, however many follow.
+    """
+
+    def __init__(self) -> None:
+        self._left = _TURNS
+        self._began: float | None = None
+        self._waiting: deque[asyncio.Future[None]] = deque()
+
+    async def wait(self) -> None:
+        loop = asyncio.get_running_loop()
+        if self._began is None:
+            self._began = loop.time()
+            loop.call_soon(self._end_round)
+        if self._left:
+            self._left -= 1
+            return
+        self._waiting.append(loop.create_future())
+        await self._waiting[-1]
+
+    def _end_round(self) -> None:
+        loop = asyncio.get_running_loop()
+        assert self._began is not None
+        if self._waiting:
+            loop.call_later(loop.time() - self._began, self._begin_round)
+        else:
+            self._left, self._began = _TURNS, None
+
+    def _begin_round(self) -> None:
+        loop = asyncio.get_running_loop()
+        self._left, self._began = _TURNS, loop.time()
+        while self._waiting and self._left:
+            turn = self._waiting.popleft()
+            if not turn.done():  # else its follower has gone
+                turn.set_result(None)
+                self._left -= 1
+        loop.call_soon(self._end_round)
+
+
+class EventLog(Generic[T]):
     """Every job's events, for one event loop."""
 
     def __init__(self) -> None:
-        self._feeds: WeakValueDictionary[str, _Feed] = WeakValueDictionary()
+        self._feeds: WeakValueDictionary[str, _Feed[T]] = WeakValueDictionary()
+        self._pages: OrderedDict[tuple[str, int], asyncio.Task[list[Entry[T]]]] = OrderedDict()
+        self._turns = _Turns()
         self._closed = False
 
     def publish(self, job_id: str, events: list[Event]) -> None:
         """Wake the followers of a job whose ``events`` have just been committed."""
-        feed = self._feeds.get(job_id)
-        if feed is None:
-            return
-        if feed.tail and feed.tail[-1].sequence + 1 != events[0].sequence:
-            feed.tail.clear()
-        feed.tail.extend(events)
-        feed.wake()
+        if feed := self._feeds.get(job_id):
+            feed.publish(events)
 
     def close(self) -> None:
         """End every follower with `Unavailable`."""
@@ -59,28 +131,56 @@ class EventLog:
             feed.wake()
 
     async def follow(
-        self, read: Read, job_id: str, after_sequence: int, heartbeat_seconds: float
-    ) -> AsyncIterator[Event | None]:
+        self, read: Read, encode: Callable[[Event], T], job_id: str, after_sequence: int, heartbeat_seconds: float
+    ) -> AsyncIterator[Entry[T] | None]:
         """Yield a job's events after the cursor, each once and in order, up to its terminal one.
 
-        ``read(job_id, after_sequence, limit)`` returns stored events. None is yielded after every
-        ``heartbeat_seconds`` of silence. Raises `Unavailable` when the server drains.
+        ``read(job_id, after_sequence, limit)`` returns stored events, ``encode`` makes of each what is yielded, the
+        same for all followers of the job. None is yielded after every ``heartbeat_seconds`` of silence. Raises
+        `Unavailable` when the server drains.
         """
-        feed = self._feeds.setdefault(job_id, _Feed())
+        feed = self._feeds.setdefault(job_id, _Feed(encode))
         while True:
             changed = feed.changed  # taken before looking, so that nothing is missed between look and wait
-            events = feed.after(after_sequence)
-            if events is None:
-                events = await read(job_id, after_sequence, _REPLAY_EVENTS)
-            for event in events:
-                yield event
-                after_sequence = event.sequence
-                if event.terminal:
+            entries = feed.after(after_sequence)
+            if entries is None:
+                entries = await self._page(feed, read, job_id, after_sequence)
+            for entry in entries:
+                await self._turns.wait()
+                yield entry
+                after_sequence = entry.sequence
+                if entry.terminal:
                     return
             if self._closed:
                 raise Unavailable("DRAINING", "the server is shutting down; follow again when it is back")
-            if not events:
+            if not entries:
                 try:
-                    await asyncio.wait_for(changed.wait(), heartbeat_seconds)
+                    async with asyncio.timeout(heartbeat_seconds):
+                        await changed.wait()
                 except TimeoutError:
+                    await self._turns.wait()
                     yield None
+
+    async def _page(self, feed: _Feed[T], read: Read, job_id: str, after_sequence: int) -> list[Entry[T]]:
+        """Return entries after the cursor from the page that it is in, read once for all who want it by then."""
+        start = after_sequence // _PAGE_EVENTS * _PAGE_EVENTS
+        key = job_id, start
+        if key not in self._pages:
+            self._pages[key] = asyncio.create_task(self._read_page(feed, read, job_id, start))
+        self._pages.move_to_end(key)
+        while len(self._pages) > _PAGES_KEPT:
+            self._pages.popitem(last=False)
+        entries = await asyncio.shield(self._pages[key])
+        return entries[after_sequence - start :]
+
+    async def _read_page(self, feed: _Feed[T], read: Read, job_id: str, start: int) -> list[Entry[T]]:
+        entries: list[Entry[T]] = []
+        try:
+            events = await read(job_id, start, _PAGE_EVENTS)
+            entries = feed.entries(events)
+            if len(events) < _PAGE_EVENTS:
+                feed.reached(start + len(events))
+            return entries
+        finally:
+            if len(entries) < _PAGE_EVENTS:  # more may come to it
+                self._pages.pop((job_id, start), None)

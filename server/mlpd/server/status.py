@@ -78,7 +78,8 @@ def simple_status(code: int, reason: str, message: str) -> status_pb2.Status:
 
 def _told(violations: Sequence[FieldViolation]) -> list[error_details_pb2.BadRequest.FieldViolation]:
     """Return the first violation, and as many more as fit."""
-    told, size = [], 0
+    told: list[error_details_pb2.BadRequest.FieldViolation] = []
+    size = 0
     for violation in violations:
         own = error_details_pb2.BadRequest.FieldViolation(
             field=_plain(violation.field), description=_plain(violation.description)

@@ -69,6 +69,15 @@ class Decision:
     publication: Publication | None = None
 
 
+@dataclass(frozen=True)
+class LogState:
+    """Which log a job's events are in, its newest event, and whether that is the last."""
+
+    id: str
+    last_sequence: int
+    ended: bool
+
+
 Publisher = Callable[[str, list[Event]], None]
 Decide = Callable[[Job], Decision]
 
@@ -170,7 +179,16 @@ class Store:
             .order_by(table.c.sequence)
             .limit(limit)
         )
-        return await self._database.read(lambda connection: [_event_from(row) for row in connection.execute(query)])
+        return await self._database.replay(lambda connection: [_event_from(row) for row in connection.execute(query)])
+
+    async def log_state(self, job_id: str) -> LogState:
+        """Return where a job's log stands, or raise `NotFound`."""
+        table = schema.jobs
+        query = sa.select(table.c.log_id, table.c.state, table.c.last_sequence).where(table.c.id == job_id)
+        row = await self._database.replay(lambda connection: connection.execute(query).first())
+        if row is None:
+            raise _no_job(job_id)
+        return LogState(row.log_id, row.last_sequence, JobState(row.state).terminal)
 
     async def create_dataset(self, record: DatasetRecord) -> DatasetRecord:
         """Store a data set's record; the same content under the same name is the record already there."""
@@ -302,13 +320,17 @@ def _count(connection: sa.Connection, table: sa.Table, where: sa.ColumnElement[b
 def _job(connection: sa.Connection, job_id: str) -> Job:
     row = connection.execute(sa.select(schema.jobs).where(schema.jobs.c.id == job_id)).first()
     if row is None:
-        raise NotFound("JOB_NOT_FOUND", f"there is no job {shown(job_id)}", training_job=job_name(job_id))
+        raise _no_job(job_id)
     return job_from(row)
 
 
 def count_ahead(connection: sa.Connection, number: int | sa.ScalarSelect[int]) -> int:
     """Return how many jobs are queued before that of a ``number``."""
     return _count(connection, schema.jobs, (schema.jobs.c.state == JobState.QUEUED) & (schema.jobs.c.number < number))
+
+
+def _no_job(job_id: str) -> NotFound:
+    return NotFound("JOB_NOT_FOUND", f"there is no job {shown(job_id)}", training_job=job_name(job_id))
 
 
 def _job_row(job: Job) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import asdict
+from functools import partial
 
 import mlpd.v1.trainer_service_pb2 as pb
 import numpy as np
@@ -15,15 +16,16 @@ from mlpd.server.devices import Devices
 from mlpd.server.durations import check_duration, duration, seconds_of
 from mlpd.server.errors import CursorOutOfRange, InvalidRequest, PreconditionFailed
 from mlpd.server.events import EventLog
+from mlpd.server.finite import check_evaluated, check_predicted
 from mlpd.server.guard import Context
 from mlpd.server.jobs import Jobs
 from mlpd.server.messages import event_message, job_message
 from mlpd.server.names import check_id, check_request_id, job_name, parse_dataset, parse_job, parse_model, version_name
 from mlpd.server.paging import number_cursor, page_of, page_size, token_of
-from mlpd.server.records import DatasetRecord, Job, JobState, ModelRecord
+from mlpd.server.records import DatasetRecord, Event, Job, JobState, ModelRecord
 from mlpd.server.resolution import digest_of, resolve
 from mlpd.server.serving import MAX_PREDICTION_VALUES, SCORED_VALUES_LIMIT, Evaluation, Prediction, Serving
-from mlpd.server.store import Store
+from mlpd.server.store import LogState, Store
 from mlpd.server.stored_files import StoredFiles
 from mlpd.server.tensors import fill_tensor, inputs_from, labels_from, targets_from
 from mlpd.v1 import types_pb2 as types
@@ -48,7 +50,7 @@ class TrainerService(TrainerServiceServicer):
         store: Store,
         files: StoredFiles,
         jobs: Jobs,
-        log: EventLog,
+        log: EventLog[pb.StreamProgressResponse],
         serving: Serving,
         devices: Devices,
         info: pb.GetServerInfoResponse,
@@ -79,19 +81,20 @@ class TrainerService(TrainerServiceServicer):
         self, request: pb.StreamProgressRequest, context: Context
     ) -> AsyncIterator[pb.StreamProgressResponse]:
         """Replay a job's log after a cursor, then follow it."""
-        job = await self._store.job(parse_job("name", request.name))
-        heartbeat_seconds = _check_cursor(request, job)
+        job_id = parse_job("name", request.name)
+        log = await self._store.log_state(job_id)
+        heartbeat_seconds = _check_cursor(request, job_id, log)
         sequence = request.after_sequence
-        if job.state.terminal and sequence == job.last_sequence:
+        if log.ended and sequence == log.last_sequence:
             return
-        events = self._log.follow(self._store.events, job.id, sequence, heartbeat_seconds)
-        async for event in events:
-            if event is None:
+        item = partial(_progress_item, log.id)
+        async for entry in self._log.follow(self._store.events, item, job_id, sequence, heartbeat_seconds):
+            if entry is None:
                 heartbeat = pb.Heartbeat(last_sequence=sequence)
-                yield pb.StreamProgressResponse(heartbeat=heartbeat, event_log_id=job.log_id)
+                yield pb.StreamProgressResponse(heartbeat=heartbeat, event_log_id=log.id)
             else:
-                sequence = event.sequence
-                yield pb.StreamProgressResponse(event=event_message(event), event_log_id=job.log_id)
+                sequence = entry.sequence
+                yield entry.message
 
     async def Evaluate(self, request: pb.EvaluateRequest, context: Context) -> pb.EvaluateResponse:
         """Score a model version."""
@@ -272,22 +275,26 @@ def _class_count(record: ModelRecord) -> int:
     return 2 if record.task == "binary" else record.spec.layer_sizes[-1]
 
 
-def _check_cursor(request: pb.StreamProgressRequest, job: Job) -> float:
-    if request.event_log_id not in ("", job.log_id):
+def _progress_item(log_id: str, event: Event) -> pb.StreamProgressResponse:
+    return pb.StreamProgressResponse(event=event_message(event), event_log_id=log_id)
+
+
+def _check_cursor(request: pb.StreamProgressRequest, job_id: str, log: LogState) -> float:
+    if request.event_log_id not in ("", log.id):
         raise PreconditionFailed(
             "EVENT_LOG_CHANGED",
-            f"event_log_id must be that of the job's log, {job.log_id}; this is another job of the same name",
-            event_log_id=job.log_id,
+            f"event_log_id must be that of the job's log, {log.id}; this is another job of the same name",
+            event_log_id=log.id,
         )
     if request.after_sequence < 0:
         text = f"after_sequence must be 0 or more, got {request.after_sequence}"
         raise InvalidRequest.field("after_sequence", text)
-    if request.after_sequence > job.last_sequence:
+    if request.after_sequence > log.last_sequence:
         raise CursorOutOfRange(
             "SEQUENCE_AHEAD",
-            f"after_sequence must be at most {job.last_sequence}, the newest event of {job_name(job.id)}, "
+            f"after_sequence must be at most {log.last_sequence}, the newest event of {job_name(job_id)}, "
             f"got {request.after_sequence}",
-            last_sequence=job.last_sequence,
+            last_sequence=log.last_sequence,
         )
     if not request.HasField("heartbeat_interval"):
         return _HEARTBEAT_SECONDS_DEFAULT

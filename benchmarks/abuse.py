@@ -6,9 +6,9 @@ Usage: python benchmarks/abuse.py
 import os
 import threading
 import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import grpc
 import numpy as np
@@ -60,11 +60,11 @@ def beside(address: str, method: str, body: bytes) -> str:
     """Send ``body`` from `CALLERS` clients at once; tell what came of it and how long others waited meanwhile."""
     done, seconds = threading.Event(), []
 
-    def call(_: int) -> str:
+    def attack(_: int) -> str:
         with grpc.insecure_channel(address, [("grpc.use_local_subchannel_pool", 1)]) as channel:
             try:
-                grpc_call: Callable[[bytes], bytes] = channel.unary_unary(_PREFIX + method)
-                grpc_call(body)
+                call: Any = channel.unary_unary(_PREFIX + method)
+                call(body)
             except grpc.RpcError as error:
                 return str(error.code().name)
             return "OK"
@@ -80,7 +80,7 @@ def beside(address: str, method: str, body: bytes) -> str:
     watcher = threading.Thread(target=watch)
     watcher.start()
     with ThreadPoolExecutor(CALLERS) as callers:
-        codes = set(callers.map(call, range(CALLERS)))
+        codes = set(callers.map(attack, range(CALLERS)))
     done.set()
     watcher.join()
     return f"{', '.join(sorted(codes)):20}, GetServerInfo at most {1000 * max(seconds):7.1f} ms"

@@ -11,6 +11,7 @@ from mlpd.v1 import dataset_service_pb2 as dataset_pb
 from mlpd.v1 import model_service_pb2 as model_pb
 from mlpd.v1 import trainer_service_pb2 as pb
 from mlpd.v1 import types_pb2 as types
+from mlpd.v1.trainer_service_pb2_grpc import TrainerServiceStub
 from safetensors.numpy import save
 
 from .conftest import refused, rings_spec, upload_messages
@@ -175,9 +176,10 @@ def test_an_error_fits_the_headers_that_every_client_takes(server, stubs):
     assert "spec.train_dataset" in refusal.fields
     with grpc.insecure_channel(server.address, [("grpc.max_metadata_size", 8192)]) as channel:
         with pytest.raises(grpc.RpcError) as caught:
-            channel.unary_unary("/mlpd.v1.TrainerService/Train")(pb.TrainRequest(spec=spec).SerializeToString())
+            TrainerServiceStub(channel).Train(pb.TrainRequest(spec=spec))
         assert caught.value.code() is StatusCode.INVALID_ARGUMENT
-        assert sum(len(key) + len(value) + 32 for key, value in caught.value.trailing_metadata()) < 6000
+        trailing: list[tuple[str, bytes]] = list(caught.value.trailing_metadata())  # type: ignore[attr-defined]
+        assert sum(len(key) + len(value) + 32 for key, value in trailing) < 6000
 
 
 def test_the_id_of_a_request_is_the_same_in_capitals(stubs):

@@ -2,6 +2,7 @@
 
 import re
 import uuid
+from typing import Any
 
 import grpc
 import pytest
@@ -178,7 +179,7 @@ def test_an_error_fits_the_headers_that_every_client_takes(server, stubs):
         with pytest.raises(grpc.RpcError) as caught:
             TrainerServiceStub(channel).Train(pb.TrainRequest(spec=spec))
         assert caught.value.code() is StatusCode.INVALID_ARGUMENT
-        trailing: list[tuple[str, bytes]] = list(caught.value.trailing_metadata())  # type: ignore[attr-defined]
+        trailing: Any = caught.value.trailing_metadata()
         assert sum(len(key) + len(value) + 32 for key, value in trailing) < 6000
 
 

@@ -7,6 +7,8 @@ bytes instead, reads under a time-out, parses, calls, and maps. It applies to ev
 
 import asyncio
 import secrets
+import traceback
+import types
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, TypeAlias
 
@@ -136,7 +138,7 @@ class _Mapped:
     async def __aenter__(self) -> None:
         return None
 
-    async def __aexit__(self, _kind: object, error: BaseException | None, _traceback: object) -> None:
+    async def __aexit__(self, _kind: object, error: BaseException | None, where: types.TracebackType | None) -> None:
         if error is None or isinstance(error, asyncio.CancelledError | grpc.aio.AbortError):
             return
         error = trouble_of(error) or error
@@ -148,6 +150,7 @@ class _Mapped:
             error_id = secrets.token_hex(8)
             _logger.error("call failed", method=self._method, error_id=error_id, exc_info=error)
             status = internal_status(error_id)
+        traceback.clear_frames(where)  # they hold the request, which may be large, until they are collected
         await _abort(self._context, status)
 
 

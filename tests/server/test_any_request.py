@@ -13,7 +13,7 @@ from .conftest import rings_spec
 INF = float("inf")
 NUMBERS = (0.0, -0.0, 1.0, -1.0, 0.5, 1e-300, 1e300, float("nan"), INF, -INF, 3.0)
 WHOLES = (0, 1, -1, 2, 3, 50, 1000, 2**31 - 1, -(2**31))
-LONG_WHOLES = (*WHOLES, 2**63 - 1, -(2**63))
+LONG_WHOLES = (*WHOLES, 2**32, 2**53 + 1, 2**62, 2**63 - 2, 2**63 - 1, -(2**63))
 TEXTS = ("", "relu", "batch", "zeros", "binary", "regression", "poisson", "accuracy", "datasets/rings", "models/no")
 ODD_TEXTS = ("x" * 5000, "\u202e\0")
 ANSWERS = {

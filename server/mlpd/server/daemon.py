@@ -97,7 +97,6 @@ class Daemon:
             )
             jobs = Jobs(store, directory, ProcessExecutor(), limits)
 
-            server = _grpc_server(options)
             info = trainer_service_pb2.GetServerInfoResponse(
                 server_version=version("mlpd"),
                 max_message_bytes=options.max_message_bytes,
@@ -106,13 +105,9 @@ class Daemon:
                 max_prediction_values=MAX_PREDICTION_VALUES,
             )
             trainer = TrainerService(store, files, jobs, log, serving, devices, info)
-            add_TrainerServiceServicer_to_server(trainer, server)
-            add_DatasetServiceServicer_to_server(DatasetService(store, datasets), server)
-            add_ModelServiceServicer_to_server(ModelService(store), server)
-            health_service = health.aio.HealthServicer()
-            health_pb2_grpc.add_HealthServicer_to_server(health_service, server)
-            names = (*SERVICE_NAMES, health.SERVICE_NAME, reflection.SERVICE_NAME)
-            reflection.enable_server_reflection(names, server)
+            server, health_service = _grpc_server(
+                options, trainer, DatasetService(store, datasets), ModelService(store)
+            )
             address = _listen(server, options)
 
             await datasets.add_mnist()
@@ -152,8 +147,11 @@ async def _tell_health(service: health.aio.HealthServicer, serving: bool) -> Non
         await service.set(name, status)
 
 
-def _grpc_server(options: ServerOptions) -> grpc.aio.Server:
-    return grpc.aio.server(
+def _grpc_server(
+    options: ServerOptions, trainer: TrainerService, datasets: DatasetService, models: ModelService
+) -> tuple[grpc.aio.Server, health.aio.HealthServicer]:
+    """Return a server with our services, health and reflection, and what tells its health."""
+    server = grpc.aio.server(
         interceptors=(Guard(options.body_seconds),),
         options=(
             ("grpc.max_receive_message_length", options.max_message_bytes),
@@ -169,6 +167,13 @@ def _grpc_server(options: ServerOptions) -> grpc.aio.Server:
             ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
         ),
     )
+    add_TrainerServiceServicer_to_server(trainer, server)
+    add_DatasetServiceServicer_to_server(datasets, server)
+    add_ModelServiceServicer_to_server(models, server)
+    health_service = health.aio.HealthServicer()
+    health_pb2_grpc.add_HealthServicer_to_server(health_service, server)
+    reflection.enable_server_reflection((*SERVICE_NAMES, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
+    return server, health_service
 
 
 def is_loopback(host: str) -> bool:

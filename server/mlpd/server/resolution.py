@@ -42,7 +42,7 @@ from mlpd.v1 import types_pb2 as types
 
 T = TypeVar("T")
 
-_RESOLUTION_SECONDS = 5.0
+_RESOLUTION_SECONDS = 10.0
 _SEED_LIMIT = 2**32
 _DEVICES = (types.DEVICE_UNSPECIFIED, types.DEVICE_CPU, types.DEVICE_CUDA)
 _DATA_TYPES = {

@@ -98,14 +98,17 @@ def test_targets_are_labels_or_numbers_by_their_values(stubs, bits, dtype):
     spec = spec_of(f"signs-{dtype}")
     spec.task = "regression"
     assert resolved(stubs, spec).task == "regression"
+    of_counts = spec_of(f"signs-{dtype}")
+    of_counts.loss.kind = "poisson"
+    assert resolved(stubs, of_counts).task == "regression"
 
 
 def test_a_warm_start_keeps_the_task_of_its_model_where_the_data_are_of_its_kind(stubs, bits):
     inputs, labels = bits
     rows, both = inputs.astype("f4"), np.stack([labels, 1 - labels], axis=1).astype("f8")
-    upload(stubs, "numbers", inputs=rows, targets=both * 3)
+    upload(stubs, "three-fold", inputs=rows, targets=both * 3)
     upload(stubs, "rare-numbers", inputs=rows, targets=both)
-    stubs.events(stubs.train(spec_of("numbers"), model_id="numbers").name)
+    stubs.events(stubs.train(spec_of("three-fold"), model_id="three-fold").name)
     spec = spec_of("rare-numbers", ())
-    spec.warm_start.CopyFrom(pb.WarmStart(model="models/numbers", scope=pb.WarmStart.SCOPE_WEIGHTS))
+    spec.warm_start.CopyFrom(pb.WarmStart(model="models/three-fold", scope=pb.WarmStart.SCOPE_WEIGHTS))
     assert resolved(stubs, spec).task == "regression"

@@ -93,9 +93,9 @@ def test_bytes_that_are_no_protobuf_are_called_so(raw, body):
 @pytest.fixture(scope="module")
 def wide(stubs):
     """A model of as many outputs as there can be classes."""
-    stubs.upload("wide", np.zeros((2, 2), np.uint8), np.array([0, 65535]))
+    stubs.upload("broad", np.zeros((2, 2), np.uint8), np.array([0, 65535]))
     model = types.ModelSpec(layer_sizes=[2, 65536])
-    job = stubs.train(rings_spec(train_dataset="datasets/wide", model=model, batch_size=2, epoch_count=1))
+    job = stubs.train(rings_spec(train_dataset="datasets/broad", model=model, batch_size=2, epoch_count=1))
     assert stubs.events(job.name)[-1].state_changed.to_state == pb.TrainingJob.STATE_SUCCEEDED
     return stubs.job(job.name).model_version
 

@@ -16,7 +16,7 @@ from mlpd.server.records import AttemptStarted, JobState, MessageLogged
 from mlpd.server.store import Store
 
 from ..conftest import ENVIRONMENT
-from ..system.processes import children_of
+from ..system.processes import children_of, workers_among
 from .test_lifecycle import SPEC
 
 SECONDS = 60
@@ -55,13 +55,13 @@ async def until(condition):
 
 async def stopped_worker():
     """Return the worker, held before it can report."""
-    pid = (await until(_children))[0]
+    pid = (await until(_workers))[0]
     os.kill(pid, signal.SIGSTOP)
     return pid
 
 
-async def _children():
-    return children_of(os.getpid())
+async def _workers():
+    return workers_among(children_of(os.getpid()))
 
 
 async def running(store, job_id):

@@ -98,7 +98,8 @@ def test_times_in_nanoseconds_are_learnt_and_predicted(stubs):
     inputs = types.Tensor(data_type=types.DATA_TYPE_INT64, shape=CLOCK.shape, data=CLOCK.astype("<i8").tobytes())
     request = pb.EvaluateRequest(model=job.model_version, dataset="datasets/clock")
     assert stubs.trainer.Evaluate(request).correct_count == 200
-    answer = stubs.trainer.Predict(pb.PredictRequest(model=job.model_version, inputs=inputs))
+    wanted = [pb.OUTPUT_KIND_CLASSES]
+    answer = stubs.trainer.Predict(pb.PredictRequest(model=job.model_version, inputs=inputs, outputs=wanted))
     assert np.array_equal(array(answer.classes), (CLOCK.sum(axis=1) // 500_000) % 2)
 
 

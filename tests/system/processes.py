@@ -8,8 +8,12 @@ def children_of(pid: int) -> list[int]:
     return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
+def workers_among(pids: list[int]) -> list[int]:
+    """Return the process ids of workers."""
+    return [pid for pid in pids if "mlpd.server.worker" in Path(f"/proc/{pid}/cmdline").read_text()]
+
+
 def worker_of(server) -> int:
     """Return the process id of the server's worker."""
-    children = children_of(server.process.pid)
-    (worker,) = (pid for pid in children if "mlpd.server.worker" in Path(f"/proc/{pid}/cmdline").read_text())
+    (worker,) = workers_among(children_of(server.process.pid))
     return worker

@@ -832,7 +832,7 @@ class TrainingSpec(_message.Message):
     task: _builtins.str
     """multiclass, binary, multilabel or regression. Default: that of the model to go on from, if the data are of its
     kind; else multiclass for class labels, binary if there is one output; multilabel for targets that are all 0 or 1,
-    whatever their type, else regression.
+    whatever their type, unless the loss is one of regression; else regression.
     """
     validation_fraction: _builtins.float
     """In [0, 1): share of the training rows that is held out for validation instead, the same of every class."""

@@ -277,7 +277,7 @@ class _Violations:
 def _spec(asked: trainer.TrainingSpec, sources: _Sources, device: str) -> TrainingSpec:
     train = sources.train
     model = _model(asked.model, sources)
-    task, outputs = asked.task or _default_task(model, sources), max(model.layer_sizes[-1:] or (0,))
+    task, outputs = asked.task or _default_task(model, sources, asked.loss.kind), max(model.layer_sizes[-1:] or (0,))
     loss = loss_of(asked.loss, TASKS[task].losses[0] if task in TASKS else "")
     validation = validation_of(asked, sources.validation.sha256 if sources.validation else "")
     row_count = train.row_count if train else 1
@@ -354,13 +354,15 @@ def _one_each(given: Sequence[T], default: T, count: int) -> tuple[T, ...]:
     return values * count if len(values) == 1 else values
 
 
-def _default_task(model: ModelSpec, sources: _Sources) -> str:
-    """Return the task of the model to go on from, if the data are of its kind, else what the data's values say."""
+def _default_task(model: ModelSpec, sources: _Sources, loss: str) -> str:
+    """Return the task of the model to go on from, if the data are of its kind, else what ``loss`` and the data say."""
     train, source = sources.train, sources.model
     if source and train and TASKS[source.task].has_classes == (not train.target_size):
         return source.task
     if train and train.target_size:
         low, high = train.target_range
+        if loss in TASKS["regression"].losses:
+            return "regression"
         return "multilabel" if train.whole_targets and 0 <= low <= high <= 1 else "regression"
     return "binary" if model.layer_sizes[-1:] == (1,) else "multiclass"
 

@@ -13,6 +13,7 @@ import pytest
 from mlpd.client import Client, JobFailed, MlpdError, training_spec
 from mlpd.v1 import trainer_service_pb2 as pb
 
+from ..conftest import Server
 from .processes import children_of, worker_of
 
 OFTEN = ("--checkpoint-interval-seconds", "0.05")
@@ -25,7 +26,7 @@ SETTINGS: dict[str, Any] = {
     "train_dataset": "rings",
     "validation_dataset": "rings",
     "batch_size": 10,
-    "epoch_count": 100,
+    "epoch_count": 40,
     "optimizer": "adamw",
     "learning_rate": 0.001,
     "schedule": "cosine",
@@ -52,16 +53,14 @@ def facts(events):
     return [(m.split, m.progress.step, m.progress.epoch, m.loss, m.accuracy, m.learning_rate) for m in metrics]
 
 
-@pytest.fixture
-def undisturbed(start_server, rings, tmp_path):
+@pytest.fixture(scope="module")
+def undisturbed(rings, tmp_path_factory):
     """Reports and parameters of the run that nobody disturbs."""
-    server = start_server(data_directory=tmp_path / "undisturbed")
-    with Client(server.address) as client:
+    with Server(tmp_path_factory.mktemp("undisturbed") / "data") as server, Client(server.address) as client:
         client.upload("rings", *rings)
         job = client.train(training_spec(**SETTINGS))
         events = list(client.progress(job))
         digest = client.model(client.wait(job).model_version).parameters_sha256
-    server.kill()
     return facts(events), digest
 
 

@@ -45,7 +45,7 @@ app()
 FAULTS = {
     "database writer": 'strikes_in(database, "_outcome", SystemExit)',
     "event log": 'strikes_in(events.EventLog, "publish", RuntimeError)',
-    "job queue": 'strikes_in(store.Store, "jobs_in", RuntimeError)',
+    "job queue": 'strikes_in(store.Store, "job_ids_in", RuntimeError)',
     "storage watch": 'strikes_in(database.Database, "write_nothing", RuntimeError); '
     'strikes_in(database, "_outcome", lambda _: OSError(28, "No space left on device"))',
 }

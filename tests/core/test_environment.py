@@ -9,7 +9,7 @@ from importlib.metadata import version
 import numpy as np
 import pytest
 from mlpd.core.arrays import Cpu
-from mlpd.core.checkpoint import Checkpoint, CheckpointError
+from mlpd.core.checkpoint import CheckpointError
 from mlpd.core.environment import difference, environment_of
 from mlpd.core.sharding import spreads_products
 from threadpoolctl import threadpool_info, threadpool_limits
@@ -72,8 +72,7 @@ def test_features_that_numpy_is_told_to_leave_alone_are_left_out():
 
 
 def test_a_checkpoint_of_another_environment_is_refused():
-    case = run()
-    saved = case.start().checkpoint()
-    elsewhere = Checkpoint(replace(saved.counters, environment="numpy 1.0, 2 threads"), saved.vectors)
+    saved = run().start().checkpoint()
+    saved.check_environment(environment_of(Cpu(), run().spec))
     with pytest.raises(CheckpointError, match="must be of this environment, numpy"):
-        case.restore(elsewhere)
+        saved.check_environment("numpy 1.0, 2 threads")

@@ -1,5 +1,7 @@
 """What must be the same bits on CuPy as on NumPy: everything drawn, gathered or saved."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from mlpd.core.arrays import Cpu
@@ -88,7 +90,7 @@ def test_a_checkpoint_moves_between_devices(cuda, name):
     finish(state)
     checkpoint = state.checkpoint()
     moved = case.restore(checkpoint, cuda).checkpoint()
-    assert moved.counters == checkpoint.counters
+    assert replace(moved.counters, environment="") == replace(checkpoint.counters, environment="")
     assert {name: vector.tobytes() for name, vector in moved.vectors.items()} == {
         name: vector.tobytes() for name, vector in checkpoint.vectors.items()
     }

@@ -10,7 +10,7 @@ from mlpd.core.arrays import Array, Device, HostArray
 from mlpd.core.batches import Reader
 from mlpd.core.checkpoint import Checkpoint, CheckpointError, Counters
 from mlpd.core.control import Monitor
-from mlpd.core.environment import difference, environment_of
+from mlpd.core.environment import environment_of
 from mlpd.core.examples import Examples
 from mlpd.core.metrics import EVALUATION_ROWS, evaluate
 from mlpd.core.model import Model, Predictor, TrainedModel
@@ -102,14 +102,11 @@ class TrainingState:
 
     @classmethod
     def restore(cls, device: Device, spec: TrainingSpec, examples: Examples, checkpoint: Checkpoint) -> "TrainingState":
-        """Return the state that `checkpoint` gave; raises `CheckpointError` for one of another spec or environment."""
+        """Return the state that `checkpoint` gave; raises `CheckpointError` for one of another spec."""
         counters, vectors = checkpoint.counters, checkpoint.vectors
         if counters.spec_digest != spec.digest:
             raise CheckpointError(f"the checkpoint must be of spec {spec.digest}, got {counters.spec_digest}")
         state = cls(device, spec, examples)
-        if counters.environment != state.environment:
-            change = difference(counters.environment, state.environment)
-            raise CheckpointError(f"the checkpoint must be of this environment, {change}")
         for name in state.team.names:
             if name in vectors:
                 state.team.write(name, vectors[name])

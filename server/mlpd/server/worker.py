@@ -164,6 +164,7 @@ class _Attempt:
         for saved in self._task.checkpoints:
             try:
                 checkpoint = load_checkpoint(self._task.checkpoint_path(saved.step), saved.sha256)
+                checkpoint.check_environment(environment_of(device, spec))
                 return training.TrainingState.restore(device, spec, examples, checkpoint)
             except (CheckpointError, OSError) as error:
                 self._send(MessageLogged("WARNING", f"the checkpoint of step {saved.step} is unusable: {error}"))

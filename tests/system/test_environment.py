@@ -24,6 +24,7 @@ SETTINGS: dict[str, Any] = {
     "blas": "default",
 }
 SHARDED = SETTINGS | {"shard_count": 2}
+ENDLESS = SETTINGS | {"epoch_count": 1_000_000}
 BEGINS_AGAIN = SETTINGS | {"environment_change": "restart"}
 TWO_THREADS: dict[str, Any] = {"threads": 2}
 FROM_A_CHECKPOINT_ON_OTHER_THREADS = pytest.param(TWO_THREADS, {}, 0.02, id="from a checkpoint, other threads")
@@ -54,10 +55,10 @@ def interrupt(start_server):
         awaited = "checkpoint_saved" if checkpoint_interval_seconds < 1 else "metrics_recorded"
         with Client(server.address) as client:
             client.upload("blobs", rows, labels)
-            jobs = [client.train(training_spec(**own)) for own in settings]
-            logs = [client.progress(job) for job in jobs]
-            for log in logs:
-                follow_until(log, awaited)
+            jobs = []
+            for own in settings:
+                jobs.append(client.train(training_spec(**own)))
+                follow_until(client.progress(jobs[-1]), awaited)
         server.kill()
         client = Client(start(checkpoint_interval_seconds, **after).address)
         return client, jobs, [list(client.progress(job)) for job in jobs]
@@ -85,7 +86,7 @@ def test_in_another_environment_a_run_is_refused_by_name_or_begins_again(
     interrupt, before, after, checkpoint_interval_seconds
 ):
     client, (refused, again), logs = interrupt(
-        before, after, SETTINGS, BEGINS_AGAIN, checkpoint_interval_seconds=checkpoint_interval_seconds
+        before, after, ENDLESS, BEGINS_AGAIN, checkpoint_interval_seconds=checkpoint_interval_seconds
     )
     with client:
         reports, digest, there = trained_anew(client, SETTINGS)

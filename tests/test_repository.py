@@ -33,7 +33,8 @@ def _mlpd(line, server, folder):
     assert done.returncode == 0, line + done.stderr
 
 
-def test_the_examples_in_the_readme_run_as_printed(server, tmp_path):
+def test_the_examples_in_the_readme_run_as_printed(start_server, tmp_path):
+    server = start_server()  # of its own: other tests may have taken the names
     (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
     code = code.replace("127.0.0.1:6573", server.address)
     done = subprocess.run(
@@ -64,7 +65,8 @@ def test_figures_in_the_readme_are_those_of_the_newest_benchmark():
     assert figures - measured == set()
 
 
-def test_the_examples_in_the_training_guide_run_as_printed(server, tmp_path):
+def test_the_examples_in_the_training_guide_run_as_printed(start_server, tmp_path):
+    server = start_server()  # of its own: other tests may have taken the names
     text = (ROOT / "docs" / "training.md").read_text()
     (code,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
     code = code.replace("127.0.0.1:6573", server.address)

@@ -4,8 +4,6 @@ Usage: python benchmarks/long_queue.py [JOBS]
 """
 
 import sys
-import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from statistics import median
@@ -17,7 +15,7 @@ from mlpd.client import Client, training_spec
 from mlpd.client.embedded import embedded_server
 from mlpd.v1 import trainer_service_pb2 as pb
 from mlpd.v1.trainer_service_pb2_grpc import TrainerServiceStub
-from running import machine, save_records, spread
+from running import machine, save_records, seconds_of, spread
 
 CALLERS = 16
 FEW_JOBS = 1000
@@ -30,16 +28,6 @@ SETTINGS: dict[str, Any] = {
     "optimizer": "sgd",
     "learning_rate": 0.1,
 }
-
-
-def seconds_of(call: Callable[[], object], count: int) -> list[float]:
-    """Return the seconds of each of ``count`` calls."""
-    seconds = []
-    for _ in range(count):
-        started = time.perf_counter()
-        call()
-        seconds.append(time.perf_counter() - started)
-    return seconds
 
 
 def queue(client: Client, count: int) -> None:

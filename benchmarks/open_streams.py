@@ -5,8 +5,7 @@ Usage: python benchmarks/open_streams.py [STREAMS] [SILENT_STREAMS]
 
 import os
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -17,20 +16,10 @@ from mlpd.client import Client, training_spec
 from mlpd.client.embedded import embedded_server
 from mlpd.v1 import trainer_service_pb2 as pb
 from mlpd.v1.trainer_service_pb2_grpc import TrainerServiceStub
-from running import machine, spread
+from running import machine, seconds_of, spread
 
 CALLS = 300
 STREAMS_PER_CHANNEL = 50
-
-
-def seconds_of(call: Callable[[], object]) -> list[float]:
-    """Return the seconds of each of a row of unary calls."""
-    seconds = []
-    for _ in range(CALLS):
-        started = time.perf_counter()
-        call()
-        seconds.append(time.perf_counter() - started)
-    return seconds
 
 
 def main() -> None:
@@ -39,19 +28,19 @@ def main() -> None:
     print(machine())
     with embedded_server() as address, Client(address) as client:
         get_dataset = partial(client.dataset, "mnist-train")
-        print(f"idle server, no stream:                {spread(seconds_of(get_dataset))}")
+        print(f"idle server, no stream:                {spread(seconds_of(get_dataset, CALLS))}")
         # A job that reports 90 times a second or so, and outlasts the measurement.
         spec = training_spec("default", epoch_count=1000, metrics_interval_steps=5)
         job = client.train(spec)
         get_job = partial(client.job, job)
         next(event for event in client.progress(job) if event.WhichOneof("payload") == "metrics_recorded")
-        print(f"job running, no stream:                {spread(seconds_of(get_job))}")
+        print(f"job running, no stream:                {spread(seconds_of(get_job, CALLS))}")
         channels = channels_for(address, streams)
         calls = streams_on(channels, job.name, streams)
         with ThreadPoolExecutor(streams) as readers:
             firsts = list(readers.map(next, calls))
             counts = [readers.submit(_count, call) for call in calls]
-            seconds = seconds_of(get_job)
+            seconds = seconds_of(get_job, CALLS)
             client.cancel(job)
             received = [count.result() for count in counts]
         print(f"job running, {len(firsts)} streams open:         {spread(seconds)}")
@@ -85,12 +74,12 @@ def measure_silent(address: str, client: Client, streams: int) -> None:
     )  # fmt: skip
     job = client.wait(client.train(spec))
     get_info = partial(TrainerServiceStub(channels_for(address, 1)[0]).GetServerInfo, pb.GetServerInfoRequest())
-    print(f"a log of {job.last_sequence} events, no stream:    {spread(seconds_of(get_info))}")
+    print(f"a log of {job.last_sequence} events, no stream:    {spread(seconds_of(get_info, CALLS))}")
     before = resident_bytes()
     channels = channels_for(address, streams)
     calls = streams_on(channels, job.name, streams)
-    print(f"{len(calls)} streams opened that nobody reads: {spread(seconds_of(get_info))}")
-    print(f"a moment later:                       {spread(seconds_of(get_info))}")
+    print(f"{len(calls)} streams opened that nobody reads: {spread(seconds_of(get_info, CALLS))}")
+    print(f"a moment later:                       {spread(seconds_of(get_info, CALLS))}")
     print(f"memory of the server a stream:        {(resident_bytes() - before) / streams / 1024:.0f} KiB")
     for channel in channels:
         channel.close()

@@ -4,7 +4,8 @@ import json
 import os
 import platform
 import statistics
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,16 @@ def machine() -> str:
     ]
     cores = len(os.sched_getaffinity(0))
     return f"Python {platform.python_version()}, numpy {np.__version__}, {'; '.join(pools)}, {cores} cores"
+
+
+def seconds_of(call: Callable[[], object], count: int) -> list[float]:
+    """Return the seconds of each of ``count`` calls in a row."""
+    seconds = []
+    for _ in range(count):
+        started = time.perf_counter()
+        call()
+        seconds.append(time.perf_counter() - started)
+    return seconds
 
 
 def save_records(records: list[dict[str, Any]]) -> None:

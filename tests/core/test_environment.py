@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from mlpd.core.arrays import Cpu
 from mlpd.core.checkpoint import CheckpointError
-from mlpd.core.environment import difference, environment_of
+from mlpd.core.environment import check_environment, difference, environment_of
 from mlpd.core.sharding import spreads_products
 from threadpoolctl import threadpool_info, threadpool_limits
 
@@ -73,6 +73,6 @@ def test_features_that_numpy_is_told_to_leave_alone_are_left_out():
 
 def test_a_checkpoint_of_another_environment_is_refused():
     saved = run().start().checkpoint()
-    saved.check_environment(environment_of(Cpu(), run().spec))
+    check_environment(saved, environment_of(Cpu(), run().spec))
     with pytest.raises(CheckpointError, match="must be of this environment, numpy"):
-        saved.check_environment("numpy 1.0, 2 threads")
+        check_environment(saved, "numpy 1.0, 2 threads")

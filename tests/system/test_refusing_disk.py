@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from google.rpc import error_details_pb2, status_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+from mlpd.client import Client, JobFailed, training_spec
 from mlpd.v1 import trainer_service_pb2 as pb
 from mlpd.v1.dataset_service_pb2_grpc import DatasetServiceStub
 from mlpd.v1.trainer_service_pb2_grpc import TrainerServiceStub
@@ -20,6 +21,7 @@ from safetensors.numpy import save
 from ..conftest import Server
 from ..server.conftest import rings_spec, upload_messages
 from .processes import worker_of
+from .test_recovery import follow_until
 
 SERVING, NOT_SERVING = health_pb2.HealthCheckResponse.SERVING, health_pb2.HealthCheckResponse.NOT_SERVING
 DEADLINE_SECONDS = 60
@@ -183,3 +185,16 @@ def test_a_server_can_be_stopped_while_its_disk_refuses_and_the_next_start_goes_
         caller.until(lambda: caller.job(running.name).attempt == 2)
         caller.cancel(running.name)
         assert state_names(caller.events(queued.name)) == ["QUEUED", "RUNNING", "SUCCEEDED"]
+
+
+def test_a_model_that_can_not_be_put_in_its_place_fails_its_job_by_name(start_server, rings):
+    server = start_server("--checkpoint-interval-seconds", "3600")
+    spec = training_spec(layer_sizes=[2, 8, 3], train_dataset="rings", batch_size=5, epoch_count=60, learning_rate=0.01)
+    with Client(server.address) as client:
+        client.upload("rings", *rings)
+        job = client.train(spec)
+        follow_until(client.progress(job), "metrics_recorded")
+        (server.data_directory / "models").rmdir()
+        with pytest.raises(JobFailed, match="a file could not be read or written") as caught:
+            client.wait(job)
+    assert caught.value.reason == "STORAGE"

@@ -15,6 +15,7 @@ Array = NDArray[np.generic]
 
 _INPUTS, _LABELS = ("inputs", "x", "X", "data"), ("labels", "y", "Y", "target")
 _TARGETS, _WEIGHTS, _NAMES = ("targets",), ("weights",), ("input_names",)
+_ROLES = {"label_column": "labels", "target_columns": "targets", "weight_column": "weights"}
 
 
 @dataclass(frozen=True)
@@ -124,37 +125,31 @@ def _labelled_table(
     if label_column is not None and target_columns:
         text = "a column that is neither is left out with leave_out (--leave-out)"
         raise InvalidRequest(f"label_column must be unset with target_columns, got {label_column}; {text}")
-    roles: dict[str, list[int]] = {}
-    ignored: list[int] = []
+    label = "-1" if label_column is None else label_column
+    asked = {"target_columns": target_columns} if target_columns else {"label_column": [label]}
+    asked |= {"weight_column": [weight_column] if weight_column else [], "leave_out": leave_out}
+    uses: dict[str, list[int]] = {}
 
     def choose(found: Header) -> Sequence[int]:
-        if target_columns:
-            roles["targets"] = [found.column("target_columns", column) for column in target_columns]
-        else:
-            roles["labels"] = [found.column("label_column", "-1" if label_column is None else label_column)]
-        if weight_column:
-            roles["weights"] = [found.column("weight_column", weight_column)]
-        ignored.extend(found.column("leave_out", column) for column in leave_out)
-        taken = [*(column for columns in roles.values() for column in columns), *ignored]
-        if twice := [column for column in taken if taken.count(column) > 1]:
-            raise InvalidRequest(f"each column must have one use, {found.name(twice[0])} of {path.name} has several")
-        return [column for column in range(found.count) if column not in ignored] if ignored else range(found.count)
+        uses.update(_uses(found, asked))
+        ignored, everything = uses["leave_out"], range(found.count)
+        return [column for column in everything if column not in ignored] if ignored else everything
 
     try:
         table = read_table(path, header, choose)
     except NotANumber as error:
-        if error.column in roles.get("labels", ()):
+        text = "leave the column out with --leave-out, if it is no input"
+        if error.column in uses.get("label_column", ()):
             text = "labels are class numbers 0, 1, 2, ...; texts as labels are not supported yet"
-        else:
-            text = "leave the column out with --leave-out, if it is no input"
         raise InvalidRequest(f"{error.message}; {text}") from error
-    taken = {column for columns in roles.values() for column in columns}
-    columns = [column for column in table.columns if column not in taken]
+    ignored = uses.pop("leave_out")
+    columns = [column for column in table.columns if not any(column in own for own in uses.values())]
     numbering = table.row_numbers(columns)
     columns = [column for column in columns if column not in numbering]
     if not columns:
         raise InvalidRequest(f"{path.name} must have columns left for inputs")
     name_of = table.header.name
+    roles = {_ROLES[use]: own for use, own in uses.items() if own}
     values = {role: table.of(own) for role, own in roles.items()}
     return LabelledRows(
         inputs=table.of(columns),
@@ -166,6 +161,15 @@ def _labelled_table(
         weights=values["weights"][:, 0] if "weights" in values else None,
         sources={role: tuple(map(name_of, own)) for role, own in roles.items()},
     )
+
+
+def _uses(found: Header, asked: Mapping[str, Sequence[str]]) -> dict[str, list[int]]:
+    """Return where the columns are that are asked for, by use; raises `InvalidRequest` for one with several."""
+    uses = {use: [found.column(use, column) for column in columns] for use, columns in asked.items()}
+    taken = [column for columns in uses.values() for column in columns]
+    if twice := [column for column in taken if taken.count(column) > 1]:
+        raise InvalidRequest(f"each column must have one use, {found.name(twice[0])} of {found.path.name} has several")
+    return uses
 
 
 def _labelled_arrays(path: Path) -> LabelledRows:

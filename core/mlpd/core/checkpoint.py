@@ -10,7 +10,6 @@ from typing import Any
 from mlpd.core.arrays import HostArray
 from mlpd.core.codec import from_fields, to_fields
 from mlpd.core.control import Monitor
-from mlpd.core.environment import difference
 from mlpd.core.files import FileDigest, write_atomic
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
@@ -47,12 +46,6 @@ class Checkpoint:
 
     counters: Counters
     vectors: Mapping[str, HostArray]
-
-    def check_environment(self, environment: str) -> None:
-        """Raise `CheckpointError` unless a run that goes on in ``environment`` gives the bits it would have given."""
-        if self.counters.environment != environment:
-            change = difference(self.counters.environment, environment)
-            raise CheckpointError(f"the checkpoint must be of this environment, {change}")
 
 
 def save_checkpoint(path: Path, checkpoint: Checkpoint) -> FileDigest:

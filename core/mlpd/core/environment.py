@@ -2,6 +2,7 @@
 
 from mlpd.core.arrays import Cpu, Device
 from mlpd.core.blas import product_threads
+from mlpd.core.checkpoint import Checkpoint, CheckpointError
 from mlpd.core.sharding import spreads_products
 from mlpd.core.spec import TrainingSpec
 
@@ -23,3 +24,10 @@ def difference(before: str, now: str) -> str:
     old, new = before.split(_JOINT), now.split(_JOINT)
     gone, come = ([part for part in mine if part not in other] for mine, other in ((old, new), (new, old)))
     return f"{_JOINT.join(gone) or 'nothing'} became {_JOINT.join(come) or 'nothing'}"
+
+
+def check_environment(checkpoint: Checkpoint, environment: str) -> None:
+    """Raise `CheckpointError` unless a run that goes on in ``environment`` gives the bits it would have given."""
+    before = checkpoint.counters.environment
+    if before != environment:
+        raise CheckpointError(f"the checkpoint must be of this environment, {difference(before, environment)}")

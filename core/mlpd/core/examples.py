@@ -1,6 +1,6 @@
 """From data sets to what a run works on: split, weighted, scaled. All on the host, all from the spec alone."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from mlpd.core.arrays import HostArray
@@ -52,7 +52,7 @@ def _moved(dataset: Dataset, move: Move) -> Dataset:
     inputs = np.empty(dataset.inputs.shape)
     for raw, out in zip(blocks(dataset.inputs), blocks(inputs), strict=True):
         out[...] = move(raw)
-    return Dataset(inputs, dataset.targets, dataset.weights)
+    return replace(dataset, inputs=inputs)
 
 
 def _check_inputs(spec: TrainingSpec, inputs: HostArray, scaling: Scaling) -> None:

@@ -169,7 +169,7 @@ class Jobs:
                 worker.order(order)
                 asyncio.get_running_loop().call_later(self._limits.stop_seconds, worker.kill)
             else:
-                worker.kill()
+                worker.break_off_start()
 
     async def _attempt(self, job_id: str) -> None:
         job = await self._change(job_id, lifecycle.start)
@@ -231,7 +231,7 @@ class Jobs:
                 how = await worker.ending()
             finally:
                 del self._workers[job.id]
-        if job.id in self._orders and not worker.has_reported:
+        if worker.never_started:
             return partial(lifecycle.report, attempt=job.attempt, frames=[Stopped(job.progress.step)])
         return partial(lifecycle.lose, attempt=job.attempt, how=how)
 

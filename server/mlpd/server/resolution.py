@@ -361,9 +361,8 @@ def _default_task(model: ModelSpec, sources: _Sources, loss: str) -> str:
         return source.task
     if train and train.target_size:
         low, high = train.target_range
-        if loss in TASKS["regression"].losses:
-            return "regression"
-        return "multilabel" if train.whole_targets and 0 <= low <= high <= 1 else "regression"
+        is_yes_or_no = train.whole_targets and 0 <= low <= high <= 1
+        return "multilabel" if is_yes_or_no and loss not in TASKS["regression"].losses else "regression"
     return "binary" if model.layer_sizes[-1:] == (1,) else "multiclass"
 
 

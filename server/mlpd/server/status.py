@@ -22,12 +22,7 @@ from mlpd.server.records import Failure
 
 DOMAIN = "mlpd.dev"
 _RETRY_SECONDS = 1
-_PASSING_REASONS = {
-    "DISK_FULL",
-    "QUEUE_FULL",
-    "RESOLUTION_TIMEOUT",
-    "STORAGE",
-}  # of what is exhausted, what time may mend
+_PASSING_REASONS = {"QUEUE_FULL", "RESOLUTION_TIMEOUT", "STORAGE"}  # of what is exhausted, what time may mend
 # An error travels in headers, of which clients take 8 KB, and its text is in them up to four times.
 _TEXT_LIMIT_BYTES = 1200
 

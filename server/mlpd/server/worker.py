@@ -19,7 +19,7 @@ from mlpd.core import training
 from mlpd.core.arrays import Device, DeviceUnavailable, open_device
 from mlpd.core.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 from mlpd.core.data import DataError, Dataset, open_dataset
-from mlpd.core.environment import difference, environment_of
+from mlpd.core.environment import check_environment, difference, environment_of
 from mlpd.core.examples import Examples, NothingToLearn
 from mlpd.core.files import FileDamaged, FileIdentity, Verifier, sync_directory
 from mlpd.core.helpers import HelperLost
@@ -29,7 +29,6 @@ from mlpd.core.sharding import multiplying_threads, spreads_products
 from mlpd.core.usefulness import reason_to_doubt
 from mlpd.server.damage import dataset_damage, model_damage
 from mlpd.server.disk import trouble_of, waits_seconds
-from mlpd.server.errors import StorageFull
 from mlpd.server.records import (
     ENVIRONMENT_CHANGED,
     AttemptStarted,
@@ -84,7 +83,8 @@ def main() -> None:
     except MemoryError as error:
         last = _failed("ResourceExhausted", "DEVICE_MEMORY", f"the device's memory is too small for this run: {error}")
     except OSError as error:
-        kind = type(trouble_of(error) or StorageFull).__name__
+        trouble = trouble_of(error)
+        kind = type(trouble).__name__ if trouble else "ResourceExhausted"
         last = _failed(kind, "STORAGE", f"a file could not be read or written: {error.strerror}")
     send(last)
     os._exit(0)  # all is on disk, and to take an interpreter down delays the next job by a tenth of a second
@@ -113,7 +113,7 @@ def _attempt(task: Task, orders: Orders, send: Send) -> Finished | Stopped | Fai
             for saved in task.checkpoints:
                 task.checkpoint_path(saved.step).unlink(missing_ok=True)
             task = replace(task, reason=ENVIRONMENT_CHANGED, checkpoints=())
-        last = _Attempt(task, device, send).run(orders)
+        last = _Attempt(task, device, environment, send).run(orders)
     device.free()  # before the last word, which the server publishes
     return last
 
@@ -121,8 +121,9 @@ def _attempt(task: Task, orders: Orders, send: Send) -> Finished | Stopped | Fai
 class _Attempt:
     """The state of an attempt between its steps."""
 
-    def __init__(self, task: Task, device: Device, send: Send) -> None:
+    def __init__(self, task: Task, device: Device, environment: str, send: Send) -> None:
         self._task = task
+        self._environment = environment
         self._send = send
         self._saved = task.checkpoints
         self._verifier = Verifier()
@@ -133,7 +134,7 @@ class _Attempt:
         self._steps_per_second = 0.0
         self._save_interval = task.checkpoint_interval_seconds
         self._refused = False
-        send(AttemptStarted(self._state.step, task.reason, _describe(device), self._state.environment))
+        send(AttemptStarted(self._state.step, task.reason, _describe(device), environment))
 
     def run(self, orders: Orders) -> Finished | Stopped:
         """Train to the end or to an order."""
@@ -164,7 +165,7 @@ class _Attempt:
         for saved in self._task.checkpoints:
             try:
                 checkpoint = load_checkpoint(self._task.checkpoint_path(saved.step), saved.sha256)
-                checkpoint.check_environment(environment_of(device, spec))
+                check_environment(checkpoint, self._environment)
                 return training.TrainingState.restore(device, spec, examples, checkpoint)
             except (CheckpointError, OSError) as error:
                 self._send(MessageLogged("WARNING", f"the checkpoint of step {saved.step} is unusable: {error}"))

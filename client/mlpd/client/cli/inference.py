@@ -40,8 +40,7 @@ def evaluate(
     """Score a model on a data set, in exact counts."""
     with connect(server, COMPUTING_SECONDS) as client:
         evaluation = client.evaluate(model, dataset, include_scores=scores)
-        names = client.model(evaluation.model).input_names
-        said = notes.of_columns(client.dataset(dataset).input_names, names, dataset, evaluation.model)
+        said = notes.of_scoring(client, evaluation.model, dataset)
     if as_json:
         print_json(evaluation_fields(evaluation) | {"notes": said})
     else:

@@ -84,10 +84,8 @@ def train(
             job = client.wait(job)
         seconds = time.monotonic() - started
         evaluation = client.evaluate(job.model_version, test_dataset) if test_dataset else None
-        version = client.model(job.model_version)
-        digest = version.parameters_sha256
-        tested = client.dataset(test_dataset).input_names if test_dataset else version.input_names
-    scored = notes.of_columns(tested, version.input_names, str(test_dataset), version.name)
+        scored = notes.of_scoring(client, job.model_version, test_dataset) if test_dataset else []
+        digest = client.model(job.model_version).parameters_sha256
     if as_json:
         print_json(_result(job, summary, evaluation, digest, seconds) | {"notes": said + scored})
         return

@@ -43,6 +43,11 @@ def of_job(asked: TrainingSpec, job: TrainingJob, client: Client) -> list[str]:
     return notes
 
 
+def of_scoring(client: Client, model: str, dataset: str) -> list[str]:
+    """Say how the columns of a stored data set met those of the model version that was scored on it."""
+    return of_columns(client.dataset(dataset).input_names, client.model(model).input_names, dataset, model)
+
+
 def of_columns(found: Sequence[str], wanted: Sequence[str], data: str, owner: str) -> list[str]:
     """Say how the columns of ``data`` meet those of ``owner``, unless they are the same or neither has names."""
     if found and wanted:

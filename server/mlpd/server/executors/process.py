@@ -13,11 +13,14 @@ _READ_BYTES = 65536
 
 
 class WorkerProcess:
-    """A running worker, for the event loop that started it; until it ``has_reported`` it has done nothing."""
+    """A running worker, for the event loop that started it.
+
+    Until it ``has_reported`` it has done nothing, and its start can be broken off; then ``never_started`` is true.
+    """
 
     def __init__(self, process: asyncio.subprocess.Process) -> None:
         self._process = process
-        self.has_reported = False
+        self.has_reported = self.never_started = False
 
     async def reports(self) -> AsyncIterator[list[Frame]]:
         """Yield what the worker has reported since the last look, in order, until it closes its pipe."""
@@ -34,6 +37,11 @@ class WorkerProcess:
         assert self._process.stdin is not None
         with suppress(ConnectionError, RuntimeError):
             self._process.stdin.write(f"{order}\n".encode())
+
+    def break_off_start(self) -> None:
+        """End a worker that has not reported yet."""
+        self.never_started = True
+        self.kill()
 
     def kill(self) -> None:
         """End the worker at once."""

@@ -14,6 +14,7 @@ from safetensors.numpy import save
 
 from ..conftest import ENVIRONMENT
 from .conftest import refused, upload_messages
+from .test_capabilities import finished, spec_of
 
 # Trained on rows of about 1 / SCALE; those of 1e9 come out as 1e39 and more, which no float32 is.
 SCALE = 1e30
@@ -30,23 +31,13 @@ MIXED = X.copy()
 MIXED[[3, 17]] = 1e9
 
 
-def spec_of(name, model, loss):
-    return pb.TrainingSpec(
-        model=model,
-        train_dataset=f"datasets/finite-{name}",
-        batch_size=40,
-        epoch_count=20,
-        optimizer=pb.Optimizer(adam=pb.Optimizer.Adam()),
-        schedule=pb.Schedule(learning_rate=0.1),
-        seed=1,
-        loss=pb.Loss(kind=loss),
-    )
+def finite_spec(name, model, loss):
+    fields = {"batch_size": 40, "epoch_count": 20, "seed": 1, "loss": pb.Loss(kind=loss)}
+    return spec_of(f"finite-{name}", model=model, schedule=pb.Schedule(learning_rate=0.1), **fields)
 
 
 def trained(stubs, name, model, loss):
-    job = stubs.train(spec_of(name, model, loss))
-    assert stubs.events(job.name)[-1].state_changed.to_state == pb.TrainingJob.STATE_SUCCEEDED
-    return stubs.job(job.name).model_version
+    return finished(stubs, finite_spec(name, model, loss)).model_version
 
 
 @pytest.fixture(scope="module", params=KINDS)
@@ -106,7 +97,7 @@ def test_an_evaluation_counts_no_row_that_is_not_finite(stubs, overflowing):
 @pytest.mark.parametrize("overflowing", ["multiclass", "regression"], indirect=True)
 def test_a_run_whose_validation_is_not_finite_has_diverged(stubs, overflowing):
     kind, _ = overflowing
-    spec = spec_of(kind, types.ModelSpec(layer_sizes=KINDS[kind][0], input_scale=SCALE), KINDS[kind][2])
+    spec = finite_spec(kind, types.ModelSpec(layer_sizes=KINDS[kind][0], input_scale=SCALE), KINDS[kind][2])
     spec.validation_dataset = f"datasets/mixed-{kind}"
     ending = stubs.events(stubs.train(spec).name)[-1].state_changed
     assert ending.to_state == pb.TrainingJob.STATE_FAILED

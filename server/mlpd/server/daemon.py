@@ -88,23 +88,8 @@ class Daemon:
             serving = Serving(files)
             stack.callback(serving.close)
             datasets = Datasets(directory, store, files, options.max_dataset_bytes)
-            limits = JobLimits(
-                running_jobs=options.running_jobs,
-                queued_jobs=options.queued_jobs,
-                thread_count=options.thread_count,
-                checkpoint_interval_seconds=options.checkpoint_interval_seconds,
-                stop_seconds=options.stop_seconds,
-            )
-            jobs = Jobs(store, directory, ProcessExecutor(), limits)
-
-            info = trainer_service_pb2.GetServerInfoResponse(
-                server_version=version("mlpd"),
-                max_message_bytes=options.max_message_bytes,
-                preferred_chunk_bytes=PREFERRED_CHUNK_BYTES,
-                max_dataset_bytes=options.max_dataset_bytes,
-                max_prediction_values=MAX_PREDICTION_VALUES,
-            )
-            trainer = TrainerService(store, files, jobs, log, serving, devices, info)
+            jobs = Jobs(store, directory, ProcessExecutor(), _job_limits(options))
+            trainer = TrainerService(store, files, jobs, log, serving, devices, _server_info(options))
             server, health_service = _grpc_server(
                 options, trainer, DatasetService(store, datasets), ModelService(store)
             )
@@ -114,18 +99,9 @@ class Daemon:
             await jobs.recover()
             await server.start()
             await _tell_health(health_service, True)
-
-            async def write_nothing() -> None:
-                await database.write_nothing()
-                with directory.storage.watched():
-                    await asyncio.to_thread(directory.write_nothing)
-
-            parts = {
-                "job queue": jobs.run(),
-                "storage watch": directory.storage.watch(write_nothing, partial(_tell_health, health_service)),
-            }
-            for name, part in parts.items():
-                supervisor.watch(name, asyncio.create_task(part, name=name))
+            supervisor.watch("job queue", asyncio.create_task(jobs.run()))
+            watching = _watch_storage(directory, database, health_service)
+            supervisor.watch("storage watch", asyncio.create_task(watching))
             _logger.info("serving", address=address, data_directory=str(directory.root))
             if not is_loopback(options.host):
                 _logger.warning("whoever reaches this address can use the server: there is no authentication")
@@ -139,6 +115,38 @@ class Daemon:
             log.close()
             await server.stop(_STREAM_END_SECONDS)
             _logger.info("drained")
+
+
+def _job_limits(options: ServerOptions) -> JobLimits:
+    return JobLimits(
+        running_jobs=options.running_jobs,
+        queued_jobs=options.queued_jobs,
+        thread_count=options.thread_count,
+        checkpoint_interval_seconds=options.checkpoint_interval_seconds,
+        stop_seconds=options.stop_seconds,
+    )
+
+
+def _server_info(options: ServerOptions) -> trainer_service_pb2.GetServerInfoResponse:
+    """Return what stays the same for as long as a server runs."""
+    return trainer_service_pb2.GetServerInfoResponse(
+        server_version=version("mlpd"),
+        max_message_bytes=options.max_message_bytes,
+        preferred_chunk_bytes=PREFERRED_CHUNK_BYTES,
+        max_dataset_bytes=options.max_dataset_bytes,
+        max_prediction_values=MAX_PREDICTION_VALUES,
+    )
+
+
+async def _watch_storage(directory: DataDirectory, database: Database, service: health.aio.HealthServicer) -> None:
+    """Tell how the server's disk is: it takes what is written if it takes a commit and a file."""
+
+    async def write_nothing() -> None:
+        await database.write_nothing()
+        with directory.storage.watched():
+            await asyncio.to_thread(directory.write_nothing)
+
+    await directory.storage.watch(write_nothing, partial(_tell_health, service))
 
 
 async def _tell_health(service: health.aio.HealthServicer, serving: bool) -> None:

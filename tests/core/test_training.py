@@ -119,6 +119,7 @@ def test_a_batch_larger_than_a_piece_gives_the_gradient_of_the_whole():
 
 def test_a_step_runs_in_pieces_that_fit_its_widest_layer():
     assert piece_rows(small(rows=1300, batch_size=1300).spec) == 512
+    assert piece_rows(small(rows=1300, batch_size=1300, device="cuda").spec) == 1300
     assert piece_rows(small(batch_size=30, accumulation_steps=2).spec) == 60
     assert piece_rows(run(layer_sizes=(INPUTS, 2**20, 2**17, 3)).spec) == 4
     assert piece_rows(run(layer_sizes=(INPUTS, 2**23, 2, 3)).spec) == 1

@@ -237,13 +237,14 @@ class _Warped:
 def piece_rows(spec: TrainingSpec) -> int:
     """Return how many rows a pass takes at a time.
 
-    A larger batch runs in pieces whose gradients are summed, so that memory does not grow with it and a piece's
-    activations stay near the processor. Batch normalisation sees its batch in one piece.
+    A larger batch runs in pieces whose gradients are summed, so that memory does not grow with it and, on the CPU, a
+    piece's activations stay near the processor; on a GPU every piece costs its launches, however few its rows are.
+    Batch normalisation sees its batch in one piece.
     """
     if spec.model.normalization == "batch":
         return spec.batch_size
-    return min(spec.rows_per_step, _PIECE_ROWS, max(1, _PIECE_VALUES // max(spec.model.layer_sizes)))
+    rows, values = _PIECE[spec.device]
+    return min(spec.rows_per_step, rows, max(1, values // max(spec.model.layer_sizes)))
 
 
-_PIECE_ROWS = 512
-_PIECE_VALUES = 2**22  # of the widest layer
+_PIECE = {"cpu": (512, 2**22), "cuda": (2**16, 2**26)}  # rows, and values of the widest layer

@@ -22,7 +22,7 @@ def main() -> None:
     rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 7
     print(f"{machine()}; {rounds} rounds; {_CASE.name}")
     with ExitStack() as stack:
-        systems = [stack.enter_context(System(name)) for name in installed() if name in _SYSTEMS]
+        systems = [stack.enter_context(System(name)) for name in installed(_CASE.device) if name in _SYSTEMS]
         quiet: dict[str, list[float]] = {system.name: [] for system in systems}
         busy: dict[str, list[float]] = {system.name: [] for system in systems}
         for _ in range(rounds):

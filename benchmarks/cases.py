@@ -17,6 +17,7 @@ class Case:
     batch_size: int
     optimizer: str  # sgd, adam or nothing
     learning_rate: float
+    device: str = "cpu"  # or cuda
 
     @property
     def step_count(self) -> int:
@@ -39,6 +40,11 @@ class Case:
 
 
 _MNIST = (784, 532, 10)
+_ON_A_GPU = tuple(
+    Case(f"cuda mnist {batch_size} {optimizer}", _MNIST, 60_000, batch_size, optimizer, rate, "cuda")
+    for batch_size in (32, 128, 1024, 60_000)
+    for optimizer, rate in (("sgd", 0.05), ("adam", 0.001))
+)
 CASES = {
     case.name: case
     for case in (
@@ -53,5 +59,6 @@ CASES = {
         Case("predict 32 rows", _MNIST, 32_000, 32, "", 0.0),
         Case("predict 1024 rows", _MNIST, 51_200, 1024, "", 0.0),
         Case("predict 10000 rows", _MNIST, 60_000, 10_000, "", 0.0),
+        *_ON_A_GPU,
     )
 }

@@ -22,29 +22,38 @@ from predictors import PREDICTORS
 
 def products(case: Case) -> tuple[Epoch, str]:
     """Return the matrix products of an epoch, and nothing else."""
-    random = np.random.default_rng(0)
-    rows = min(case.batch_size, 512)  # a larger batch makes the same products piece by piece
+    from mlpd.core.arrays import open_device
+
+    device = open_device(case.device)
+    matmul, random = device.xp.matmul, np.random.default_rng(0)
+    # On a CPU a larger batch makes the same products piece by piece.
+    rows = case.batch_size if case.device == "cuda" else min(case.batch_size, 512)
     layers = []
     for inputs, width in pairwise(case.layer_sizes):
         shapes = ((rows, inputs), (inputs, width), (rows, width), (inputs, width), (rows, inputs))
-        layers.append([random.normal(size=shape).astype(np.float32) for shape in shapes])
+        layers.append([device.from_host(random.normal(size=shape).astype(np.float32)) for shape in shapes])
 
     def epoch() -> None:
         for _ in range(case.row_count // rows):
             for x, weight, y, _, _ in layers:
-                np.matmul(x, weight, out=y)
+                matmul(x, weight, out=y)
             for i, (x, weight, y, gradient, dx) in enumerate(reversed(layers), 1):
-                np.matmul(x.T, y, out=gradient)
+                matmul(x.T, y, out=gradient)
                 if i < len(layers):
-                    np.matmul(y, weight.T, out=dx)
+                    matmul(y, weight.T, out=dx)
+        device.to_host(layers[0][3][:1])  # waits for a GPU
 
-    return epoch, f"numpy {np.__version__}"
+    return epoch, _arrays(device)
+
+
+def _arrays(device: Any) -> str:
+    return f"{device.xp.__name__} {device.xp.__version__}"
 
 
 def mlpd(case: Case) -> tuple[Epoch, str]:
     """Return an epoch of ours."""
     from mlpd.core.architecture import ModelSpec
-    from mlpd.core.arrays import Cpu
+    from mlpd.core.arrays import open_device
     from mlpd.core.data import Dataset
     from mlpd.core.examples import Examples
     from mlpd.core.optimizers import OPTIMIZERS
@@ -63,35 +72,39 @@ def mlpd(case: Case) -> tuple[Epoch, str]:
         optimizer=OptimizerSpec(OPTIMIZERS[case.optimizer]()),
         schedule=ScheduleSpec(case.learning_rate),
         seed=0,
-        device="cpu",
+        device=case.device,
         metrics_interval_steps=10**9,
     )
-    threads = len(os.sched_getaffinity(0))
-    spec = replace(spec, shard_count=best_shard_count(spec, threads))
-    spec = replace(spec, blas=best_blas(spec, threads))
-    events = train(TrainingState.initial(Cpu(), spec, Examples.of(spec, Dataset(inputs, labels), None)))
+    if case.device == "cpu":
+        threads = len(os.sched_getaffinity(0))
+        spec = replace(spec, shard_count=best_shard_count(spec, threads))
+        spec = replace(spec, blas=best_blas(spec, threads))
+    device = open_device(case.device)
+    events = train(TrainingState.initial(device, spec, Examples.of(spec, Dataset(inputs, labels), None)))
     reports = (event for event in events if isinstance(event, MetricsRecorded))
-    return lambda: next(reports), f"numpy {np.__version__}, {spec.shard_count} shards, blas {spec.blas}"
+    return lambda: next(reports), f"{_arrays(device)}, {spec.shard_count} shards, blas {spec.blas}"
 
 
 def pytorch(case: Case, *, compiled: bool = False) -> tuple[Epoch, str]:
     """Return an epoch of PyTorch, eager or compiled."""
     import torch
 
-    inputs, labels = (torch.from_numpy(array) for array in floats_of(case))
+    inputs, labels = (torch.from_numpy(array).to(case.device) for array in floats_of(case))
     layers: list[torch.nn.Module] = []
     for size, width in pairwise(case.layer_sizes):
         layers += [torch.nn.Linear(size, width), torch.nn.ReLU()]
-    model: Any = torch.nn.Sequential(*layers[:-1])
+    model: Any = torch.nn.Sequential(*layers[:-1]).to(case.device)
     kind = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam}[case.optimizer]
     optimizer = kind(model.parameters(), lr=case.learning_rate)
     model = torch.compile(model) if compiled else model
 
     def epoch() -> None:
-        for rows in torch.randperm(case.row_count).split(case.batch_size):
+        for rows in torch.randperm(case.row_count, device=case.device).split(case.batch_size):
             optimizer.zero_grad()
             torch.nn.functional.cross_entropy(model(inputs[rows]), labels[rows]).backward()
             optimizer.step()
+        if case.device == "cuda":
+            torch.cuda.synchronize()
 
     return epoch, f"torch {torch.__version__}, {torch.get_num_threads()} threads"
 
@@ -101,6 +114,8 @@ def jax(case: Case) -> tuple[Epoch, str]:
     import jax
     import jax.numpy as jnp
 
+    jax.config.update("jax_default_device", jax.devices(case.device)[0])
+    jax.config.update("jax_default_matmul_precision", "highest")  # float32 on a GPU, too, as all others here
     inputs, labels = (jnp.asarray(array) for array in floats_of(case))
     steps = case.row_count // case.batch_size
     keys = jax.random.split(jax.random.key(0), len(case.layer_sizes))

@@ -9,16 +9,20 @@ import json
 import subprocess
 import sys
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from statistics import median
 from typing import Any, Self
 
 from cases import CASES, Case
+from mlpd.core.arrays import DeviceUnavailable, open_device
 from running import machine, save_records
 
 _NEEDED = {"pytorch": "torch", "pytorch compiled": "torch", "jax": "jax", "keras": "keras", "scikit-learn": "sklearn"}
-_SYSTEMS = ("products", "mlpd", "pytorch", "pytorch compiled", "jax", "keras", "scikit-learn")
+_SYSTEMS = {
+    "cpu": ("products", "mlpd", "pytorch", "pytorch compiled", "jax", "keras", "scikit-learn"),
+    "cuda": ("products", "mlpd", "pytorch", "jax"),
+}
 REST_SECONDS = 0.3  # idle threads of the system before spin for a while
 _HERE = Path(__file__).resolve().parent
 
@@ -52,15 +56,15 @@ class System:
         return answer
 
 
-def installed() -> list[str]:
-    """Return the names of the systems that can be run here."""
-    return [name for name in _SYSTEMS if importlib.util.find_spec(_NEEDED.get(name, "numpy"))]
+def installed(device: str) -> list[str]:
+    """Return the names of the systems that can be run here on a device."""
+    return [name for name in _SYSTEMS[device] if importlib.util.find_spec(_NEEDED.get(name, "numpy"))]
 
 
 def compare(case: Case, rounds: int) -> list[dict[str, Any]]:
     """Run all systems in turn and return a record for each."""
     with ExitStack() as stack:
-        systems = [stack.enter_context(System(name)) for name in installed()]
+        systems = [stack.enter_context(System(name)) for name in installed(case.device)]
         answers: dict[str, list[dict[str, Any]]] = {system.name: [] for system in systems}
         for _ in range(rounds):
             for system in systems:
@@ -83,6 +87,12 @@ def compare(case: Case, rounds: int) -> list[dict[str, Any]]:
     ]
 
 
+def _usable(device: str) -> bool:
+    with suppress(DeviceUnavailable):
+        return bool(open_device(device))
+    return False
+
+
 def _ratio(ours: list[float], theirs: list[float]) -> float:
     """Return the median of the ratios within each round."""
     return median(mine / other for mine, other in zip(ours, theirs, strict=True))
@@ -91,7 +101,7 @@ def _ratio(ours: list[float], theirs: list[float]) -> float:
 def main() -> None:
     """Measure, print and write."""
     rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 7
-    chosen = [CASES[name] for name in sys.argv[2:]] or list(CASES.values())
+    chosen = [CASES[name] for name in sys.argv[2:]] or [case for case in CASES.values() if _usable(case.device)]
     print(f"{machine()}; {rounds} rounds")
     records = []
     for case in chosen:

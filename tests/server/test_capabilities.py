@@ -325,7 +325,7 @@ class TestRefusals:
 
     def test_a_run_that_can_not_fit_is_refused_before_it_starts(self, stubs):
         spec = rings_spec(
-            model=types.ModelSpec(layer_sizes=[2, *[90_000, 1] * 31, 3], normalization="batch"), batch_size=600
+            model=types.ModelSpec(layer_sizes=[2, *[1_000_000, 1] * 31, 3], normalization="batch"), batch_size=600
         )
         refusal = refused(stubs.trainer.Train, pb.TrainRequest(spec=spec))
         assert (refusal.code, refusal.reason) == (StatusCode.RESOURCE_EXHAUSTED, "DEVICE_MEMORY")

@@ -12,8 +12,8 @@ help: ## Show this list.
 demo: $(STAMP) ## Train the reference network on MNIST, on a server of its own.
 	$(BIN)/mlpd quickstart
 
-test: $(STAMP) ## Run the tests.
-	$(BIN)/python -m pytest
+test: $(STAMP) ## Run the tests, one process a core.
+	$(BIN)/python -m pytest -n auto --dist loadfile
 
 faults: $(STAMP) ## Run the longer fault tests.
 	$(BIN)/python -m pytest -m faults -s

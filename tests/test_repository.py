@@ -6,12 +6,14 @@ import shlex
 import subprocess
 import sys
 import zipfile
+from contextlib import chdir
 from email.parser import Parser
 from pathlib import Path
 
 import pytest
 from mlpd.client.settings import SETTINGS
 
+from .command_line import run
 from .conftest import ENVIRONMENT, ROOT, SOURCE_ROOTS
 
 
@@ -25,12 +27,10 @@ def test_the_generated_modules_are_fresh():
 def _mlpd(line, server, folder):
     """Run a command line that a document prints, in a folder."""
     assert line.startswith("mlpd ")
-    code = "from mlpd.client.cli import main; main()"
-    done = subprocess.run(
-        [sys.executable, "-c", code, *shlex.split(line)[1:]],
-        cwd=folder, env=ENVIRONMENT | {"MLPD_SERVER": server.address}, capture_output=True, text=True, check=False,
-    )  # fmt: skip
+    with chdir(folder):
+        done = run(*shlex.split(line)[1:], server=server)
     assert done.returncode == 0, line + done.stderr
+    return done.stdout
 
 
 def test_the_examples_in_the_readme_run_as_printed(start_server, tmp_path):
@@ -77,13 +77,8 @@ def test_the_examples_in_the_training_guide_run_as_printed(start_server, tmp_pat
     assert float(done.stdout.splitlines()[0]) > 0.4
     (settings,) = re.findall(r"```toml\n(.*?)```", text, re.DOTALL)
     (tmp_path / "run.toml").write_text(settings)
-    command = [sys.executable, "-c", "from mlpd.client.cli import main; main()", "train", "--config", "run.toml"]
-    flags = ["--wait", "--json", "--server", server.address]
-    done = subprocess.run(
-        [*command, *flags], cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["test_accuracy"] > 0.95
+    trained = _mlpd("mlpd train --config run.toml --wait --json", server, tmp_path)
+    assert json.loads(trained)["test_accuracy"] > 0.95
     commands = re.findall(r"^mlpd datasets add .*$", text, re.MULTILINE)
     for table, line in zip(re.findall(r"```csv\n(.*?)```", text, re.DOTALL), commands, strict=True):
         (tmp_path / line.split()[4]).write_text(table)

@@ -1,10 +1,9 @@
-"""The command line as a user runs it: processes, real servers, exit codes."""
+"""The command line as a user runs it: real servers, output, exit codes; signals where it is a process."""
 
 import json
 import signal
 import socket
 import subprocess
-import sys
 from contextlib import closing
 
 import numpy as np
@@ -12,6 +11,7 @@ import pytest
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
+from ..command_line import COMMAND, run, run_process
 from ..conftest import ENVIRONMENT
 
 RINGS = [
@@ -28,22 +28,7 @@ RINGS = [
 ]
 
 
-COMMAND = [sys.executable, "-c", "from mlpd.client.cli import main; main()"]
 ENDLESS = [*RINGS, "--dataset", "cli-rings", "--epochs", "100000"]
-
-
-def mlpd(*arguments, server=None, timeout=60, environment=None):
-    environment = ENVIRONMENT | ({"MLPD_SERVER": server.address} if server else {}) | (environment or {})
-    done = subprocess.run(
-        [*COMMAND, *map(str, arguments)],
-        env=environment | {"COLUMNS": "160"},
-        capture_output=True,
-        text=True,
-        timeout=timeout,
-        check=False,
-    )
-    assert "Traceback" not in done.stderr
-    return done
 
 
 def follow_until(word, *arguments, environment):
@@ -59,7 +44,7 @@ def follow_until(word, *arguments, environment):
 
 
 def answer(*arguments, server=None):
-    done = mlpd(*arguments, "--json", server=server)
+    done = run(*arguments, "--json", server=server)
     assert done.returncode == 0, done.stderr + done.stdout
     return json.loads(done.stdout)
 
@@ -140,7 +125,7 @@ def test_every_listing_works_in_both_forms(server, trained):
         (["evaluate", "cli", "cli-rings"], "true \\ predicted"),
         (["watch", job], "epoch 30/30"),
     ):
-        done = mlpd(*arguments, server=server)
+        done = run(*arguments, server=server)
         assert done.returncode == 0, done.stderr
         assert word in done.stdout
         assert isinstance(answer(*arguments, server=server), dict)
@@ -151,16 +136,16 @@ def test_train_without_waiting_says_how_to_follow(server, trained):
     submitted = answer("train", *flags, server=server)["job"]
     job = submitted["name"].removeprefix("trainingJobs/")
     assert answer("cancel", job, server=server)["job"]["state"] in ("STATE_CANCELLING", "STATE_CANCELLED")
-    done = mlpd("watch", job, server=server)
+    done = run("watch", job, server=server)
     assert done.returncode == 1
     assert done.stderr == f"mlpd: trainingJobs/{job} was cancelled\n"
-    done = mlpd("train", *flags, "--no-wait", server=server)
+    done = run("train", *flags, "--no-wait", server=server)
     assert "follow it with: mlpd watch job-" in done.stdout
-    mlpd("cancel", done.stdout.split()[0], server=server)
+    run("cancel", done.stdout.split()[0], server=server)
 
 
 def test_train_shows_each_epoch_and_the_result(server, trained):
-    done = mlpd("train", *RINGS, "--dataset", "cli-rings", "--epochs", 3, "--test-dataset", "cli-rings", server=server)
+    done = run("train", *RINGS, "--dataset", "cli-rings", "--epochs", 3, "--test-dataset", "cli-rings", server=server)
     assert done.returncode == 0, done.stderr
     for text in (
         "epoch 1/3",
@@ -192,12 +177,12 @@ def test_train_shows_each_epoch_and_the_result(server, trained):
     ],
 )
 def test_bad_input_gets_one_sentence(server, trained, arguments, sentence):
-    done = mlpd(*arguments, server=server)
+    done = run(*arguments, server=server)
     assert done.returncode == 1
     assert sentence in done.stderr
     assert done.stderr.count("\n") == 1
     assert done.stdout == ""
-    done = mlpd(*arguments, "--json", server=server)
+    done = run(*arguments, "--json", server=server)
     assert done.returncode == 1
     assert sentence in json.loads(done.stdout)["error"]["message"]
 
@@ -211,24 +196,24 @@ def test_bad_input_gets_one_sentence(server, trained, arguments, sentence):
 )
 def test_a_test_dataset_that_can_t_be_used_is_refused_before_the_run(server, trained, test_dataset, sentence):
     before = answer("jobs", server=server)
-    done = mlpd("train", *RINGS, "--dataset", "cli-rings", "--epochs", 1, "--test-dataset", test_dataset, server=server)
+    done = run("train", *RINGS, "--dataset", "cli-rings", "--epochs", 1, "--test-dataset", test_dataset, server=server)
     assert (done.returncode, done.stdout) == (1, "")
     assert sentence in done.stderr
     assert answer("jobs", server=server) == before
 
 
 def test_the_version_is_told():
-    assert mlpd("--version").stdout.startswith("mlpd 0.")
+    assert run_process("--version").stdout.startswith("mlpd 0.")
 
 
 def test_wrong_usage_exits_with_2():
-    assert mlpd("no-such-command").returncode == 2
-    assert mlpd("train", "--no-such-flag").returncode == 2
+    assert run("no-such-command").returncode == 2
+    assert run("train", "--no-such-flag").returncode == 2
 
 
 def test_unknown_settings_in_a_file_are_named(server, tmp_path):
     (tmp_path / "a.toml").write_text("epochs = 3\n")
-    done = mlpd("train", "--config", tmp_path / "a.toml", server=server)
+    done = run("train", "--config", tmp_path / "a.toml", server=server)
     assert done.returncode == 1
     assert "got epochs" in done.stderr
 
@@ -246,7 +231,7 @@ def test_unknown_settings_in_a_file_are_named(server, tmp_path):
 )
 def test_settings_of_the_wrong_kind_in_a_file_get_one_sentence(tmp_path, setting, sentence):
     (tmp_path / "a.toml").write_text(setting + "\n")
-    done = mlpd("train", "--config", tmp_path / "a.toml")
+    done = run("train", "--config", tmp_path / "a.toml")
     assert done.returncode == 1
     assert sentence in done.stderr
     assert done.stderr.count("\n") == 1
@@ -256,7 +241,7 @@ def test_a_data_directory_that_is_a_file_gets_one_sentence(start_server, tmp_pat
     server = start_server()
     server.kill()
     (tmp_path / "file").touch()
-    done = mlpd("train", "--preset", "default", "--embedded", "--data-dir", tmp_path / "file", server=server)
+    done = run("train", "--preset", "default", "--embedded", "--data-dir", tmp_path / "file", server=server)
     assert done.returncode == 1
     assert done.stderr == f"mlpd: the data directory {tmp_path / 'file'} can't be used: File exists\n"
 
@@ -286,7 +271,7 @@ def test_a_proxy_in_the_environment_does_not_stand_before_loopback(server):
     with closing(socket.create_server(("127.0.0.1", 0))) as proxy:  # accepts and never answers
         address = f"http://127.0.0.1:{proxy.getsockname()[1]}"
         environment = {"http_proxy": address, "https_proxy": address, "no_proxy": "", "no_grpc_proxy": ""}
-        done = mlpd("info", server=server, environment=environment)
+        done = run("info", server=server, environment=environment)
         assert done.returncode == 0, done.stderr
 
 
@@ -295,7 +280,7 @@ def test_without_a_server_every_command_says_so(start_server):
     server.kill()
     commands = (["jobs"], ["info"], ["train", "--preset", "default"], ["watch", "a"], ["watch", "a", "--json"])
     for arguments in commands:
-        done = mlpd(*arguments, server=server, environment={"MLPD_TIMEOUT_SECONDS": "0.3"})
+        done = run(*arguments, server=server, environment={"MLPD_TIMEOUT_SECONDS": "0.3"})
         assert done.returncode == 1
         assert f"no mlpd server answers at {server.address}; start one with: mlpd serve" in done.stderr + done.stdout
 
@@ -322,9 +307,9 @@ def test_train_embedded_starts_a_server_for_its_lifetime(start_server, tmp_path)
 
 
 def test_serve_passes_its_options_to_the_server(tmp_path):
-    done = mlpd("serve", "--help")
+    done = run_process("serve", "--help")
     assert done.returncode == 0
     assert "--checkpoint-interval-seconds" in done.stdout
-    done = mlpd("serve", "--data-dir", "/proc/nothing")
+    done = run_process("serve", "--data-dir", "/proc/nothing")
     assert done.returncode == 1
     assert done.stderr.startswith("mlpd: the data directory /proc/nothing can't be used")

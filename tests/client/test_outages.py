@@ -19,8 +19,8 @@ from mlpd.v1 import dataset_service_pb2 as dataset_pb
 from mlpd.v1 import trainer_service_pb2 as pb
 from mlpd.v1.dataset_service_pb2_grpc import DatasetServiceStub
 
+from ..command_line import COMMAND, run
 from ..conftest import ENVIRONMENT
-from .test_cli import COMMAND
 from .test_transport import failing, serving
 
 ROWS, LABELS = np.ones((200, 300), np.float32), [0, 1] * 100
@@ -160,9 +160,16 @@ def test_a_command_says_that_it_waits_for_a_server_and_ctrl_c_ends_it(nobody, co
     assert (process.returncode, output.strip()) == (130, "")
 
 
+def test_a_client_tries_for_as_long_as_it_is_told(nobody):
+    with (
+        Client(nobody, timeout_seconds=0.3) as client,
+        pytest.raises(Unavailable, match=f"no mlpd server answers at {nobody}"),
+    ):
+        client.server_info  # noqa: B018
+
+
 def test_the_command_line_tries_for_as_long_as_it_is_told(nobody):
-    command = [*COMMAND, "--timeout-seconds", "0.3", "jobs", "--server", nobody]
-    done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, timeout=60, check=False)
+    done = run("--timeout-seconds", "0.3", "jobs", "--server", nobody)
     assert done.returncode == 1
     assert done.stderr.startswith(f"mlpd: no mlpd server answers at {nobody}; start one with: mlpd serve")
 

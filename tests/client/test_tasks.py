@@ -1,15 +1,13 @@
 """What users of each kind of data do, from arrays and files to scores and predictions."""
 
 import json
-import subprocess
-import sys
 from typing import Any
 
 import numpy as np
 import pytest
 from mlpd.client import Client, InvalidRequest, training_spec
 
-from ..conftest import ENVIRONMENT
+from ..command_line import run
 
 RANDOM = np.random.default_rng(12)
 X = RANDOM.normal(size=(240, 3))
@@ -29,13 +27,6 @@ def line(client):
     client.upload("line", X, targets=Y, weights=np.full(240, 2))
     spec = training_spec(layer_sizes=[3, 16, 1], train_dataset="line", standardize=True, **RUN)
     return client.wait(client.train(spec, model_id="line")).model_version
-
-
-def mlpd(*arguments, server):
-    command = [sys.executable, "-c", "from mlpd.client.cli import main; main()", *map(str, arguments)]
-    return subprocess.run(
-        [*command, "--server", server.address], env=ENVIRONMENT, capture_output=True, text=True, check=False
-    )
 
 
 def test_a_regression_model_scores_and_predicts_numbers(client, line):
@@ -98,7 +89,7 @@ def test_a_csv_of_numbers_from_the_command_line_to_predictions(server, tmp_path)
     table = np.column_stack([X, Y, np.ones(240)])
     np.savetxt(tmp_path / "rows.csv", table, "%.9g", ",", header="a,b,c,price,w", comments="")
     flags = ["--target-columns", "price", "--weight-column", "w"]
-    done = mlpd("datasets", "add", "prices", tmp_path / "rows.csv", *flags, server=server)
+    done = run("datasets", "add", "prices", tmp_path / "rows.csv", *flags, server=server)
     assert (done.returncode, "1 numbers" in done.stdout) == (0, True), done.stderr
     flags = [
         "--layer-sizes",
@@ -123,17 +114,17 @@ def test_a_csv_of_numbers_from_the_command_line_to_predictions(server, tmp_path)
         "--clip-norm",
         "5",
     ]
-    done = mlpd("train", "--dataset", "prices", *flags, "--model-id", "prices", "--wait", "--json", server=server)
+    done = run("train", "--dataset", "prices", *flags, "--model-id", "prices", "--wait", "--json", server=server)
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout)
     assert result["job"]["spec"]["model"]["activations"] == ["silu"]
     assert result["validation_loss"] < 0.5
-    done = mlpd("evaluate", "prices", "prices", "--scores", "--json", server=server)
+    done = run("evaluate", "prices", "prices", "--scores", "--json", server=server)
     assert json.loads(done.stdout)["metrics"]["r2"] > 0.9
-    assert "root mean squared error" in mlpd("evaluate", "prices", "prices", "--scores", server=server).stdout
+    assert "root mean squared error" in run("evaluate", "prices", "prices", "--scores", server=server).stdout
     np.save(tmp_path / "rows.npy", X)
     out = tmp_path / "out.csv"
-    done = mlpd("predict", "prices", tmp_path / "rows.npy", "--output", out, server=server)
+    done = run("predict", "prices", tmp_path / "rows.npy", "--output", out, server=server)
     assert "value 0" in done.stdout
     assert out.read_text().splitlines()[0] == "value_0"
     predicted = np.loadtxt(out, delimiter=",", skiprows=1)
@@ -146,7 +137,7 @@ def test_flags_of_the_wrong_form_get_one_sentence(server):
         (["--class-weights", "1;2"], "class_weights must be numbers with commas, like 0.1,0.2, got 1;2"),
         (["--activation", "swish"], "must be one of identity, relu"),
     ):
-        done = mlpd("train", "--preset", "default", *flags, server=server)
+        done = run("train", "--preset", "default", *flags, server=server)
         assert done.returncode != 0
         assert sentence in " ".join(done.stderr.split())
 
@@ -161,7 +152,7 @@ def test_a_schedule_joined_of_others_comes_from_a_file(server, tmp_path):
         'schedule = "exponential"\n'
     )
     flags = ["--config", tmp_path / "run.toml", "--batch-size", 500, "--wait", "--json"]
-    done = mlpd("train", *flags, server=server)
+    done = run("train", *flags, server=server)
     assert done.returncode == 0, done.stderr
     spec = json.loads(done.stdout)["job"]["spec"]
     assert [next(iter(part["schedule"])) for part in spec["schedule"]["joined"]["segments"]] == [

@@ -4,7 +4,7 @@ import json
 
 from mlpd.client import Client
 
-from .test_cli import mlpd
+from ..command_line import run
 
 WILD = ["--layer-sizes", "2,32,3", "--dataset", "rings", "--optimizer", "sgd", "--activation", "tanh"]
 WILD += ["--learning-rate", "1e8", "--batch-size", "50", "--epochs", "3", "--seed", "1"]
@@ -14,8 +14,8 @@ WORDS = "the model is no better than one that ignores its inputs"
 def test_a_useless_model_is_told_to_whoever_follows_its_training(server, rings):
     with Client(server.address) as client:
         client.upload("rings", *rings)
-    shown = mlpd("train", *WILD, "--wait", server=server)
+    shown = run("train", *WILD, "--wait", server=server)
     assert shown.returncode == 0, shown.stderr
     assert f"warning: {WORDS}" in shown.stdout
-    (warning,) = json.loads(mlpd("train", *WILD, "--wait", "--json", server=server).stdout)["warnings"]
+    (warning,) = json.loads(run("train", *WILD, "--wait", "--json", server=server).stdout)["warnings"]
     assert warning.startswith(WORDS)

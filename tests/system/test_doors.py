@@ -8,7 +8,6 @@ import signal
 import sqlite3
 import stat
 import subprocess
-import sys
 import threading
 import time
 from pathlib import Path
@@ -23,6 +22,7 @@ from mlpd.server.daemon import is_loopback
 from mlpd.v1 import dataset_service_pb2 as dataset_pb
 from mlpd.v1.dataset_service_pb2_grpc import DatasetServiceStub
 
+from ..command_line import COMMAND
 from ..conftest import ENVIRONMENT
 
 HOSTILE = """import sys
@@ -68,7 +68,7 @@ def data_directory(hostile_directory, tmp_path_factory, rings):
 
 def test_no_process_imports_what_lies_in_the_directory_it_is_started_in(data_directory, hostile_directory):
     assert data_directory
-    command = [sys.executable, "-P", "-c", "from mlpd.client.cli import main; main()", "serve", "--help"]
+    command = [COMMAND[0], "-P", *COMMAND[1:], "serve", "--help"]
     done = subprocess.run(
         command, cwd=hostile_directory, env=ENVIRONMENT, capture_output=True, text=True, timeout=60, check=False
     )

@@ -15,9 +15,9 @@ from .processes import children_of
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 
-INPUTS, LABELS = 100, 2000
+INPUTS, LABELS, FEW = 100, 2000, 2000
 PLAIN: dict[str, Any] = {
-    "train_dataset": "classes",
+    "train_dataset": "few",
     "batch_size": 500,
     "epoch_count": 2,
     "optimizer": "adam",
@@ -35,7 +35,12 @@ ON_ONE_THREAD: dict[str, dict[str, Any]] = {
         "validation_fraction": 0.2,
         "early_stopping_patience": 5,
     },
-    "a large batch": {"layer_sizes": [INPUTS, 512, 512, 3], "batch_size": 8000, "normalization": "batch"},
+    "a large batch": {
+        "layer_sizes": [INPUTS, 512, 512, 3],
+        "train_dataset": "many",
+        "batch_size": 8000,
+        "normalization": "batch",
+    },
     "float64": {"layer_sizes": [INPUTS, 2000, 3], "data_type": "float64", "standardize": True, "dropout": 0.5},
     "wide targets": {"layer_sizes": [INPUTS, 64, LABELS], "train_dataset": "labels", "validation_fraction": 0.2},
 }
@@ -103,7 +108,7 @@ def rows():
     seed = 5
     print(f"seed {seed}")
     random = np.random.default_rng(seed)
-    return random.normal(size=(10_000, INPUTS)).astype(np.float32), random.integers(0, 3, 10_000)
+    return random.normal(size=(8_000, INPUTS)).astype(np.float32), random.integers(0, 3, 8_000)
 
 
 @pytest.mark.parametrize("thread_count", [1, 2])
@@ -112,8 +117,9 @@ def test_a_job_takes_what_it_was_said_to_need_and_not_much_less(start_server, ro
     server = start_server("--threads", str(thread_count), "--checkpoint-interval-seconds", "0.05")
     found = {}
     with Client(server.address) as client:
-        client.upload("classes", inputs, labels)
-        client.upload("labels", inputs[:LABELS], targets=(inputs[:LABELS, :1] > np.zeros((1, LABELS))).astype(np.uint8))
+        client.upload("many", inputs, labels)
+        client.upload("few", inputs[:FEW], labels[:FEW])
+        client.upload("labels", inputs[:FEW], targets=(inputs[:FEW, :1] > np.zeros((1, LABELS))).astype(np.uint8))
         for name, settings in SPECS[thread_count].items():
             with Peak(server.process.pid) as peak:
                 job = client.wait(client.train(training_spec(**PLAIN | settings)))

@@ -43,8 +43,8 @@ def follow_until(word, *arguments, environment):
     return process, line
 
 
-def answer(*arguments, server=None):
-    done = run(*arguments, "--json", server=server)
+def answer(*arguments, **to):
+    done = run(*arguments, "--json", **to)
     assert done.returncode == 0, done.stderr + done.stdout
     return json.loads(done.stdout)
 
@@ -237,11 +237,10 @@ def test_settings_of_the_wrong_kind_in_a_file_get_one_sentence(tmp_path, setting
     assert done.stderr.count("\n") == 1
 
 
-def test_a_data_directory_that_is_a_file_gets_one_sentence(start_server, tmp_path):
-    server = start_server()
-    server.kill()
+def test_a_data_directory_that_is_a_file_gets_one_sentence(nobody, tmp_path):
     (tmp_path / "file").touch()
-    done = run("train", "--preset", "default", "--embedded", "--data-dir", tmp_path / "file", server=server)
+    flags = ["--preset", "default", "--embedded", "--data-dir", tmp_path / "file"]
+    done = run("train", *flags, environment={"MLPD_SERVER": nobody})
     assert done.returncode == 1
     assert done.stderr == f"mlpd: the data directory {tmp_path / 'file'} can't be used: File exists\n"
 
@@ -256,11 +255,9 @@ def test_ctrl_c_leaves_the_job_running_and_says_how_to_come_back(server, trained
     assert answer("cancel", job, server=server)["job"]["state"] in ("STATE_CANCELLING", "STATE_CANCELLED")
 
 
-def test_ctrl_c_on_an_embedded_server_does_not_promise_that_the_job_goes_on(start_server):
-    server = start_server()
-    server.kill()
-    flags = ["train", "--preset", "default", "--epochs", 1000, "--embedded"]
-    process, _ = follow_until("epoch ", *flags, environment={"MLPD_SERVER": server.address})
+def test_ctrl_c_on_an_embedded_server_does_not_promise_that_the_job_goes_on(nobody):
+    flags = ["train", "--preset", "default", "--epochs", 1000, "--batch-size", 1000, "--embedded"]
+    process, _ = follow_until("epoch ", *flags, environment={"MLPD_SERVER": nobody})
     process.send_signal(signal.SIGINT)
     _, stderr = process.communicate(timeout=60)
     assert process.returncode == 130
@@ -275,19 +272,15 @@ def test_a_proxy_in_the_environment_does_not_stand_before_loopback(server):
         assert done.returncode == 0, done.stderr
 
 
-def test_without_a_server_every_command_says_so(start_server):
-    server = start_server()
-    server.kill()
+def test_without_a_server_every_command_says_so(nobody):
     commands = (["jobs"], ["info"], ["train", "--preset", "default"], ["watch", "a"], ["watch", "a", "--json"])
     for arguments in commands:
-        done = run(*arguments, server=server, environment={"MLPD_TIMEOUT_SECONDS": "0.3"})
+        done = run(*arguments, environment={"MLPD_SERVER": nobody, "MLPD_TIMEOUT_SECONDS": "0.3"})
         assert done.returncode == 1
-        assert f"no mlpd server answers at {server.address}; start one with: mlpd serve" in done.stderr + done.stdout
+        assert f"no mlpd server answers at {nobody}; start one with: mlpd serve" in done.stderr + done.stdout
 
 
-def test_train_embedded_starts_a_server_for_its_lifetime(start_server, tmp_path):
-    server = start_server()
-    server.kill()
+def test_train_embedded_starts_a_server_for_its_lifetime(nobody, start_server, tmp_path):
     flags = [
         "train",
         "--preset",
@@ -300,7 +293,7 @@ def test_train_embedded_starts_a_server_for_its_lifetime(start_server, tmp_path)
         "--data-dir",
         tmp_path / "embedded",
     ]
-    result = answer(*flags, server=server)
+    result = answer(*flags, environment={"MLPD_SERVER": nobody})
     assert result["test_accuracy"] > 0.8
     again = start_server(data_directory=tmp_path / "embedded")
     assert answer("models", server=again)["models"][0]["parameters_sha256"] == result["parameters_sha256"]

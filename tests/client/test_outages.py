@@ -1,7 +1,6 @@
 """What a client does while its server is away, starting, or asks for patience."""
 
 import signal
-import socket
 import subprocess
 import time
 from collections import Counter
@@ -137,13 +136,6 @@ def test_what_no_time_will_mend_is_not_tried_again(server):
         DatasetServiceStub(channel).UploadDataset(iter([dataset_pb.UploadDatasetRequest(header=header)]))
     failure = error_from(caught.value, server.address)
     assert (failure.reason, failure.retry_seconds) == ("DATASET_TOO_LARGE", None)
-
-
-@pytest.fixture
-def nobody():
-    """An address that nobody listens at."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return f"127.0.0.1:{listener.getsockname()[1]}"
 
 
 @pytest.mark.parametrize("command", [["jobs"], ["info", "--json"], ["watch", "a"]])

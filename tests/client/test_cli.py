@@ -144,6 +144,19 @@ def test_train_without_waiting_says_how_to_follow(server, trained):
     run("cancel", done.stdout.split()[0], server=server)
 
 
+def test_a_test_dataset_that_nothing_waits_to_score_is_named(server, trained):
+    flags = [*RINGS, "--dataset", "cli-rings", "--epochs", 1, "--no-wait"]
+    for named in ([], ["--model-id", "unscored"]):
+        answered = answer("train", *flags, "--test-dataset", "cli-rings", *named, server=server)
+        job = answered["job"]["name"].removeprefix("trainingJobs/")
+        command = f"mlpd evaluate {named[1] if named else job} cli-rings"
+        note = f"cli-rings is not scored, since nothing waits for the job; once it has ended: {command}"
+        assert answered["notes"][-1] == note
+        assert run("watch", job, server=server).returncode == 0
+        assert run(*command.split()[1:], server=server).returncode == 0
+    assert "is not scored" not in run("train", *flags, server=server).stdout
+
+
 def test_train_shows_each_epoch_and_the_result(server, trained):
     done = run("train", *RINGS, "--dataset", "cli-rings", "--epochs", 3, "--test-dataset", "cli-rings", server=server)
     assert done.returncode == 0, done.stderr

@@ -59,6 +59,7 @@ def train(
     test_dataset = test_dataset or settings.pop("test_dataset", None)
     settings = {name: value for name, value in settings.items() if name not in _FILE_SETTINGS}
     spec = training_spec(preset, **settings)
+    asked = test_dataset
     if test_dataset is None and spec.train_dataset == "datasets/mnist-train":
         test_dataset = "mnist-test"
     with (
@@ -72,6 +73,7 @@ def train(
         job = client.train(spec, job_id=job_id, model_id=model_id)
         said = notes.of_job(spec, job, client)
         if not is_followed:
+            said += notes.of_unscored(model_id or job.name.removeprefix("trainingJobs/"), asked)
             _show_submitted(job, said, as_json=as_json)
             return
         hint = _watch_hint(job, address) if address == server else _embedded_hint(data_dir)

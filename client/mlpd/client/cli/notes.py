@@ -48,6 +48,14 @@ def of_scoring(client: Client, model: str, dataset: str) -> list[str]:
     return of_columns(client.dataset(dataset).input_names, client.model(model).input_names, dataset, model)
 
 
+def of_unscored(model: str, test_dataset: str | None) -> list[str]:
+    """Say that nothing waits to score the data set that was asked for, and how to do it later."""
+    if test_dataset is None:
+        return []
+    command = f"mlpd evaluate {model} {test_dataset}"
+    return [f"{test_dataset} is not scored, since nothing waits for the job; once it has ended: {command}"]
+
+
 def of_columns(found: Sequence[str], wanted: Sequence[str], data: str, owner: str) -> list[str]:
     """Say how the columns of ``data`` meet those of ``owner``, unless they are the same or neither has names."""
     if found and wanted:

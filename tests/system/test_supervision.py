@@ -83,3 +83,12 @@ def test_a_server_ends_with_each_of_its_parts(part, data_directory, tmp_path):
             server.kill()
         lines = [json.loads(line) for line in server.stderr if '"critical"' in line]
     assert [line["part"] for line in lines] == [part]
+
+
+@pytest.mark.parametrize("module", ["mlpd.server.worker", "mlpd.core.helpers"])
+def test_a_process_whose_parent_has_ended_before_it_said_a_word_ends_in_silence(module):
+    command = [sys.executable, "-P", "-m", module, "0", "1"]
+    done = subprocess.run(
+        command, stdin=subprocess.DEVNULL, env=ENVIRONMENT, capture_output=True, timeout=60, check=False
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")

@@ -310,7 +310,10 @@ def main() -> None:
     """Work on a shard until this process is killed, or its parent is."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent to answer
     number = int(sys.argv[2])
-    setting = json.loads(sys.stdin.readline())
+    line = sys.stdin.readline()
+    if not line:
+        return  # the parent has ended since
+    setting = json.loads(line)
     np.seterr(all="ignore")  # as in the parent
 
     def check() -> None:

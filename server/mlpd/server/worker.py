@@ -60,7 +60,10 @@ def main() -> None:
     os.dup2(2, 1)  # a stray print must not look like a frame
     # Unbuffered: at exit the interpreter would wait for a buffer that the listening thread holds.
     stdin = open(0, "rb", buffering=0, closefd=False)  # noqa: SIM115 - open for life
-    task = Task.from_line(stdin.readline())
+    line = stdin.readline()
+    if not line:
+        return  # the server has ended since
+    task = Task.from_line(line)
     orders = _listen(stdin)
 
     def send(frame: Frame) -> None:

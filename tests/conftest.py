@@ -16,6 +16,9 @@ import pytest
 from hypothesis import settings
 from numpy.typing import NDArray
 
+# A shell that runs the tests in its background lets them ignore Ctrl-C, and so would all that they start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
 # A busy machine must not fail a test; what fails can be tried again as it was.
 settings.register_profile("mlpd", deadline=None, print_blob=True)
 settings.load_profile("mlpd")

@@ -43,10 +43,10 @@ def products(case: Case) -> tuple[Epoch, str]:
                     matmul(y, weight.T, out=dx)
         device.to_host(layers[0][3][:1])  # waits for a GPU
 
-    return epoch, _arrays(device)
+    return epoch, _library(device)
 
 
-def _arrays(device: Any) -> str:
+def _library(device: Any) -> str:
     return f"{device.xp.__name__} {device.xp.__version__}"
 
 
@@ -82,7 +82,7 @@ def mlpd(case: Case) -> tuple[Epoch, str]:
     device = open_device(case.device)
     events = train(TrainingState.initial(device, spec, Examples.of(spec, Dataset(inputs, labels), None)))
     reports = (event for event in events if isinstance(event, MetricsRecorded))
-    return lambda: next(reports), f"{_arrays(device)}, {spec.shard_count} shards, blas {spec.blas}"
+    return lambda: next(reports), f"{_library(device)}, {spec.shard_count} shards, blas {spec.blas}"
 
 
 def pytorch(case: Case, *, compiled: bool = False) -> tuple[Epoch, str]:

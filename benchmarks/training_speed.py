@@ -44,7 +44,7 @@ class System:
         self._process.communicate()
 
     def epoch(self, case: Case) -> dict[str, Any]:
-        """Return seconds, peak memory and version of one epoch."""
+        """Return seconds, peak memory of the host and version of one epoch."""
         assert self._process.stdin
         assert self._process.stdout
         self._process.stdin.write(json.dumps(case.to_fields()) + "\n")
@@ -101,7 +101,8 @@ def _ratio(ours: list[float], theirs: list[float]) -> float:
 def main() -> None:
     """Measure, print and write."""
     rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 7
-    chosen = [CASES[name] for name in sys.argv[2:]] or [case for case in CASES.values() if _usable(case.device)]
+    devices = list(filter(_usable, _SYSTEMS))
+    chosen = [CASES[name] for name in sys.argv[2:]] or [case for case in CASES.values() if case.device in devices]
     print(f"{machine()}; {rounds} rounds")
     records = []
     for case in chosen:

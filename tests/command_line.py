@@ -26,12 +26,15 @@ def run(*arguments, server=None, environment=None):
             main()
         except SystemExit as ended:
             status = int(ended.code or 0)
+    assert "Traceback" not in errors.getvalue()
     return subprocess.CompletedProcess(words, status, output.getvalue(), errors.getvalue())
 
 
 def run_process(*arguments):
     """Run ``mlpd`` as a process: what `run` can't do where the command becomes another program."""
-    return subprocess.run(
+    done = subprocess.run(
         [*COMMAND, *map(str, arguments)],
         env=ENVIRONMENT | {"COLUMNS": "160"}, capture_output=True, text=True, timeout=60, check=False,
     )  # fmt: skip
+    assert "Traceback" not in done.stderr
+    return done

@@ -14,6 +14,7 @@ from typing import Any, Self
 import numpy as np
 import pytest
 from hypothesis import settings
+from mlpd.core.arrays import Device, DeviceUnavailable, open_device
 from numpy.typing import NDArray
 
 # A shell that runs the tests in its background lets them ignore Ctrl-C, and so would all that they start.
@@ -78,6 +79,14 @@ class Server:
             if pipe:
                 pipe.close()
         return status
+
+
+def open_cuda() -> Device:
+    """Return CuPy on a device, real or emulated; skip the test where there is none, and say why."""
+    try:
+        return open_device("cuda")
+    except DeviceUnavailable as error:
+        pytest.skip(str(error))
 
 
 StartServer = Callable[..., Server]

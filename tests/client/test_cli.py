@@ -209,9 +209,11 @@ def test_bad_input_gets_one_sentence(server, trained, arguments, sentence):
 )
 def test_a_test_dataset_that_can_t_be_used_is_refused_before_the_run(server, trained, test_dataset, sentence):
     before = answer("jobs", server=server)
-    done = run("train", *RINGS, "--dataset", "cli-rings", "--epochs", 1, "--test-dataset", test_dataset, server=server)
-    assert (done.returncode, done.stdout) == (1, "")
-    assert sentence in done.stderr
+    flags = [*RINGS, "--dataset", "cli-rings", "--epochs", 1, "--test-dataset", test_dataset]
+    for wait in ("--wait", "--no-wait"):
+        done = run("train", *flags, wait, server=server)
+        assert (done.returncode, done.stdout) == (1, "")
+        assert sentence in done.stderr
     assert answer("jobs", server=server) == before
 
 

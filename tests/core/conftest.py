@@ -1,8 +1,9 @@
 """The devices that a formula must work on."""
 
 import pytest
-from mlpd.core.arrays import Cpu, DeviceUnavailable, open_device
+from mlpd.core.arrays import Cpu
 
+from ..conftest import open_cuda
 from .strict_namespace import StrictCpu
 
 
@@ -12,9 +13,6 @@ def device(request):
     if request.param != "cuda":
         yield Cpu() if request.param == "cpu" else StrictCpu()
         return
-    try:
-        cuda = open_device("cuda")
-    except DeviceUnavailable as error:
-        pytest.skip(str(error))
+    cuda = open_cuda()
     yield cuda
     cuda.free()

@@ -1,15 +1,13 @@
 """The device under test."""
 
 import pytest
-from mlpd.core.arrays import DeviceUnavailable, open_device
+
+from ..conftest import open_cuda
 
 
 @pytest.fixture(scope="session")
 def cuda():
     """CuPy, on a real device or an emulated one."""
-    try:
-        device = open_device("cuda")
-    except DeviceUnavailable as error:
-        pytest.skip(str(error))
+    device = open_cuda()
     yield device
     device.free()

@@ -14,10 +14,9 @@ from typing import Any
 
 import pytest
 from mlpd.client import Client, JobFailed, MlpdError, training_spec
-from mlpd.core.arrays import DeviceUnavailable, open_device
 from mlpd.v1 import trainer_service_pb2 as pb
 
-from ..conftest import ENVIRONMENT, WITH_ANY_DEVICE, Server
+from ..conftest import ENVIRONMENT, WITH_ANY_DEVICE, Server, open_cuda
 from .processes import children_of, worker_of
 
 OFTEN = ("--checkpoint-interval-seconds", "0.05")
@@ -39,28 +38,26 @@ SETTINGS: dict[str, Any] = {
 
 
 @dataclass(frozen=True)
-class On:
-    """A device, as a server and its jobs are given it."""
+class DeviceUnderTest:
+    """How a server and its jobs are given a device."""
 
     environment: Mapping[str, str]
     settings: dict[str, Any]
 
 
 @pytest.fixture(scope="module", params=["cpu", pytest.param("cuda", marks=pytest.mark.cuda)])
-def on(request):
+def device(request):
     if request.param == "cpu":
-        return On(ENVIRONMENT, SETTINGS | {"device": "cpu", "shard_count": 2})
-    try:
-        open_device("cuda").free()
-    except DeviceUnavailable as error:
-        pytest.skip(str(error))
-    return On(WITH_ANY_DEVICE, SETTINGS | {"device": "cuda"})
+        return DeviceUnderTest(ENVIRONMENT, SETTINGS | {"device": "cpu", "shard_count": 2})
+    open_cuda().free()
+    # A card is quicker, and must still be at work at the last kill.
+    return DeviceUnderTest(WITH_ANY_DEVICE, SETTINGS | {"device": "cuda", "epoch_count": 40})
 
 
 @pytest.fixture
-def start(start_server, on):
+def start(start_server, device):
     """Start servers that have the device."""
-    return partial(start_server, environment=on.environment)
+    return partial(start_server, environment=device.environment)
 
 
 def follow_until(events, kind, count=1):
@@ -82,22 +79,22 @@ def facts(events):
 
 
 @pytest.fixture(scope="module")
-def undisturbed(on, rings, tmp_path_factory):
+def undisturbed(device, rings, tmp_path_factory):
     """Reports and parameters of the run that nobody disturbs."""
     directory = tmp_path_factory.mktemp("undisturbed") / "data"
-    with Server(directory, environment=on.environment) as server, Client(server.address) as client:
+    with Server(directory, environment=device.environment) as server, Client(server.address) as client:
         client.upload("rings", *rings)
-        job = client.train(training_spec(**on.settings))
+        job = client.train(training_spec(**device.settings))
         events = list(client.progress(job))
         digest = client.model(client.wait(job).model_version).parameters_sha256
     return facts(events), digest
 
 
-def test_a_job_survives_kill_9_of_the_server_and_its_follower_notices_nothing(start, on, rings, undisturbed):
+def test_a_job_survives_kill_9_of_the_server_and_its_follower_notices_nothing(start, device, rings, undisturbed):
     server = start(*OFTEN)
     with Client(server.address) as client:
         client.upload("rings", *rings)
-        job = client.train(training_spec(**on.settings))
+        job = client.train(training_spec(**device.settings))
         log = client.progress(job)  # left running through every kill
         events = []
         for _ in range(3):
@@ -117,11 +114,11 @@ def test_a_job_survives_kill_9_of_the_server_and_its_follower_notices_nothing(st
     assert (facts(events), digest) == undisturbed
 
 
-def test_a_job_survives_kill_9_of_its_worker(start, on, rings, undisturbed):
+def test_a_job_survives_kill_9_of_its_worker(start, device, rings, undisturbed):
     server = start(*OFTEN)
     with Client(server.address) as client:
         client.upload("rings", *rings)
-        job = client.train(training_spec(**on.settings))
+        job = client.train(training_spec(**device.settings))
         log = client.progress(job)
         events = follow_until(log, "checkpoint_saved", 2)
         os.kill(worker_of(server), signal.SIGKILL)
@@ -132,13 +129,13 @@ def test_a_job_survives_kill_9_of_its_worker(start, on, rings, undisturbed):
     assert (facts(events), digest) == undisturbed
 
 
-def test_a_job_survives_kill_9_of_a_process_that_works_on_one_of_its_shards(start, on, rings, undisturbed):
-    if "shard_count" not in on.settings:
+def test_a_job_survives_kill_9_of_a_process_that_works_on_one_of_its_shards(start, device, rings, undisturbed):
+    if "shard_count" not in device.settings:
         pytest.skip("no shards on a GPU")
     server = start(*OFTEN, "--threads", "2")
     with Client(server.address) as client:
         client.upload("rings", *rings)
-        job = client.train(training_spec(**on.settings))
+        job = client.train(training_spec(**device.settings))
         log = client.progress(job)
         events = follow_until(log, "checkpoint_saved", 4)
         (helper,) = children_of(worker_of(server))
@@ -151,11 +148,11 @@ def test_a_job_survives_kill_9_of_a_process_that_works_on_one_of_its_shards(star
     assert (facts(events), digest) == undisturbed
 
 
-def test_a_damaged_checkpoint_is_skipped_with_a_warning(start, on, rings, undisturbed):
+def test_a_damaged_checkpoint_is_skipped_with_a_warning(start, device, rings, undisturbed):
     server = start(*OFTEN)
     with Client(server.address) as client:
         client.upload("rings", *rings)
-        job = client.train(training_spec(**on.settings))
+        job = client.train(training_spec(**device.settings))
         log = client.progress(job)
         events = follow_until(log, "checkpoint_saved", 3)
         server.kill()
@@ -168,11 +165,11 @@ def test_a_damaged_checkpoint_is_skipped_with_a_warning(start, on, rings, undist
     assert (facts(events), digest) == undisturbed
 
 
-def test_a_run_that_does_not_repeat_itself_is_found_out(start, on, rings):
+def test_a_run_that_does_not_repeat_itself_is_found_out(start, device, rings):
     server = start()
     with Client(server.address) as client:
         client.upload("rings", *rings)
-        job = client.train(training_spec(**on.settings | {"epoch_count": 100_000, "validation_dataset": None}))
+        job = client.train(training_spec(**device.settings | {"epoch_count": 100_000, "validation_dataset": None}))
         log = client.progress(job)
         follow_until(log, "metrics_recorded", 5)
         server.kill()
@@ -183,11 +180,11 @@ def test_a_run_that_does_not_repeat_itself_is_found_out(start, on, rings):
     assert caught.value.reason == "REPLAY_MISMATCH"
 
 
-def test_sigterm_saves_the_run_and_the_next_start_goes_on(start, on, rings, undisturbed):
+def test_sigterm_saves_the_run_and_the_next_start_goes_on(start, device, rings, undisturbed):
     server = start("--checkpoint-interval-seconds", "3600")
     with Client(server.address) as client:
         client.upload("rings", *rings)
-        job = client.train(training_spec(**on.settings))
+        job = client.train(training_spec(**device.settings))
         log = client.progress(job)
         events = follow_until(log, "metrics_recorded", 6)
         assert server.drain() == 0

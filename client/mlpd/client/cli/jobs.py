@@ -59,21 +59,20 @@ def train(
     test_dataset = test_dataset or settings.pop("test_dataset", None)
     settings = {name: value for name, value in settings.items() if name not in _FILE_SETTINGS}
     spec = training_spec(preset, **settings)
-    asked = test_dataset
-    if test_dataset is None and spec.train_dataset == "datasets/mnist-train":
-        test_dataset = "mnist-test"
     with (
         _reachable(server, embedded=embedded, data_directory=data_dir) as address,
         connect(address, COMPUTING_SECONDS) as client,
     ):
         is_followed = address != server or (not as_json if wait is None else wait)
-        if test_dataset and is_followed:
+        if test_dataset is None and is_followed and spec.train_dataset == "datasets/mnist-train":
+            test_dataset = "mnist-test"
+        if test_dataset:
             check_test_dataset(client, test_dataset, spec)
         started = time.monotonic()
         job = client.train(spec, job_id=job_id, model_id=model_id)
         said = notes.of_job(spec, job, client)
         if not is_followed:
-            said += notes.of_unscored(model_id or job.name.removeprefix("trainingJobs/"), asked)
+            said += notes.of_unscored(model_id or job.name.removeprefix("trainingJobs/"), test_dataset)
             _show_submitted(job, said, as_json=as_json)
             return
         hint = _watch_hint(job, address) if address == server else _embedded_hint(data_dir)

@@ -7,7 +7,7 @@ import statistics
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from threadpoolctl import threadpool_info
@@ -20,6 +20,26 @@ def machine() -> str:
     ]
     cores = len(os.sched_getaffinity(0))
     return f"Python {platform.python_version()}, numpy {np.__version__}, {'; '.join(pools)}, {cores} cores"
+
+
+class Steal:
+    """How much of the machine's processor time others took while a block ran."""
+
+    share = 0.0
+
+    def __enter__(self) -> Self:
+        self._before = self._ticks()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        stolen, every = (now - then for now, then in zip(self._ticks(), self._before, strict=True))
+        self.share = stolen / max(every, 1)
+
+    @staticmethod
+    def _ticks() -> tuple[int, int]:
+        """Return the ticks that were stolen, and all."""
+        ticks = [int(number) for number in Path("/proc/stat").read_text().partition("\n")[0].split()[1:9]]
+        return ticks[7], sum(ticks)
 
 
 def seconds_of(call: Callable[[], object], count: int) -> list[float]:

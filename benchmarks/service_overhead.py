@@ -12,9 +12,7 @@ from statistics import median
 
 from mlpd.client import Client, training_spec
 from mlpd.client.embedded import embedded_server
-from mlpd.core.architecture import ModelSpec
-from mlpd.core.optimizers import Sgd
-from mlpd.core.spec import OptimizerSpec, ScheduleSpec, TrainingSpec
+from mlpd.server.resolution import resolved_spec
 from mlpd.v1.trainer_service_pb2 import MetricsRecorded
 from running import machine
 
@@ -86,21 +84,7 @@ def main() -> None:
 
 
 def _core_spec(client: Client) -> str:
-    resolved = client.resolve(SPEC)
-    return TrainingSpec(
-        model=ModelSpec.plain(resolved.model.layer_sizes, input_scale=resolved.model.input_scale),
-        train_dataset=resolved.train_dataset,
-        train_sha256=resolved.train_sha256,
-        batch_size=resolved.batch_size,
-        epoch_count=resolved.epoch_count,
-        optimizer=OptimizerSpec(Sgd()),
-        schedule=ScheduleSpec(resolved.schedule.learning_rate),
-        seed=resolved.seed,
-        device="cpu",
-        metrics_interval_steps=resolved.metrics_interval_steps,
-        shard_count=resolved.shard_count,
-        blas=resolved.blas,
-    ).to_json()
+    return resolved_spec(client.resolve(SPEC)).to_json()
 
 
 if __name__ == "__main__":

@@ -50,18 +50,13 @@ def _library(device: Any) -> str:
     return f"{device.xp.__name__} {device.xp.__version__}"
 
 
-def mlpd(case: Case) -> tuple[Epoch, str]:
-    """Return an epoch of ours."""
+def spec_of(case: Case, inputs: Any) -> Any:
+    """Return the spec of our run of a case."""
     from mlpd.core.architecture import ModelSpec
-    from mlpd.core.arrays import open_device
-    from mlpd.core.data import Dataset
-    from mlpd.core.examples import Examples
     from mlpd.core.optimizers import OPTIMIZERS
-    from mlpd.core.sharding import best_blas, best_shard_count
+    from mlpd.core.partition import best_blocks
     from mlpd.core.spec import OptimizerSpec, ScheduleSpec, TrainingSpec
-    from mlpd.core.training import MetricsRecorded, TrainingState, train
 
-    inputs, labels = data_of(case)
     scale = 1 / 255 if inputs.dtype == np.uint8 else 1.0
     spec = TrainingSpec(
         model=ModelSpec.plain(case.layer_sizes, input_scale=scale),
@@ -74,15 +69,24 @@ def mlpd(case: Case) -> tuple[Epoch, str]:
         seed=0,
         device=case.device,
         metrics_interval_steps=10**9,
+        runner="compiled" if case.device == "cpu" else "plain",
     )
-    if case.device == "cpu":
-        threads = len(os.sched_getaffinity(0))
-        spec = replace(spec, shard_count=best_shard_count(spec, threads))
-        spec = replace(spec, blas=best_blas(spec, threads))
-    device = open_device(case.device)
+    split, block_count = best_blocks(spec)
+    return replace(spec, split=split, block_count=block_count)
+
+
+def mlpd(case: Case) -> tuple[Epoch, str]:
+    """Return an epoch of ours."""
+    from mlpd.core.arrays import open_device
+    from mlpd.core.data import Dataset
+    from mlpd.core.examples import Examples
+    from mlpd.core.training import MetricsRecorded, TrainingState, train
+
+    inputs, labels = data_of(case)
+    spec, device = spec_of(case, inputs), open_device(case.device)
     events = train(TrainingState.initial(device, spec, Examples.of(spec, Dataset(inputs, labels), None)))
     reports = (event for event in events if isinstance(event, MetricsRecorded))
-    return lambda: next(reports), f"{_library(device)}, {spec.shard_count} shards, blas {spec.blas}"
+    return lambda: next(reports), f"{_library(device)}, {spec.runner}, {spec.block_count} blocks of {spec.split}"
 
 
 def pytorch(case: Case, *, compiled: bool = False) -> tuple[Epoch, str]:

@@ -16,7 +16,7 @@ from typing import Any, Self
 
 from cases import CASES, Case
 from mlpd.core.arrays import DeviceUnavailable, open_device
-from running import machine, save_records
+from running import Steal, machine, save_records
 
 _NEEDED = {"pytorch": "torch", "pytorch compiled": "torch", "jax": "jax", "keras": "keras", "scikit-learn": "sklearn"}
 _SYSTEMS = {
@@ -106,9 +106,11 @@ def main() -> None:
     print(f"{machine()}; {rounds} rounds")
     records = []
     for case in chosen:
-        own = compare(case, rounds)
+        with Steal() as steal:
+            own = compare(case, rounds)
         records += own
-        print(f"\n{case.name}: {'-'.join(map(str, case.layer_sizes))}, {case.step_count} {case.unit}")
+        shape = "-".join(map(str, case.layer_sizes))
+        print(f"\n{case.name}: {shape}, {case.step_count} {case.unit}; {steal.share:.1%} of the time stolen")
         print(f"  {'system':<18}{'median s':>9}{'minimum':>9}{'/ products':>11}{'/ ours':>8}{'peak MB':>9}  version")
         for record in own:
             print(

@@ -1,76 +1,63 @@
 """Where the time of a step goes, as bars in ``docs/step.svg``: ``python benchmarks/where_time_goes.py``.
 
-Looks at the process that works on the first shard: how long it is in matrix products (with the update, where plain SGD
-makes it part of one), reads the next rows, updates parameters, and waits for the other. Activations, losses and Python
-are the rest.
+A step's kernels are timed one by one, from its plan; what an epoch takes beyond them is waiting, and Python.
 """
 
-import functools
+import os
 import time
-from collections import defaultdict
 from pathlib import Path
-from typing import Any
 
 import matplotlib as mpl
-from cases import CASES
+from cases import CASES, Case
+from data import data_of
 from matplotlib import pyplot as plt
-from mlpd.core.batches import Reader
-from mlpd.core.helpers import Worker
-from mlpd.core.layers import Linear
-from mlpd.core.optimizers import OptimizerState
+from mlpd.core.explanation import Line, explain
 from running import machine
-from systems import mlpd
+from systems import mlpd, spec_of
 
 _EPOCHS = 5
-_PARTS: dict[str, list[tuple[type, str]]] = {
-    "products": [(Linear, "forward"), (Linear, "backward")],
-    "optimizer": [(OptimizerState, "update")],
-    "reading rows": [(Reader, "read")],
-    "waiting": [(Worker, "meet")],
-}
-_REST = "activations, loss, Python"
-_NAMES = ("mnist 32 sgd", "mnist 128 sgd", "mnist 1024 sgd", "mnist full batch sgd", "mnist 128 adam",
-          "tabular 50-256-128-2 128 adam")  # fmt: skip
-_COLORS = ("#1f4e79", "#c55a11", "#7f9f3f", "#a6a6a6", "#e0c060")
-
-
-def watch(kind: type, method: str, part: str, seconds: dict[str, float]) -> None:
-    """Add the time of every call of a method to ``seconds``."""
-    original = getattr(kind, method)
-
-    @functools.wraps(original)
-    def timed(*args: Any, **kwargs: Any) -> Any:
-        started = time.perf_counter()
-        try:
-            return original(*args, **kwargs)
-        finally:
-            seconds[part] += time.perf_counter() - started
-
-    setattr(kind, method, timed)
+_NAMES = ("mnist 32 sgd", "mnist 128 sgd", "mnist 1024 sgd", "mnist 128 adam", "tabular 50-256-128-2 128 adam")
+_PARTS = ("products", "bringing rows", "other kernels", "waiting, Python")
+_COLORS = ("#1f4e79", "#7f9f3f", "#c55a11", "#a6a6a6")
 
 
 def main() -> None:
     """Measure, print and draw."""
     print(machine())
-    seconds: dict[str, float] = defaultdict(float)
-    for part, methods in _PARTS.items():
-        for kind, method in methods:
-            watch(kind, method, part, seconds)
     shares = []
     for name in _NAMES:
-        epoch, _ = mlpd(CASES[name])
-        epoch()
-        seconds.clear()
-        started = time.perf_counter()
-        for _ in range(_EPOCHS):
-            epoch()
-        total = time.perf_counter() - started
-        step = 1e6 * total / _EPOCHS / CASES[name].step_count
-        own = {part: seconds[part] / total for part in _PARTS}
-        own[_REST] = 1 - sum(own.values())
+        case = CASES[name]
+        step_seconds = _step_seconds(case)
+        own = _shares(case, step_seconds)
         shares.append(own)
-        print(f"{name}: {step:.0f} us a step; " + ", ".join(f"{part} {share:.0%}" for part, share in own.items()))
+        told = ", ".join(f"{part} {share:.0%}" for part, share in own.items())
+        print(f"{name}: {1e6 * step_seconds:.0f} us a step; {told}")
     draw(shares)
+
+
+def _step_seconds(case: Case) -> float:
+    epoch, _ = mlpd(case)
+    epoch()
+    started = time.perf_counter()
+    for _ in range(_EPOCHS):
+        epoch()
+    return (time.perf_counter() - started) / _EPOCHS / case.step_count
+
+
+def _shares(case: Case, step_seconds: float) -> dict[str, float]:
+    inputs, _ = data_of(case)
+    threads = len(os.sched_getaffinity(0))
+    found = explain(spec_of(case, inputs), case.row_count, inputs.dtype.name, threads)
+    micro_batches = -(-case.batch_size // 512)
+    seconds = dict.fromkeys(_PARTS[:-1], 0.0)
+    for line in found.lines:
+        seconds[_part(line)] += micro_batches * line.call_count * line.seconds / threads
+    own = {part: spent / step_seconds for part, spent in seconds.items()}
+    return own | {_PARTS[-1]: max(1 - sum(own.values()), 0.0)}
+
+
+def _part(line: Line) -> str:
+    return "bringing rows" if line.phase == "rows" else "products" if line.name == "product" else "other kernels"
 
 
 def draw(shares: list[dict[str, float]]) -> None:
@@ -78,7 +65,7 @@ def draw(shares: list[dict[str, float]]) -> None:
     mpl.rcParams["svg.hashsalt"] = "mlpd"
     figure, axes = plt.subplots(figsize=(8, 3.2), layout="constrained")
     left = [0.0] * len(shares)
-    for part, color in zip([*_PARTS, _REST], _COLORS, strict=True):
+    for part, color in zip(_PARTS, _COLORS, strict=True):
         widths = [own[part] / own["products"] for own in shares]
         axes.barh(_NAMES, widths, left=left, label=part, color=color)
         left = [start + width for start, width in zip(left, widths, strict=True)]

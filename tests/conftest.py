@@ -26,6 +26,7 @@ settings.load_profile("mlpd")
 
 ROOT = Path(__file__).resolve().parent.parent
 SOURCE_ROOTS = [str(ROOT / name) for name in ("core", "server", "client", "proto")]
+os.environ["XDG_CACHE_HOME"] = str(ROOT / "build" / "cache")  # compiled code is kept from one run to the next
 WITH_ANY_DEVICE = os.environ | {"PYTHONPATH": os.pathsep.join(SOURCE_ROOTS)}
 ENVIRONMENT = WITH_ANY_DEVICE | {"CUDA_VISIBLE_DEVICES": ""}  # one result on a machine with a GPU and without
 

@@ -71,6 +71,7 @@ def test_adamw_is_adam_with_decay():
         ({"preset": ["seed"]}, "preset must be one of seed, default, best, large, got ['seed']"),
         ({"epoch_count": "three"}, "epoch_count must be a whole number of 64 bits, got 'three'"),
         ({"epoch_count": 2**70}, "epoch_count must be a whole number of 64 bits, got 1180591620717411303424"),
+        ({"block_count": 2**31}, "block_count must be a whole number of 32 bits, got 2147483648"),
         ({"epoch_count": True}, "epoch_count must be a whole number of 64 bits, got True"),
         ({"learning_rate": "0.1"}, "learning_rate must be a number, got '0.1'"),
         ({"learning_rate": 10**400}, "learning_rate must be a number, got 1"),
@@ -117,6 +118,10 @@ def test_every_setting_reaches_the_spec():
         "time_limit_seconds": 1.5,
         "warm_start": "digits/2",
         "warm_start_scope": "full",
+        "runner": "compiled",
+        "split": "rows",
+        "block_count": 3,
+        "environment_change": "restart",
     }
     spec = training_spec(**settings)
     assert spec.model == types.ModelSpec(
@@ -138,6 +143,8 @@ def test_every_setting_reaches_the_spec():
     assert spec.augmentation == pb.Augmentation(shift_pixels=2, image_height=2)
     assert spec.early_stopping == pb.EarlyStopping(patience=6, metric="accuracy")
     assert spec.time_limit.ToMilliseconds() == 1500
+    assert (spec.runner, spec.split, spec.block_count) == ("compiled", "rows", 3)
+    assert spec.environment_change == "restart"
     assert spec.warm_start == pb.WarmStart(model="models/digits/versions/2", scope=pb.WarmStart.SCOPE_FULL)
 
 

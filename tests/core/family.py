@@ -7,9 +7,11 @@ import pytest
 from mlpd.core.architecture import ModelSpec
 from mlpd.core.arrays import Cpu
 from mlpd.core.augmentation import AugmentationSpec
-from mlpd.core.blas import mkl_path
+from mlpd.core.batches import Feed, micro_batch_rows, micro_batches
 from mlpd.core.data import Dataset
 from mlpd.core.examples import Examples
+from mlpd.core.execution.recording import RecordingDevice
+from mlpd.core.execution.runners import missing_for
 from mlpd.core.optimizers import AdaGrad, Adam, Lion, RmsProp, Sgd
 from mlpd.core.schedules import Exponential, Joined, OneCycle, Polynomial, Segment, Steps, WarmupCosine
 from mlpd.core.spec import (
@@ -21,6 +23,7 @@ from mlpd.core.spec import (
     TrainingSpec,
     ValidationSpec,
 )
+from mlpd.core.tasks import mixing_share
 from mlpd.core.training import TrainingState, train
 
 ROWS = 70
@@ -42,7 +45,7 @@ SPEC = TrainingSpec(
 AUGMENTATION = AugmentationSpec(4, 5, 1.0, 10.0, 0.1, 0.1, 0.5, 2.0)
 VALIDATION = ValidationSpec(dataset="datasets/other", sha256="")
 
-needs_mkl = pytest.mark.skipif(not mkl_path(), reason="oneMKL is not installed; it comes with mlpd[mkl]")
+needs_compiler = pytest.mark.skipif(bool(missing_for("compiled")), reason=missing_for("compiled"))
 
 
 def noise(task="multiclass", rows=ROWS, *, weighted=False, dtype="uint8", inputs=INPUTS, seed=1):
@@ -79,6 +82,9 @@ class Run:
 
     def but(self, **changes):
         return replace(self, spec=replace(self.spec, **changes))
+
+    def compiled(self, split, block_count):
+        return self.but(runner="compiled", split=split, block_count=block_count)
 
     def unvalidated(self):
         schedule = replace(self.spec.schedule, plateau=None)
@@ -166,8 +172,13 @@ PLAIN: dict[str, Run] = OPTIMIZERS | LAYERS | TASKS | COURSES  # steps of these 
 FAMILY: dict[str, Run] = PLAIN | AUGMENTED
 
 
-def finish(state):
-    return list(train(state))
+def events_of(state, **choices):
+    """Train, with a `StepEnded` after every step."""
+    return train(state, chunk_seconds=0, **choices)
+
+
+def finish(state, **choices):
+    return list(events_of(state, **choices))
 
 
 def vectors(state):
@@ -175,3 +186,31 @@ def vectors(state):
     trained = state.trained()
     own = {"parameters": trained.model.parameters, "statistics": trained.model.statistics, **trained.moments}
     return {name: vector.tobytes() for name, vector in own.items()}
+
+
+def brought(case, device, first_step=0, chunk_count=1):
+    """Yield the micro-batches of a run from a step on, and where their rows are on ``device`` until the next."""
+    spec, examples, recording = case.spec, case.examples(), RecordingDevice(device)
+    feed = Feed(recording, spec, examples, micro_batch_rows(spec), 1, chunk_count)
+    recording.take()
+    with feed.open(first_step):
+        for batch in micro_batches(spec, len(examples.train), first_step):
+            feed.begin(batch.epoch)
+            if feed.is_staged:
+                feed.stage(batch.epoch, batch.first)
+            numbers: dict[str, float] = {"step": batch.step, "first": batch.first, "first_row": batch.start}
+            if alpha := spec.loss.mixup_alpha:
+                mix = mixing_share(spec.seed, batch.step, batch.start, alpha)
+                numbers |= {"mix": mix, "mix_rest": 1.0 - mix}
+            for chunk in range(feed.chunk_count):
+                feed.bring(0, batch.rows, chunk)
+            for op in recording.take():
+                op.call(device)(numbers)
+            yield batch, feed.slots[0]
+
+
+def scaled(case, inputs):
+    """Return rows as a network takes them, in host memory."""
+    out = np.empty(inputs.shape, case.spec.model.dtype)
+    case.examples().scaling(np, inputs, out)
+    return out

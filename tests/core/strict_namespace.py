@@ -8,6 +8,7 @@ _TYPES = {"float32", "float64", "int64", "uint16", "uint64"}
 _UFUNCS = {
     "absolute",
     "add",
+    "copyto",
     "divide",
     "equal",
     "exp",
@@ -50,6 +51,9 @@ class StrictNamespace:
             return create
         assert name in _UFUNCS | _REDUCTIONS, f"xp.{name} is not in the portable subset"
 
+        if name == "copyto":
+            return self._copyto
+
         def call(*args, out, **kwargs):
             allowed = {"axis", "dtype", "keepdims"} if name in _REDUCTIONS else _KEYWORDS
             assert not kwargs.keys() - allowed, f"xp.{name} with {kwargs}"
@@ -61,6 +65,10 @@ class StrictNamespace:
 
         return call
 
+    def _copyto(self, out, number):
+        assert isinstance(number, int | float), "xp.copyto of an array is not in the portable subset"
+        np.copyto(out, number)
+
 
 class StrictCpu(Cpu):
     """The CPU, by a `StrictNamespace`."""
@@ -68,7 +76,9 @@ class StrictCpu(Cpu):
     def __init__(self):
         super().__init__()
         self.xp = StrictNamespace()
-        self.matmul = lambda a, b, out: self.xp.matmul(a, b, out=out)
+
+    def matmul(self, a, b, out):
+        self.xp.matmul(a, b, out=out)
 
     def empty(self, shape, dtype):
         return self.xp.empty(shape, dtype)

@@ -1,5 +1,6 @@
 """Whatever breaks no rule can be trained, stopped after any step, and gone on with, bit for bit."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from mlpd.core.initializers import INITIALIZERS
 from mlpd.core.metrics import evaluate
 from mlpd.core.model import Predictor
 from mlpd.core.optimizers import AdaGrad, Adam, Lion, RmsProp, Sgd
+from mlpd.core.partition import SPLITS, largest_block_count
 from mlpd.core.rules import find_violations
 from mlpd.core.schedules import Constant, Exponential, Joined, OneCycle, Polynomial, Segment, Steps, WarmupCosine
 from mlpd.core.spec import (
@@ -27,7 +29,9 @@ from mlpd.core.spec import (
     ValidationSpec,
 )
 from mlpd.core.tasks import TASKS
-from mlpd.core.training import Diverged, StepEnded, TrainingState, train
+from mlpd.core.training import Diverged, StepEnded, TrainingState
+
+from .family import events_of, finish, needs_compiler
 
 INPUTS, ROWS = 9, 23
 FRACTION = st.sampled_from([0.0, 0.1, 0.5, 0.97])
@@ -100,6 +104,12 @@ def specs(draw) -> TrainingSpec:
     )  # fmt: skip
 
 
+def compiled(spec: TrainingSpec, split: str, block_count: int) -> TrainingSpec:
+    """Return the spec, compiled, in as many blocks as it can be cut into, but no more than ``block_count``."""
+    spec = replace(spec, runner="compiled", split=split)
+    return replace(spec, block_count=min(block_count, largest_block_count(spec, split)))
+
+
 def data_for(spec: TrainingSpec, dtype: str, weighted: bool) -> Dataset:
     random = np.random.default_rng(5)
     inputs = random.integers(0, 9, (ROWS, INPUTS)).astype(dtype)
@@ -129,9 +139,26 @@ def info_of(data: Dataset) -> DatasetInfo:
     )
 
 
-@settings(max_examples=150, suppress_health_check=[HealthCheck.filter_too_much, HealthCheck.too_slow])
-@given(specs(), st.sampled_from(["uint8", "float32", "float64", "int64"]), st.booleans(), st.integers(0, 40))
+NUMBERS = st.sampled_from(["uint8", "float32", "float64", "int64"])
+DIFFICULT = [HealthCheck.filter_too_much, HealthCheck.too_slow]
+
+
+@settings(max_examples=150, suppress_health_check=DIFFICULT)
+@given(specs(), NUMBERS, st.booleans(), st.integers(0, 40))
 def test_a_spec_that_breaks_no_rule_trains_and_resumes(spec, dtype, weighted, stop_after):
+    train_and_resume(spec, dtype, weighted, stop_after)
+
+
+@needs_compiler
+@settings(max_examples=25, suppress_health_check=DIFFICULT)
+@given(
+    st.builds(compiled, specs(), st.sampled_from(SPLITS), st.integers(1, 5)), NUMBERS, st.booleans(), st.integers(0, 40)
+)
+def test_a_compiled_run_trains_and_resumes_likewise(kernels, spec, dtype, weighted, stop_after):
+    train_and_resume(spec, dtype, weighted, stop_after, kernels=kernels)
+
+
+def train_and_resume(spec, dtype, weighted, stop_after, **choices):
     data = data_for(spec, dtype, weighted)
     assume(not find_violations(spec, info_of(data), None))
     assert TrainingSpec.from_json(spec.to_json()) == spec
@@ -139,7 +166,7 @@ def test_a_spec_that_breaks_no_rule_trains_and_resumes(spec, dtype, weighted, st
     whole = TrainingState.initial(Cpu(), spec, examples)
     events, checkpoints = [], []
     try:
-        for event in train(whole):
+        for event in events_of(whole, **choices):
             events.append(event)
             if isinstance(event, StepEnded):
                 checkpoints.append((len(events), whole.checkpoint()))
@@ -148,7 +175,7 @@ def test_a_spec_that_breaks_no_rule_trains_and_resumes(spec, dtype, weighted, st
     assert 1 <= len(checkpoints) <= spec.step_count(ROWS)
     seen, checkpoint = checkpoints[min(stop_after, len(checkpoints) - 1)]
     resumed = TrainingState.restore(Cpu(), spec, examples, checkpoint)
-    assert list(train(resumed)) == events[seen:]
+    assert finish(resumed, **choices) == events[seen:]
     trained = resumed.trained()
     assert trained.model.sha256 == whole.trained().model.sha256
     assert len(trained.model.parameters) == parameter_count(spec.model.layers())

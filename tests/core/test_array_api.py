@@ -103,7 +103,8 @@ def one_step(xp, wrap, activation, loss_kind, optimizer):
     for i, (layer, slot) in enumerate(zip(layers, slots, strict=True)):
         layer.forward(slot, y[i], y[i + 1])
     total = wrap(np.zeros(()))
-    loss = loss_kind(SimpleNamespace(xp=xp), 4, rows, xp.float64)
+    device = SimpleNamespace(xp=xp, order="C", empty=lambda shape, dtype: xp.empty(shape, dtype=dtype))
+    loss = loss_kind(device, 4, rows, xp.float64)
     loss(y[-1], wrap(targets), None, dy[-1], total, 1 / rows)
     for i in reversed(range(len(layers))):
         layers[i].backward(slots[i], y[i], y[i + 1], dy[i + 1], dy[i])
@@ -111,7 +112,7 @@ def one_step(xp, wrap, activation, loss_kind, optimizer):
         for parameter, gradient in zip(slot.parameters, slot.gradients, strict=True):
             moments = {name: wrap(np.zeros(parameter.shape)) for name in optimizer.moments}
             spare = wrap(np.zeros(parameter.shape))
-            optimizer.update(Block(xp, parameter, gradient, moments, spare), 0.1, 0)
+            optimizer.update(Block(xp, parameter, gradient, moments, spare), optimizer.factors(0.1, 0))
     plain = [getattr(parameter, "array", parameter) for slot in slots for parameter in slot.parameters]
     return float(getattr(total, "array", total)), [np.asarray(parameter) for parameter in plain]
 

@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 from mlpd.core.arrays import Cpu
 from mlpd.core.augmentation import AugmentationSpec, Augmenter, basis_size
-from mlpd.core.batches import Batches, RowFormat, Slate
+from mlpd.core.batches import Feed
+from mlpd.core.execution.recording import RecordingDevice
 from mlpd.core.random import permutation
 
-from .family import AUGMENTATION, AUGMENTED, FAMILY, finish, run
+from .family import AUGMENTATION, AUGMENTED, FAMILY, brought, finish, run, scaled
 
 HEIGHT, WIDTH = 9, 11
 NOTHING = AugmentationSpec(HEIGHT, WIDTH)
@@ -204,32 +205,28 @@ def test_images_of_any_shape_can_be_warped(shape):
 
 @pytest.mark.parametrize("case", AUGMENTED.values(), ids=AUGMENTED)
 @pytest.mark.parametrize("first_step", [0, 1])
-def test_batches_are_the_rows_of_the_order_warped_at_their_places(case, first_step):
-    spec, examples = case.spec, case.examples()
-    size, rows = spec.rows_per_step, len(case.data)
-    augmenter = Augmenter(spec.augmentation, spec.seed)
-    slate = Slate(Cpu(), spec, size, RowFormat.of(spec, examples))
-    with Batches(Cpu(), spec, examples, size, first_step) as batches:
-        for step in range(first_step, 2 * spec.steps_per_epoch(rows)):
-            epoch, index = divmod(step, spec.steps_per_epoch(rows))
-            first = index * size
-            order = permutation(spec.seed, epoch, rows) if size < rows else np.arange(rows)
-            chosen = order[first : first + size]
-            batches.read(epoch, first, len(chosen), slate)
-            expected = np.empty((len(chosen), slate.inputs.shape[1]), np.float32)
-            augmenter(case.data.inputs[chosen], epoch, first, expected)
-            assert slate.inputs[: len(chosen)].tobytes() == expected.tobytes()
-            assert np.array_equal(slate.labels[: len(chosen)], case.data.targets[chosen])
+def test_a_feed_brings_the_rows_of_the_order_warped_at_their_places(case, first_step):
+    spec, count = case.spec, len(case.data)
+    augmenter, places = Augmenter(spec.augmentation, spec.seed), []
+    for batch, rows in brought(case, Cpu(), first_step):
+        order = permutation(spec.seed, batch.epoch, count) if spec.rows_per_step < count else np.arange(count)
+        chosen = order[batch.first : batch.first + batch.rows]
+        expected = np.empty((batch.rows, case.data.inputs.shape[1]), np.float32)
+        augmenter(case.data.inputs[chosen], batch.epoch, batch.first, expected)
+        assert rows.inputs[: batch.rows].tobytes() == scaled(case, expected).tobytes()
+        assert np.array_equal(rows.labels[: batch.rows], case.data.targets[chosen])
+        places.append(batch.step)
+    assert places == list(range(first_step, spec.step_count(count)))
 
 
-def test_augmented_rows_must_be_read_in_order():
+def test_augmented_rows_must_be_staged_in_order():
     case = FAMILY["augmented"]
-    examples = case.examples()
-    slate = Slate(Cpu(), case.spec, 16, RowFormat.of(case.spec, examples))
-    with Batches(Cpu(), case.spec, examples, 16, 0) as batches:
-        batches.read(0, 0, 16, slate)
+    feed = Feed(RecordingDevice(Cpu()), case.spec, case.examples(), 16, 1, 1)
+    with feed.open(0):
+        feed.begin(0)
+        feed.stage(0, 0)
         with pytest.raises(RuntimeError, match=r"\(0, 16\) next, got \(0, 32\)"):
-            batches.read(0, 32, 16, slate)
+            feed.stage(0, 32)
 
 
 def test_a_run_with_settings_of_zero_is_the_run_without_augmentation():

@@ -1,19 +1,12 @@
-"""Products by the libraries that there are: any order in memory, parts of larger arrays, sums with what is there."""
-
-import os
-import subprocess
-import sys
-from pathlib import Path
+"""Products by the library that NumPy calls: any order in memory, parts of larger arrays, sums with what is there."""
 
 import numpy as np
 import pytest
-from mlpd.core import blas
-from mlpd.core.arrays import Cpu
-from mlpd.core.blas import NumpyBlas
+from mlpd.core.arrays import ByColumns, Cpu
+from mlpd.core.arrays import matrix as matrix_of
+from mlpd.core.blas import AS_IS, TRANSPOSED, add_product, gemm_address, one_product_thread, order_of, product_threads
+from threadpoolctl import threadpool_limits
 
-from .family import needs_mkl
-
-LIBRARIES = ["default", pytest.param("mkl", marks=needs_mkl)]
 SIZES = [(1, 1, 1), (1, 7, 5), (7, 1, 5), (7, 5, 1), (33, 17, 65), (130, 129, 67)]
 
 
@@ -36,16 +29,15 @@ def matrix(random, rows, columns, order, dtype):
     return whole[2 : 2 + rows, 1 : 1 + columns] if order.islower() else np.array(whole[:rows, :columns], order=order)
 
 
-@pytest.mark.parametrize("library", LIBRARIES)
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("sizes", SIZES)
 @pytest.mark.parametrize("orders", ["CCC", "FCC", "CFC", "CCF", "FFF", "ccc", "fff", "cfF", "Fcf"])
-def test_matrices_may_lie_in_memory_in_any_order(library, dtype, sizes, orders):
+def test_matrices_may_lie_in_memory_in_any_order(dtype, sizes, orders):
     (rows, inner, columns), random = sizes, np.random.default_rng(7)
     shapes = ((rows, inner), (inner, columns), (rows, columns))
     a, b, out = (matrix(random, *shape, order, dtype) for shape, order in zip(shapes, orders, strict=True))
     around = out.base.copy() if out.base is not None else None
-    device, before = Cpu(library), out.copy()
+    device, before = Cpu(), out.copy()
     device.add_product(a, b, 2.0, out)
     tolerance = 1e-4 if dtype == "float32" else 1e-12
     np.testing.assert_allclose(out, before + 2 * (a @ b), rtol=tolerance, atol=tolerance)
@@ -63,22 +55,49 @@ def test_operands_may_be_parts_of_larger_arrays(dtype):
     a, b, out = (random.normal(size=(20, 30)).astype(dtype) for _ in range(3))
     expected = out.copy()
     expected[3:9, 5:12] += 2 * (a[2:8, 1:11] @ b[:10, 20:27])
-    NumpyBlas().add_product(a[2:8, 1:11], b[:10, 20:27], 2.0, out[3:9, 5:12])
+    add_product(a[2:8, 1:11], b[:10, 20:27], 2.0, out[3:9, 5:12])
     np.testing.assert_allclose(out, expected, rtol=1e-5, atol=1e-5)
 
 
-@needs_mkl
-def test_the_bits_of_a_product_do_not_depend_on_where_matrices_lie():
-    random, results = np.random.default_rng(2), set()
-    a, b = random.normal(size=(65, 513)).astype(np.float32), random.normal(size=(513, 65)).astype(np.float32)
-    for shift in range(0, 16, 3):
-        places = [np.empty(one.size + 16, np.float32)[shift:][: one.size].reshape(one.shape) for one in (a, b)]
-        for place, values in zip(places, (a, b), strict=True):
-            place[...] = values
-        out = np.empty((65, 65), np.float32)
-        Cpu("mkl").matmul(places[0], places[1], out)
-        results.add(out.tobytes())
-    assert len(results) == 1
+def test_blas_is_told_how_a_matrix_lies_and_how_far_its_lines_are_apart():
+    whole = np.zeros((6, 10), np.float32)
+    assert order_of(whole) == (AS_IS, 10)
+    assert order_of(whole.T) == (TRANSPOSED, 10)
+    assert order_of(whole[1:4, 2:5]) == (AS_IS, 10)
+    assert order_of(whole[1:4, 2:5].T) == (TRANSPOSED, 10)
+    assert order_of(np.zeros((6, 10), order="F")) == (TRANSPOSED, 6)
+    # Of one row or one column no distance may be smaller than what BLAS thinks is in between.
+    for shape in ((1, 10), (6, 1), (1, 1)):
+        for matrix in (np.zeros(shape), np.zeros(shape[::-1]).T):
+            flag, distance = order_of(matrix)
+            assert distance >= (shape[1] if flag == AS_IS else shape[0])
+
+
+def test_compiled_code_finds_a_product_of_either_precision_and_of_no_other():
+    assert gemm_address(np.dtype(np.float32)) != gemm_address(np.dtype(np.float64))
+    assert gemm_address(np.dtype(np.longdouble)) == gemm_address(np.dtype(np.int64)) == 0
+
+
+def test_products_take_one_thread_each_for_as_long_as_is_asked():
+    with threadpool_limits(2, "blas"):
+        assert product_threads() == 2
+        with one_product_thread():
+            assert product_threads() == 1
+        assert product_threads() == 2
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("order", ["C", "F"])
+@pytest.mark.parametrize("shape", [(1, 1), (1, 9), (9, 1), (33, 17)])
+def test_columns_and_squares_are_summed(device, dtype, order, shape):
+    values = np.asarray(np.random.default_rng(4).normal(size=shape), dtype, order=order)
+    sums, squares = device.zeros(shape[1], dtype), device.zeros((1, 1), dtype)
+    ones, on_device = device.from_host(np.ones((1, shape[0]), dtype)), device.from_host(values)
+    device.column_sums(ones, on_device, sums)
+    device.square_sum(device.from_host(values.ravel()), squares)
+    tolerance = 1e-5 if dtype == "float32" else 1e-13
+    np.testing.assert_allclose(device.to_host(sums), values.sum(axis=0), rtol=tolerance, atol=tolerance)
+    assert float(squares[0, 0]) == pytest.approx(float((values.astype(float) ** 2).sum()), rel=tolerance)
 
 
 @pytest.mark.parametrize("shape", [(3, 5), (1, 1), (128, 784)])
@@ -88,24 +107,9 @@ def test_an_array_begins_with_a_line_of_the_cache(shape):
     assert all(array.shape == shape and array.flags.c_contiguous and array.flags.writeable for array in arrays)
 
 
-def test_a_library_that_is_not_installed_is_not_found(tmp_path):
-    """In an interpreter that sees every package of this one but oneMKL."""
-    for folder in map(Path, filter(os.path.isdir, sys.path)):
-        if not any(folder.glob("*.dist-info")):
-            continue
-        for entry in folder.iterdir():
-            if not (entry.name.startswith("mkl-") or (tmp_path / entry.name).exists()):
-                (tmp_path / entry.name).symlink_to(entry)
-    core = Path(blas.__file__).parents[2]
-    code = (
-        "from mlpd.core.arrays import Cpu, DeviceUnavailable\n"
-        "from mlpd.core.blas import mkl_path\n"
-        "assert not mkl_path()\n"
-        "try: Cpu('mkl')\n"
-        "except DeviceUnavailable as error: print(error)\n"
-    )
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join((str(core), str(tmp_path)))}
-    run = subprocess.run(
-        [sys.executable, "-S", "-c", code], env=environment, capture_output=True, text=True, check=True
-    )
-    assert run.stdout == "oneMKL is not installed; install mlpd[mkl], or choose blas default\n"
+@pytest.mark.parametrize("device", [Cpu(), ByColumns()], ids=["rows", "columns"])
+def test_a_matrix_lies_as_its_device_has_it(device):
+    made = matrix_of(device, (5, 3), np.float32)
+    assert made.shape == (5, 3)
+    assert made.flags.c_contiguous if device.order == "C" else made.flags.f_contiguous
+    assert made.ctypes.data % 64 == 0

@@ -10,9 +10,9 @@ from mlpd.core.model import Predictor
 from mlpd.core.optimizers import Adam, Sgd
 from mlpd.core.schedules import Polynomial
 from mlpd.core.spec import EarlyStoppingSpec, PlateauSpec, ScheduleSpec
-from mlpd.core.training import MetricsRecorded, StepEnded, StoppedEarly, train
+from mlpd.core.training import MetricsRecorded, StepEnded, StoppedEarly
 
-from .family import finish, optimized, run
+from .family import events_of, finish, optimized, run
 
 
 def monitored(losses, stopping=None, plateau=None, accuracies=None):
@@ -100,7 +100,7 @@ def test_the_best_of_an_averaged_run_is_an_average():
 def test_a_run_stopped_by_hand_keeps_its_best_weights():
     state = STOPPING.start()
     scores = []
-    for event in train(state):
+    for event in events_of(state):
         scores += validations([event])
         if isinstance(event, StepEnded) and event.epoch == 1 + min(scores, key=lambda e: e.loss, default=event).epoch:
             break

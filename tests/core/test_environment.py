@@ -4,19 +4,18 @@ import os
 import subprocess
 import sys
 from dataclasses import replace
-from importlib.metadata import version
 
 import numpy as np
 import pytest
 from mlpd.core.arrays import Cpu
 from mlpd.core.checkpoint import CheckpointError
-from mlpd.core.environment import check_environment, difference, environment_of
-from mlpd.core.sharding import spreads_products
+from mlpd.core.environment import check_environment, computing_threads, difference, environment_of, shares_products
+from mlpd.core.execution.runners import ARITHMETIC
 from threadpoolctl import threadpool_info, threadpool_limits
 
-from .family import AUGMENTATION, SPEC, needs_mkl, run
+from .family import AUGMENTATION, SPEC, run
 
-SHARDED = replace(SPEC, shard_count=2)
+COMPILED = replace(SPEC, runner="compiled", block_count=2)
 
 
 def lines(spec, *thread_counts):
@@ -40,24 +39,35 @@ def test_it_names_numpy_the_features_of_the_processor_and_the_library_that_multi
 def test_threads_count_where_a_product_is_shared_by_several():
     one, two = lines(SPEC, 1, 2)
     assert (one.rpartition(", ")[2], difference(one, two)) == ("1 thread", "1 thread became 2 threads")
-    assert lines(SHARDED, 1, 2) == [one, one]
+    compiled, with_more = lines(COMPILED, 1, 2)
+    assert compiled == with_more
+
+
+def test_of_compiled_code_it_names_the_arithmetic_and_nothing_else_is_new():
+    (plain,), (compiled,) = lines(SPEC, 1), lines(COMPILED, 1)
+    assert difference(plain, compiled) == f"nothing became compiled {ARITHMETIC}"
 
 
 @pytest.mark.parametrize(
-    ("changes", "spreads"),
-    [({}, True), ({"shard_count": 2}, False), ({"device": "cuda"}, False), ({"augmentation": AUGMENTATION}, True)],
+    ("changes", "shares"),
+    [
+        ({}, True),
+        ({"augmentation": AUGMENTATION}, True),
+        ({"runner": "compiled", "block_count": 2}, False),
+        ({"runner": "compiled"}, False),
+        ({"runner": "compiled", "augmentation": AUGMENTATION}, False),
+        ({"device": "cuda"}, False),
+        ({"device": "cuda", "augmentation": AUGMENTATION}, True),
+    ],
 )
-def test_products_are_spread_where_one_process_of_the_host_makes_them(changes, spreads):
-    assert spreads_products(replace(SPEC, **changes)) == spreads
-    assert spreads_products(replace(SPEC, device="cuda", augmentation=AUGMENTATION))
+def test_products_are_shared_where_the_library_of_the_host_makes_them_alone(changes, shares):
+    assert shares_products(replace(SPEC, **changes)) == shares
 
 
-@needs_mkl
-def test_of_onemkl_it_names_the_release_and_the_processor_too():
-    own, other = environment_of(Cpu(), SPEC), environment_of(Cpu(), replace(SPEC, blas="mkl"))
-    assert f"mkl {version('mkl')} for " in other
-    assert other.startswith(own.rpartition(", ")[0])
-    assert environment_of(Cpu(), SPEC) == own  # whether or not oneMKL has been loaded
+def test_all_threads_compute_but_the_one_that_augments():
+    augmented = replace(SPEC, augmentation=AUGMENTATION)
+    assert [computing_threads(SPEC, count) for count in (1, 2, 5)] == [1, 2, 5]
+    assert [computing_threads(augmented, count) for count in (1, 2, 5)] == [1, 1, 4]
 
 
 def test_features_that_numpy_is_told_to_leave_alone_are_left_out():

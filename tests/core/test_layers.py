@@ -148,7 +148,7 @@ def test_masks_depend_on_seed_step_place_and_layer_alone(device):
 
 
 def test_no_two_rows_of_a_step_share_a_mask():
-    """In pieces of a step as in one: counters of later rows begin where those of earlier ones have ended."""
+    """In micro-batches of a step as in one: counters of later rows begin where those of earlier ones have ended."""
     masks = [outputs((Dropout(40, 0.5),), np.ones((5, 40)), trains=True, first_row=start) for start in range(0, 50, 5)]
     rows = {row.tobytes() for mask in masks for row in mask}
     assert len(rows) == 50

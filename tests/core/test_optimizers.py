@@ -3,7 +3,18 @@
 import numpy as np
 import pytest
 from mlpd.core.arrays import Cpu
-from mlpd.core.optimizers import OPTIMIZERS, AdaGrad, Adam, Average, Clipping, Lion, OptimizerState, RmsProp, Sgd
+from mlpd.core.optimizers import (
+    FLUSH_STEPS,
+    OPTIMIZERS,
+    AdaGrad,
+    Adam,
+    Average,
+    Clipping,
+    Lion,
+    OptimizerState,
+    RmsProp,
+    Sgd,
+)
 
 STEPS, RATE = 50, 0.01
 
@@ -20,7 +31,7 @@ def ours(optimizer, gradients, start, *, first_step=0, device=None, dtype=np.flo
     state = OptimizerState(device, optimizer, parameters, living)
     for step, gradient in enumerate(gradients, first_step):
         living[...] = device.from_host(gradient.astype(dtype))
-        state.update(RATE, step)
+        state.update(optimizer.factors(RATE, step), flushes=step % FLUSH_STEPS == 0)
     return device.to_host(parameters), {name: device.to_host(vector) for name, vector in state.moments.items()}
 
 
@@ -113,8 +124,8 @@ def test_moments_of_gradients_that_stay_zero_do_not_become_subnormal(optimizer):
     state, tiny = OptimizerState(Cpu(), optimizer, parameters, gradients), np.finfo(np.float32).tiny
     for step in range(12_000):
         gradients.fill(step == 0)
-        state.update(1e-3, step)
-        if step % 16 == 15:
+        state.update(optimizer.factors(1e-3, step), flushes=step % FLUSH_STEPS == 0)
+        if step % FLUSH_STEPS == FLUSH_STEPS - 1:
             assert all(((vector == 0) | (np.abs(vector) >= tiny)).all() for vector in state.moments.values()), step
     if optimizer != AdaGrad():
         assert not any(vector.any() for vector in state.moments.values())
@@ -148,7 +159,7 @@ def test_an_average_moves_slowly_but_not_at_first(device):
         name: device.from_host(random.normal(size=size)) for name, size in (("parameters", 9), ("statistics", 4))
     }
     expected = {name: device.to_host(vector) for name, vector in vectors.items()}
-    average = Average(device, 0.7, vectors)
+    average = Average(device, vectors)
     for name, vector in vectors.items():
         average.vectors[name][...] = vector
     for step in range(40):
@@ -157,6 +168,6 @@ def test_an_average_moves_slowly_but_not_at_first(device):
             vector[...] = device.from_host(value)
             decay = min(0.7, (1 + step) / (10 + step))
             expected[name] = decay * expected[name] + (1 - decay) * value
-        average.update(vectors, step)
+        average.update(Average.factors(0.7, step))
     for name, vector in average.vectors.items():
         assert np.allclose(device.to_host(vector), expected[name])

@@ -3,9 +3,9 @@
 import pytest
 from mlpd.core.arrays import Cpu
 from mlpd.core.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
-from mlpd.core.training import StepEnded, train
+from mlpd.core.training import StepEnded
 
-from .family import FAMILY, finish, run, vectors
+from .family import FAMILY, events_of, finish, run, vectors
 
 
 @pytest.mark.parametrize("case", FAMILY.values(), ids=FAMILY)
@@ -22,7 +22,7 @@ def test_the_same_spec_gives_the_same_bits(case):
 def test_a_run_resumed_after_any_step_repeats_the_rest_bit_for_bit(case, tmp_path):
     whole = case.start()
     events, saved = [], []
-    for event in train(whole):
+    for event in events_of(whole):
         events.append(event)
         if isinstance(event, StepEnded):
             path = tmp_path / f"{event.step}.safetensors"

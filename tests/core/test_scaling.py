@@ -15,7 +15,7 @@ from mlpd.core.optimizers import Adam
 from mlpd.core.scaling import Scaling
 from mlpd.core.spec import LossSpec, OptimizerSpec, ScheduleSpec
 
-from .family import AUGMENTATION, Run, finish, run
+from .family import AUGMENTATION, Run, finish, needs_compiler, run
 from .strict_namespace import StrictCpu
 
 RANDOM = np.random.default_rng(12)
@@ -127,11 +127,19 @@ LEARNER = run(
 )
 
 
-@pytest.mark.parametrize("changes", [{}, {"shard_count": 2}, {"loss": LossSpec(mixup_alpha=0.2)}])
-def test_what_is_learnt_of_such_columns_is_predicted_after_saving(tmp_path, changes):
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"loss": LossSpec(mixup_alpha=0.2)},
+        pytest.param({"runner": "compiled", "block_count": 2}, marks=needs_compiler),
+        pytest.param({"runner": "compiled", "split": "rows", "block_count": 3}, marks=needs_compiler),
+    ],
+)
+def test_what_is_learnt_of_such_columns_is_predicted_after_saving(tmp_path, kernels, changes):
     case = Run(LEARNER.unvalidated().but(**changes).spec, TELLING)
     state = case.start()
-    finish(state)
+    finish(state, kernels=kernels)
     trained = state.trained()
     digest = save_model(tmp_path / "model", trained.model, {}, 1, {})
     model = load_model(tmp_path / "model", digest.sha256)

@@ -11,7 +11,7 @@ from mlpd.core.network import Pass, initial_parameters, initial_statistics
 from mlpd.core.optimizers import Sgd
 from mlpd.core.spec import ValidationSpec
 
-from .family import finish, noise, optimized, run
+from .family import finish, needs_compiler, noise, optimized, run
 
 STILL = run(
     layer_sizes=(20, 9, 3),
@@ -33,15 +33,15 @@ def on_rows(rows, **changes):
     [
         (33, {}),
         (65, {}),
-        (33, {"shard_count": 3}),
+        pytest.param(33, {"runner": "compiled", "block_count": 3}, marks=needs_compiler),
         (49, {"batch_size": 16, "accumulation_steps": 2}),
         (44, {"batch_size": 32, "validation": ValidationSpec(fraction=0.25)}),
     ],
 )
-def test_outputs_keep_their_size_where_a_last_mini_batch_has_one_row(rows, changes):
+def test_outputs_keep_their_size_where_a_last_mini_batch_has_one_row(rows, changes, kernels):
     case = on_rows(rows, **changes)
     state = case.start()
-    finish(state)
+    finish(state, kernels=kernels)
     model = state.trained().model
     inputs = state.examples.train.inputs
     found = Predictor(Cpu(), model, 64).outputs(inputs)

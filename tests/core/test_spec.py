@@ -136,8 +136,22 @@ def test_the_estimate_grows_with_all_that_is_kept(device):
     assert wider - estimate(optimizer=OptimizerSpec(Sgd())) > (plain / 2 if device == "cuda" else parameters)
 
 
-def test_the_estimate_counts_a_process_for_each_shard_where_there_are_threads_for_them():
-    spec = run(layer_sizes=(20, 64, 3), activations=("relu",), dropout_rates=(0.0,), shard_count=32).spec
-    alone, together = (estimate_bytes(spec, LABELLED, 20, threads) for threads in (31, 32))
-    assert alone < 2**27
-    assert together > alone + 31 * 15_000_000
+def test_the_estimate_counts_a_compiler_and_what_each_block_has_of_its_own():
+    changes = {"layer_sizes": (20, 640, 3), "activations": ("relu",), "dropout_rates": (0.0,)}
+    parameters = 21 * 640 + 641 * 3
+
+    def estimate(threads=2, **more):
+        return estimate_bytes(run(**changes, **more).spec, LABELLED, 20, threads)
+
+    compiled = {"runner": "compiled"}
+    assert estimate() + 2**23 < estimate(**compiled) < 2**27
+    assert estimate(4) > estimate(2)
+    two, eight = (estimate(**compiled, split="rows", block_count=count) for count in (2, 8))
+    assert eight - two > 6 * 4 * parameters  # a vector of gradients each
+    assert estimate(**compiled) < estimate(**compiled, block_count=8) < eight
+
+
+def test_the_runner_the_split_and_the_number_of_blocks_are_part_of_what_determines_a_run():
+    specs = [SPEC, *(replace(SPEC, runner="compiled", block_count=count) for count in (1, 2, 3))]
+    specs.append(replace(specs[-1], split="rows"))
+    assert len({spec.digest for spec in specs}) == len(specs)

@@ -75,7 +75,7 @@ def test_mix_up_mixes_each_row_with_the_next_and_the_last_with_the_first(count, 
     random = np.random.default_rng(2)
     inputs, targets = random.normal(size=(count, 5)), random.normal(size=(count, 3))
     mixed = [device.from_host(values.copy()) for values in (inputs, targets)]
-    MixUp(device, 5, 3, 8, np.float64, np.float64)(mixed[0], mixed[1], 0.7)
+    MixUp(device, 5, 3, 8, np.float64, np.float64)(mixed[0], mixed[1], 0.7, 0.3)
     for found, values in zip(mixed, (inputs, targets), strict=True):
         assert np.allclose(device.to_host(found), 0.7 * values + 0.3 * np.roll(values, -1, axis=0))
 
@@ -90,7 +90,7 @@ def test_shares_are_drawn_from_the_folded_beta_distribution(alpha):
     assert abs(np.corrcoef(shares[1:], shares[:-1])[0, 1]) < 0.06
 
 
-def test_a_share_depends_on_seed_step_and_piece_alone():
+def test_a_share_depends_on_seed_step_and_place_alone():
     assert mixing_share(1, 2, 3, 0.4) == mixing_share(1, 2, 3, 0.4)
     assert len({mixing_share(*of, 0.4) for of in ((1, 2, 3), (2, 2, 3), (1, 3, 3), (1, 2, 4))}) == 4
 

@@ -4,15 +4,15 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from mlpd.core.batches import piece_rows
+from mlpd.core.batches import micro_batch_rows
 from mlpd.core.data import Dataset
 from mlpd.core.optimizers import Sgd
 from mlpd.core.schedules import Constant, Steps
 from mlpd.core.spec import LossSpec, OptimizerSpec, ScheduleSpec
 from mlpd.core.tasks import mixing_share
-from mlpd.core.training import Diverged, MetricsRecorded, StepEnded, StoppedEarly, train
+from mlpd.core.training import Diverged, MetricsRecorded, StepEnded, StoppedEarly
 
-from .family import FAMILY, INPUTS, LAYERS, ROWS, Run, finish, noise, optimized, run
+from .family import FAMILY, INPUTS, LAYERS, ROWS, Run, events_of, finish, noise, optimized, run
 
 SMALL = run(layer_sizes=(6, 9, 3), activations=("relu",), dropout_rates=(0.0,), **optimized(Sgd(), 0.1))
 
@@ -108,22 +108,22 @@ def gradient_of_mean_loss(parameters, data):
     return np.concatenate([(x.T @ back).ravel(), back.sum(0), (hidden.T @ shares).ravel(), shares.sum(0)]) / len(x)
 
 
-def test_a_batch_larger_than_a_piece_gives_the_gradient_of_the_whole():
+def test_a_batch_larger_than_a_micro_batch_gives_the_gradient_of_the_whole():
     case = small(rows=1300, batch_size=1300, epoch_count=1, schedule=ScheduleSpec(1.0))
     state = case.start()
-    assert piece_rows(state.spec) < 1300
+    assert micro_batch_rows(state.spec) < 1300
     before = learnt(state)
     finish(state)
     assert np.allclose(before - learnt(state), gradient_of_mean_loss(before, case.data), atol=1e-5)
 
 
-def test_a_step_runs_in_pieces_that_fit_its_widest_layer():
-    assert piece_rows(small(rows=1300, batch_size=1300).spec) == 512
-    assert piece_rows(small(rows=1300, batch_size=1300, device="cuda").spec) == 1300
-    assert piece_rows(small(batch_size=30, accumulation_steps=2).spec) == 60
-    assert piece_rows(run(layer_sizes=(INPUTS, 2**20, 2**17, 3)).spec) == 4
-    assert piece_rows(run(layer_sizes=(INPUTS, 2**23, 2, 3)).spec) == 1
-    assert piece_rows(run(normalization="batch", batch_size=30, accumulation_steps=2).spec) == 30
+def test_a_step_runs_in_micro_batches_that_fit_its_widest_layer():
+    assert micro_batch_rows(small(rows=1300, batch_size=1300).spec) == 512
+    assert micro_batch_rows(small(rows=1300, batch_size=1300, device="cuda").spec) == 1300
+    assert micro_batch_rows(small(batch_size=30, accumulation_steps=2).spec) == 60
+    assert micro_batch_rows(run(layer_sizes=(INPUTS, 2**20, 2**17, 3)).spec) == 4
+    assert micro_batch_rows(run(layer_sizes=(INPUTS, 2**23, 2, 3)).spec) == 1
+    assert micro_batch_rows(run(normalization="batch", batch_size=30, accumulation_steps=2).spec) == 30
 
 
 def test_a_mixed_up_step_is_a_step_on_mixed_rows():
@@ -157,7 +157,7 @@ def test_accumulated_batches_are_normalised_each_by_itself():
         schedule=ScheduleSpec(1.0), optimizer=OptimizerSpec(Sgd()), batch_size=35, accumulation_steps=2, epoch_count=1
     )
     state = accumulated.start()
-    assert piece_rows(state.spec) == 35
+    assert micro_batch_rows(state.spec) == 35
     before, changes = learnt(state), []
     finish(state)
     for half in (slice(0, 35), slice(35, 70)):
@@ -207,7 +207,7 @@ def test_the_averaged_model_is_the_average_of_the_steps():
     case = run(**optimized(Sgd(), 0.1, average_decay=0.5), epoch_count=1)
     averaged, plain = case.start(), case.but(optimizer=OptimizerSpec(Sgd())).start()
     expected = learnt(plain).astype(float)
-    for event in train(plain):
+    for event in events_of(plain):
         if isinstance(event, StepEnded):
             decay = min(0.5, event.step / (event.step + 9))
             expected = decay * expected + (1 - decay) * learnt(plain)
@@ -283,7 +283,7 @@ def test_a_run_that_leaves_the_finite_numbers_says_so():
 def test_parameters_that_are_not_finite_can_not_be_saved():
     case = small(model=replace(SMALL.spec.model, input_scale=1e37), metrics_interval_steps=1000)
     state = case.start()
-    next(event for event in train(state) if isinstance(event, StepEnded) and event.step == 3)
+    next(event for event in events_of(state) if isinstance(event, StepEnded) and event.step == 3)
     for save in (state.checkpoint, state.trained):
         with pytest.raises(Diverged, match="not finite after step 3"):
             save()
@@ -292,7 +292,7 @@ def test_parameters_that_are_not_finite_can_not_be_saved():
 def test_closing_the_generator_stops_the_run():
     for case in (run(), FAMILY["augmented"]):
         state = case.start()
-        events = train(state)
+        events = events_of(state)
         while not isinstance(next(events), StepEnded):
             pass
         events.close()
@@ -309,11 +309,11 @@ def test_a_time_limit_ends_a_run_with_a_reason():
 def test_a_time_limit_counts_what_was_spent_before_a_restart():
     case = run(time_limit_seconds=1000.0)
     state = case.start()
-    next(event for event in train(state) if isinstance(event, StepEnded))
+    next(event for event in events_of(state) if isinstance(event, StepEnded))
     checkpoint = state.checkpoint()
     assert 0 < checkpoint.counters.elapsed_seconds < 1000
     spent = replace(checkpoint, counters=replace(checkpoint.counters, elapsed_seconds=1000.0))
     assert [type(event) for event in finish(case.restore(spent))] == [StoppedEarly]
     half = case.restore(replace(checkpoint, counters=replace(checkpoint.counters, elapsed_seconds=500.0)))
-    next(event for event in train(half) if isinstance(event, StepEnded))
+    next(event for event in events_of(half) if isinstance(event, StepEnded))
     assert 500 < half.elapsed_seconds < 1000

@@ -85,7 +85,7 @@ def test_units_that_never_fire_again_are_told():
     state = small().start()
     parameters = state.trained().model.parameters
     parameters[64:80] = -1e6  # the biases of the hidden units
-    state.team.write("parameters", parameters)
+    state.blocks.write("parameters", parameters)
     model = state.trained().model
     assert reason_to_doubt(Cpu(), state.spec, state.examples, model).startswith(
         "the model's outputs are the same for all of 200 rows"

@@ -5,12 +5,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from mlpd.core.arrays import Cpu
-from mlpd.core.batches import Batches, RowFormat, Slate
 from mlpd.core.layers import Dropout
 from mlpd.core.network import Pass
-from mlpd.core.training import StepEnded, train
+from mlpd.core.training import StepEnded
 
-from ..core.family import FAMILY, finish, run, vectors
+from ..core.family import FAMILY, brought, events_of, finish, run, vectors
 
 pytestmark = pytest.mark.cuda
 
@@ -50,23 +49,13 @@ def test_a_run_begins_with_the_same_bits(cuda, case):
 
 @pytest.mark.parametrize("case", FAMILY.values(), ids=FAMILY)
 def test_batches_are_the_same_bits(cuda, case):
-    """Images that are warped among them; standardised inputs are rounded twice on either, so they agree as well."""
-    spec, examples = case.spec, case.examples()
-    size, count = spec.rows_per_step, len(examples.train)
+    """Scaled, mixed, smoothed, dropped out or warped: each operation rounds alike on either."""
     read = []
     for device in (cuda, Cpu()):
-        slate, scaling = Slate(device, spec, size, RowFormat.of(spec, examples)), examples.scaling.on(device)
-        inputs = device.xp.empty((size, examples.train.inputs.shape[1]), dtype=spec.model.dtype)
         found = []
-        with Batches(device, spec, examples, size, 0) as batches:
-            for epoch in range(2):
-                for first in range(0, count, size):
-                    rows = min(size, count - first)
-                    batches.read(epoch, first, rows, slate)
-                    scaling(device.xp, slate.inputs[:rows], inputs[:rows])
-                    arrays = [inputs[:rows], slate.labels[:rows]]
-                    arrays += [] if slate.weights is None else [slate.weights[:rows]]
-                    found += [device.to_host(array).tobytes() for array in arrays]
+        for batch, rows in brought(case, device):
+            arrays = [rows.inputs, rows.labels, rows.targets, *([] if rows.weights is None else [rows.weights])]
+            found += [device.to_host(array)[: batch.rows].tobytes() for array in arrays]
         read.append(found)
     assert read[0] == read[1]
 
@@ -74,7 +63,7 @@ def test_batches_are_the_same_bits(cuda, case):
 @pytest.mark.parametrize("case", FAMILY.values(), ids=FAMILY)
 def test_a_run_resumed_in_the_middle_repeats_the_rest_bit_for_bit(cuda, case):
     whole = case.start(cuda)
-    events = train(whole)
+    events = events_of(whole)
     for event in events:
         if isinstance(event, StepEnded) and event.step == 2:
             break

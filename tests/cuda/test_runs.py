@@ -12,7 +12,7 @@ from mlpd.core.network import Pass
 from mlpd.core.optimizers import Clipping
 from mlpd.core.training import Diverged, MetricsRecorded, StepEnded, train
 
-from ..core.family import FAMILY, ROWS, finish, noise, run
+from ..core.family import FAMILY, ROWS, events_of, finish, noise, run
 from .exceptions import BUSIER_STEPS, LOOSER_LOSSES, LOSS_TOLERANCE
 
 pytestmark = pytest.mark.cuda
@@ -50,7 +50,7 @@ def test_a_step_neither_waits_nor_copies_nor_allocates(cuda, name):
     case = FAMILY[name].unvalidated()
     rows = np.arange(5 * case.spec.rows_per_step) % ROWS
     case = replace(case, data=case.data.rows(rows)).but(metrics_interval_steps=1000)
-    events = (event for event in train(case.start(cuda)) if isinstance(event, StepEnded))
+    events = (event for event in events_of(case.start(cuda)) if isinstance(event, StepEnded))
     for _ in range(3):
         next(events)
     with cuda_on_cpu.measure() as work:

@@ -21,7 +21,6 @@ SETTINGS: dict[str, Any] = {
     "optimizer": "adam",
     "learning_rate": 0.01,
     "seed": 4,
-    "shard_count": 1,
     "metrics_interval_steps": 500,
 }
 # Of a job that is disturbed: some seconds, with a checkpoint every few tenths.

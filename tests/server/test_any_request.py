@@ -15,6 +15,7 @@ NUMBERS = (0.0, -0.0, 1.0, -1.0, 0.5, 1e-300, 1e300, float("nan"), INF, -INF, 3.
 WHOLES = (0, 1, -1, 2, 3, 50, 1000, 2**31 - 1, -(2**31))
 LONG_WHOLES = (*WHOLES, 2**32, 2**53 + 1, 2**62, 2**63 - 2, 2**63 - 1, -(2**63))
 TEXTS = ("", "relu", "batch", "zeros", "binary", "regression", "poisson", "accuracy", "datasets/rings", "models/no")
+RUNNERS = ("compiled", "plain", "rows", "units")
 ODD_TEXTS = ("x" * 5000, "\u202e\0")
 ANSWERS = {
     StatusCode.OK,
@@ -28,7 +29,7 @@ KINDS = {
     FieldDescriptor.TYPE_INT32: WHOLES,
     FieldDescriptor.TYPE_INT64: LONG_WHOLES,
     FieldDescriptor.TYPE_BOOL: (False, True),
-    FieldDescriptor.TYPE_STRING: (*TEXTS, *ODD_TEXTS),
+    FieldDescriptor.TYPE_STRING: (*TEXTS, *RUNNERS, *ODD_TEXTS),
     FieldDescriptor.TYPE_ENUM: (0, 1, 2, 99),
 }
 

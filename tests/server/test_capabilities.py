@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 from google.protobuf.duration_pb2 import Duration
 from grpc import StatusCode
-from mlpd.core.blas import mkl_path
 from mlpd.v1 import model_service_pb2 as model_pb
 from mlpd.v1 import trainer_service_pb2 as pb
 from mlpd.v1 import types_pb2 as types
@@ -143,16 +142,6 @@ class TestRuns:
         assert losses[-1] < losses[0]
         assert stubs.job(job.name).spec.optimizer.WhichOneof("kind") == kind
 
-    def test_the_library_that_multiplies_is_part_of_the_spec(self, stubs):
-        if mkl_path():
-            job = finished(stubs, rings_spec(blas="mkl"))
-            started = next(e.attempt_started for e in stubs.events(job.name) if e.HasField("attempt_started"))
-            assert (job.spec.blas, "mkl" in started.device_description) == ("mkl", True)
-        else:
-            refusal = refused(stubs.trainer.Train, pb.TrainRequest(spec=rings_spec(blas="mkl")))
-            assert (refusal.code, refusal.reason) == (StatusCode.FAILED_PRECONDITION, "BLAS_UNAVAILABLE")
-        assert finished(stubs, rings_spec(blas="default")).spec.blas == "default"
-
     def test_schedules_shape_the_rate(self, stubs):
         rise = pb.Schedule(polynomial=pb.Schedule.Polynomial(initial_share=0.5, final_share=1))
         fall = pb.Schedule(steps=pb.Schedule.Steps(interval_steps=12))
@@ -201,7 +190,8 @@ class TestRuns:
         assert messages == [f"the run ends after step {job.progress.step}: {reason}"]
 
     def test_a_time_limit_ends_a_run_with_what_it_has(self, stubs):
-        job = finished(stubs, rings_spec(epoch_count=1_000_000, time_limit=Duration(nanos=300_000_000)))
+        finished(stubs, rings_spec(epoch_count=1))  # which compiles what the other then only loads
+        job = finished(stubs, rings_spec(epoch_count=1_000_000, time_limit=Duration(seconds=1)))
         assert 0 < job.progress.epoch < 1_000_000
         assert job.model_version
 

@@ -91,7 +91,7 @@ def test_the_resolved_spec_has_every_default(stubs):
     assert resolved.spec.model.input_scale == 1.0
     assert resolved.spec.optimizer.adam.beta2 == 0.999
     assert resolved.spec.metrics_interval_steps == 1
-    assert (resolved.spec.shard_count, resolved.spec.blas) == (1, "default")
+    assert (resolved.spec.runner, resolved.spec.split, resolved.spec.block_count) == ("compiled", "rows", 1)
     assert resolved.spec.train_sha256 == resolved.spec.validation_sha256 != ""
     assert len(resolved.spec_digest) == 64
 

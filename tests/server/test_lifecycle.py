@@ -166,5 +166,6 @@ def test_a_run_that_begins_again_in_another_environment_forgets_what_the_earlier
 
 
 def test_a_task_survives_its_line(tmp_path):
-    task = Task("a", SPEC, "first", "numpy", tmp_path / "x", None, None, tmp_path, tmp_path, (SAVED,), 0.5, 2)
+    places = (tmp_path / "x", None, None, tmp_path, tmp_path, tmp_path / "kernels")
+    task = Task("a", SPEC, "first", "numpy", *places, (SAVED,), 0.5, 2)
     assert Task.from_line(task.to_line()) == task

@@ -67,7 +67,7 @@ def with_queue(tmp_path, length, use):
         directory = DataDirectory(tmp_path / str(length))
         database = Database(directory.database, schema.metadata, schema.VERSION)
         store = Store(database, publish)
-        jobs = Jobs(store, directory, ProcessExecutor(), JobLimits(1, length, 1, 5.0, 10.0))
+        jobs = Jobs(store, directory, directory.root / "kernels", ProcessExecutor(), JobLimits(1, length, 1, 5.0, 10.0))
         specs = [replace(SPEC, seed=number) for number in range(length)]
         try:
             await asyncio.gather(

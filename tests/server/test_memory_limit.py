@@ -12,15 +12,19 @@ from mlpd.server.resolution import _check_memory
 
 from .test_lifecycle import SPEC
 
-ROWS: Any = SimpleNamespace(size_bytes=100_000, row_count=1000, input_size=100, target_dtype="uint8", weighted=False)
+ROWS: Any = SimpleNamespace(
+    size_bytes=100_000, row_count=1000, input_size=100, dtype="uint8", target_dtype="uint8", weighted=False
+)
 SMALL = DeviceReport(True, "cpu", memory_bytes=500_000_000)
-IN_32_SHARDS = replace(SPEC, model=ModelSpec.plain((100, 64, 2)), shard_count=32)
+COMPILED = replace(SPEC, runner="compiled", split="units", block_count=2)
 
 
-def test_the_processes_of_a_job_must_fit_together():
+@pytest.mark.parametrize("spec", [SPEC, COMPILED], ids=["plain", "compiled"])
+def test_a_run_must_fit_into_its_machine(spec):
     with pytest.raises(ResourceExhausted, match="must fit into the 500,000,000 bytes of device cpu"):
-        _check_memory(IN_32_SHARDS, ROWS, SMALL, thread_count=32)
-    assert _check_memory(IN_32_SHARDS, ROWS, SMALL, thread_count=2) < 150_000_000
+        _check_memory(replace(spec, model=ModelSpec.plain((100, 300_000, 2))), ROWS, SMALL, thread_count=2)
+    small = replace(spec, model=ModelSpec.plain((100, 64, 2)))
+    assert _check_memory(small, ROWS, SMALL, thread_count=2) < SMALL.memory_bytes
 
 
 def test_what_a_checkpoint_takes_must_fit_too():

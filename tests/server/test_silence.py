@@ -118,7 +118,7 @@ def texts(stubs):
     spec = rings_spec()
     requests = [
         *(rings_spec(model=types.ModelSpec(layer_sizes=[2, 3, 3], **fields)) for fields in ({"initializer": ODD}, {"normalization": ODD}, {"activations": [ODD]})),
-        *(rings_spec(**{name: ODD}) for name in ("task", "blas", "train_dataset", "validation_dataset", "train_sha256")),
+        *(rings_spec(**{name: ODD}) for name in ("task", "runner", "split", "train_dataset", "validation_dataset", "train_sha256")),
         rings_spec(loss=pb.Loss(kind=ODD)),
         rings_spec(early_stopping=pb.EarlyStopping(metric=ODD), validation_fraction=0.5),
         rings_spec(warm_start=pb.WarmStart(model=ODD, scope=pb.WarmStart.SCOPE_FULL)),
@@ -168,7 +168,7 @@ def test_an_error_fits_the_headers_that_every_client_takes(server, stubs):
     """Broken in some 100 places, each of them worth a sentence."""
     shape = pb.Schedule(polynomial=pb.Schedule.Polynomial(power=-1, initial_share=-1, final_share=-1))
     spec = rings_spec(
-        batch_size=0, epoch_count=0, seed=-1, task="x" * 4000, blas="x" * 4000, train_dataset="x" * 4000,
+        batch_size=0, epoch_count=0, seed=-1, task="x" * 4000, runner="x" * 4000, train_dataset="x" * 4000,
         schedule=pb.Schedule(joined=pb.Schedule.Joined(segments=[pb.Schedule.Segment(schedule=shape, step_count=1)] * 32)),
     )  # fmt: skip
     refusal = refused(resolved, stubs, spec)

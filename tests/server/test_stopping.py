@@ -32,7 +32,7 @@ def with_jobs(tmp_path, monkeypatch, use):
         database = Database(directory.database, schema.metadata, schema.VERSION)
         store = Store(database, EventLog().publish)
         limits = JobLimits(1, 10, 1, NEVER_SECONDS, stop_seconds=NEVER_SECONDS)
-        jobs = Jobs(store, directory, ProcessExecutor(), limits)
+        jobs = Jobs(store, directory, directory.root / "kernels", ProcessExecutor(), limits)
         queue = asyncio.create_task(jobs.run())
         try:
             async with asyncio.timeout(SECONDS):

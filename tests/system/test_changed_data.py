@@ -15,7 +15,6 @@ SETTINGS: dict[str, Any] = {
     "epoch_count": 100_000,
     "optimizer": "sgd",
     "learning_rate": 0.01,
-    "shard_count": 1,
 }
 
 

@@ -34,14 +34,14 @@ open({marker!r}, "a").write(__name__ + " in " + " ".join(sys.orig_argv) + chr(10
 def hostile_directory(tmp_path_factory):
     """A folder whose modules leave a word in ``marker`` when anybody imports them."""
     folder = tmp_path_factory.mktemp("hostile")
-    for name in ("threadpoolctl", "json", "numpy", "structlog"):
+    for name in ("threadpoolctl", "json", "llvmlite", "numpy", "structlog"):
         (folder / f"{name}.py").write_text(HOSTILE.format(marker=str(folder / "marker")))
     return folder
 
 
 @pytest.fixture(scope="module")
 def data_directory(hostile_directory, tmp_path_factory, rings):
-    """What an embedded server, started there with umask 0 on an open directory, leaves of a job in two shards."""
+    """What an embedded server, started there with umask 0 on an open directory, leaves of a compiled job."""
     root = tmp_path_factory.mktemp("open") / "data"
     (root / "jobs" / "old").mkdir(parents=True)
     (root / "jobs" / "old" / "checkpoint").touch()
@@ -57,7 +57,7 @@ def data_directory(hostile_directory, tmp_path_factory, rings):
                 client.upload("rings", *rings)
                 spec = training_spec(
                     layer_sizes=[2, 32, 3], train_dataset="rings", batch_size=50, epoch_count=2, learning_rate=0.01,
-                    shard_count=2,
+                    runner="compiled", split="units", block_count=2,
                 )  # fmt: skip
                 client.wait(client.train(spec))
                 modes = {path.relative_to(root): path.stat().st_mode for path in (root, *root.rglob("*"))}

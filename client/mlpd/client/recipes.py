@@ -124,7 +124,7 @@ def _spec(given: dict[str, Any]) -> TrainingSpec:
     )
     same = ("task", "validation_fraction", "validation_interval_epochs", "batch_size", "accumulation_steps")
     _set(spec, given, *same, "epoch_count", "seed", "metrics_interval_steps")
-    _set(spec, given, "shard_count", "blas", "environment_change")
+    _set(spec, given, "runner", "split", "block_count", "environment_change")
     _set(spec.loss, given, "huber_delta", "label_smoothing", "mixup_alpha", kind="loss")
     if (weights := given.get("class_weights")) == "balanced":
         spec.loss.balanced_classes = True

@@ -8,6 +8,7 @@ from typing import Any
 from mlpd.client.errors import InvalidRequest
 
 TEXT, WHOLE, NUMBER = "text", "a whole number of 64 bits", "a number"
+SMALL_WHOLE = "a whole number of 32 bits"
 FLAG, WHOLES = "true or false", "a list of whole numbers"
 TEXTS, NUMBERS = "text or a list of texts", "a number or a list of numbers"
 WEIGHTS, SCHEDULE = "balanced or a list of numbers", "text or a list of tables"
@@ -88,8 +89,9 @@ SETTINGS: Mapping[str, Setting] = {
     "warm_start_scope": Setting(TEXT, "weights, or full: the optimizer's state too."),
     "seed": Setting(WHOLE, "Key of every random number; default: the server picks one."),
     "device": Setting(TEXT, "cpu or cuda; default: cuda if usable."),
-    "shard_count": Setting(WHOLE, "Processes that share the layers; default: as many as pay."),
-    "blas": Setting(TEXT, "Library that multiplies: default, or mkl; default: mkl where the server has it."),
+    "runner": Setting(TEXT, "compiled or plain; default: compiled on the CPU, where the server has it."),
+    "split": Setting(TEXT, "What threads share a step by: units or rows; default: what pays."),
+    "block_count": Setting(SMALL_WHOLE, "Blocks of units or rows; default: as many as pay."),
     "environment_change": Setting(
         TEXT, "If a run must go on where its numbers would come out otherwise: refuse, or restart; default: refuse."
     ),
@@ -107,8 +109,9 @@ def _is_text(value: Any) -> bool:
     return isinstance(value, str)
 
 
-def _is_whole(value: Any) -> bool:
-    return isinstance(value, Integral) and not isinstance(value, bool) and -(2**63) <= int(value) < 2**63
+def _is_whole(value: Any, bits: int = 64) -> bool:
+    limit = 2 ** (bits - 1)
+    return isinstance(value, Integral) and not isinstance(value, bool) and -limit <= int(value) < limit
 
 
 def _is_number(value: Any) -> bool:
@@ -122,6 +125,7 @@ def _list_of(holds: Callable[[Any], bool]) -> Callable[[Any], bool]:
 _KINDS: Mapping[str, Callable[[Any], bool]] = {
     TEXT: _is_text,
     WHOLE: _is_whole,
+    SMALL_WHOLE: lambda value: _is_whole(value, 32),
     NUMBER: _is_number,
     FLAG: lambda value: isinstance(value, bool),
     WHOLES: _list_of(_is_whole),

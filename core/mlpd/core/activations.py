@@ -240,8 +240,8 @@ def normal_distribution(xp: Any, x: Array, y: Array, spare: list[Array]) -> None
     xp.divide(1.0, t, out=t)
     xp.multiply(t, 4.0, out=y)
     xp.subtract(y, 2.0, out=y)  # twice Chebyshev's variable
-    last.fill(0.0)
-    before.fill(0.0)
+    xp.copyto(last, 0.0)
+    xp.copyto(before, 0.0)
     for term in reversed(terms[1:]):  # Clenshaw's recurrence: term + y * last - before
         xp.subtract(term, before, out=before)
         xp.multiply(y, last, out=product)

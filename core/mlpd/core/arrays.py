@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
-from mlpd.core.blas import BlasUnavailable, open_blas
+from mlpd.core.blas import add_product, blas_description
 from numpy.typing import NDArray
 
 Array = Any  # numpy.ndarray or cupy.ndarray; one run never mixes them
@@ -51,6 +51,7 @@ class Device(Protocol):
     name: str
     block_size: int  # values that an element-wise pass should work on at a time
     adds_products: bool  # whether `add_product` costs no more than the product alone
+    order: str  # how matrices of a pass lie in memory: "C", row after row, or "F", column after column
 
     def description(self) -> str:
         """Say what computes, and by which library."""
@@ -73,8 +74,20 @@ class Device(Protocol):
     def add_product(self, a: Array, b: Array, scale: float, out: Array) -> None:
         """Add ``scale * a @ b`` to ``out`` (rows, columns)."""
 
-    def gather(self, source: Array, rows: Array, out: Array) -> None:
-        """Write ``source[rows]`` to ``out``."""
+    def column_sums(self, ones: Array, values: Array, out: Array) -> None:
+        """Write the sums of the columns of ``values`` (rows, columns) to ``out`` (columns,); ``ones`` is (1, rows)."""
+
+    def square_sum(self, values: Array, out: Array) -> None:
+        """Write the sum of the squares of ``values`` (count,) to ``out`` (1, 1)."""
+
+    def gather(self, source: Array, order: Array | None, first: Any, out: Array) -> None:
+        """Write to ``out`` as many rows of ``source``, of its type, as it has: from place ``first`` of ``order`` on.
+
+        ``order`` (count,) are numbers of rows; None is the order in which they stand.
+        """
+
+    def write(self, array: HostArray, out: Array) -> None:
+        """Write ``array`` to ``out`` on the device, of the same shape and type."""
 
     def from_host(self, array: HostArray) -> Array:
         """Return ``array`` on the device; on the CPU that is ``array`` itself."""
@@ -85,25 +98,37 @@ class Device(Protocol):
     def fill_random(self, seed: int, counter: Sequence[int], out: Array) -> None:
         """Fill ``out`` (count,) uint64 with the words of NumPy's ``Philox(key=seed, counter=counter)``."""
 
+    def draw(
+        self,
+        seed: int,
+        step: int,
+        first_row: int,
+        counters: int,
+        layer: int,
+        purpose: int,
+        start_row: int,
+        whole: int,
+        first_word: int,
+        out: Array,
+    ) -> None:
+        """Fill ``out`` (rows, words) uint64 with words ``first_word`` and on of rows that have ``whole`` of them.
+
+        The words of all rows follow each other in ``Philox(key=seed, counter=(first_row * counters, layer, step,
+        purpose))``; those of row ``start_row`` go to the first row of ``out``.
+        """
+
     def free(self) -> None:
         """Give memory that no array uses any more back to the device."""
 
 
 class Cpu:
-    """NumPy, with the products of the BLAS library called ``blas``. Raises `DeviceUnavailable` where it can't work."""
+    """NumPy, and the BLAS library that it calls."""
 
     xp: Any = np
     name = "cpu"
     block_size = 32768  # 128 KiB of float32: a block and its moments fit in a second-level cache
     adds_products = True
-
-    def __init__(self, blas: str = "default") -> None:
-        try:
-            library = open_blas(blas)
-        except BlasUnavailable as error:
-            raise DeviceUnavailable(str(error)) from error
-        self._blas_description = library.description
-        self.matmul, self.add_product = library.matmul, library.add_product
+    order = "C"
 
     def description(self) -> str:
         """Say what computes, and by which library."""
@@ -114,7 +139,7 @@ class Cpu:
         features = np.show_config(mode="dicts")["SIMD Extensions"]
         used = " ".join([*features.get("baseline", []), *features.get("found", [])])
         numpy = f"numpy {np.__version__} on {platform.machine()} ({used})"
-        return ", ".join(filter(None, [numpy, " ".join(platform.libc_ver()).strip(), self._blas_description()]))
+        return ", ".join(filter(None, [numpy, " ".join(platform.libc_ver()).strip(), blas_description()]))
 
     def memory_bytes(self) -> int:
         """Return the machine's memory, or what its control group leaves of it."""
@@ -137,9 +162,33 @@ class Cpu:
         start = -memory.ctypes.data % _LINE_BYTES
         return memory[start : start + size * dtype.itemsize].view(dtype).reshape(shape)
 
-    def gather(self, source: Array, rows: Array, out: Array) -> None:
-        """Write ``source[rows]`` to ``out``; any mode but "clip" makes NumPy copy ``out``."""
-        source.take(rows, 0, out, "clip")
+    def matmul(self, a: Array, b: Array, out: Array) -> None:
+        """Write ``a @ b`` to ``out``."""
+        np.matmul(a, b, out=out)
+
+    def add_product(self, a: Array, b: Array, scale: float, out: Array) -> None:
+        """Add ``scale * a @ b`` to ``out``."""
+        add_product(a, b, scale, out)
+
+    def column_sums(self, ones: Array, values: Array, out: Array) -> None:
+        """Write sums of columns: a product with ones takes half the time of NumPy's sum."""
+        np.matmul(ones, values, out=out[None])
+
+    def square_sum(self, values: Array, out: Array) -> None:
+        """Write the sum of squares."""
+        np.matmul(values[None], values[:, None], out=out)
+
+    def gather(self, source: Array, order: Array | None, first: int, out: Array) -> None:
+        """Write the chosen rows; any mode but "clip" makes NumPy copy ``out``."""
+        chosen = slice(first, first + len(out))
+        if order is None:
+            np.copyto(out, source[chosen])
+        else:
+            source.take(order[chosen], 0, out, "clip")
+
+    def write(self, array: HostArray, out: Array) -> None:
+        """Copy."""
+        out[...] = array
 
     def from_host(self, array: HostArray) -> Array:
         """Return ``array`` itself."""
@@ -156,8 +205,39 @@ class Cpu:
             piece = out[start : start + _WORDS_AT_A_TIME]
             piece[...] = generator.random_raw(len(piece))
 
+    def draw(
+        self,
+        seed: int,
+        step: int,
+        first_row: int,
+        counters: int,
+        layer: int,
+        purpose: int,
+        start_row: int,
+        whole: int,
+        first_word: int,
+        out: Array,
+    ) -> None:
+        """Fill rows of words; of more than are wanted, where these are but a part."""
+        counter = [first_row * counters, layer, step, purpose]
+        if out.shape[1] == whole and not start_row:
+            self.fill_random(seed, counter, out.reshape(-1))
+            return
+        before = start_row * whole
+        counter[0] += before // 4
+        words = np.empty(before % 4 + len(out) * whole, np.uint64)
+        self.fill_random(seed, counter, words)
+        out[...] = words[before % 4 :].reshape(len(out), whole)[:, first_word : first_word + out.shape[1]]
+
     def free(self) -> None:
         """Do nothing: NumPy keeps no pool."""
+
+
+class ByColumns(Cpu):
+    """The CPU as compiled code wants it: matrices column after column, vectors in one piece."""
+
+    block_size = 2**62
+    order = "F"
 
 
 class Cuda:
@@ -166,6 +246,7 @@ class Cuda:
     name = "cuda"
     block_size = 2**62  # one launch for all
     adds_products = False
+    order = "C"
 
     def __init__(self) -> None:
         try:
@@ -241,9 +322,25 @@ class Cuda:
         self.xp.multiply(product, scale, out=product)
         self.xp.add(out, product, out=out)
 
-    def gather(self, source: Array, rows: Array, out: Array) -> None:
-        """Write ``source[rows]`` to ``out``; an index outside ``source`` wraps."""
-        self.xp.take(source, rows, axis=0, out=out)
+    def column_sums(self, ones: Array, values: Array, out: Array) -> None:
+        """Write sums of columns."""
+        self.xp.matmul(ones, values, out=out[None])
+
+    def square_sum(self, values: Array, out: Array) -> None:
+        """Write the sum of squares."""
+        self.xp.matmul(values[None], values[:, None], out=out)
+
+    def gather(self, source: Array, order: Array | None, first: int, out: Array) -> None:
+        """Write the chosen rows; an index outside ``source`` wraps."""
+        chosen = slice(first, first + len(out))
+        if order is None:
+            self.xp.copyto(out, source[chosen])
+        else:
+            self.xp.take(source, order[chosen], axis=0, out=out)
+
+    def write(self, array: HostArray, out: Array) -> None:
+        """Send to the device."""
+        out.set(array)
 
     def from_host(self, array: HostArray) -> Array:
         """Return a copy on the device."""
@@ -258,11 +355,36 @@ class Cuda:
         """Fill ``out``, four words a thread."""
         self._philox(seed, *map(int, counter), len(out), out, size=-(-len(out) // 4))
 
+    def draw(
+        self,
+        seed: int,
+        step: int,
+        first_row: int,
+        counters: int,
+        layer: int,
+        purpose: int,
+        start_row: int,
+        whole: int,
+        first_word: int,
+        out: Array,
+    ) -> None:
+        """Fill all words of rows; on a GPU nobody draws a part."""
+        assert out.shape[1] == whole
+        assert start_row == first_word == 0
+        self.fill_random(seed, (first_row * counters, layer, step, purpose), out.reshape(-1))
+
     def free(self) -> None:
         """Empty CuPy's memory pools."""
         self._products.clear()
         self.xp.get_default_memory_pool().free_all_blocks()
         self.xp.get_default_pinned_memory_pool().free_all_blocks()
+
+
+def matrix(device: Device, shape: tuple[int, ...], dtype: Any) -> Array:
+    """Return an array of any values that lies in memory as the device has it, row after row or column after column."""
+    if device.order == "C":
+        return device.empty(shape, dtype)
+    return device.empty(shape[::-1], dtype).T
 
 
 def open_device(name: str) -> Device:

@@ -5,23 +5,30 @@ the step runs.
 """
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import NamedTuple, Self
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
-from mlpd.core.arrays import Array, Device, HostArray
+from mlpd.core.arrays import Array, Device, HostArray, matrix
 from mlpd.core.augmentation import Augmenter
 from mlpd.core.examples import Examples
+from mlpd.core.execution.recording import Scalar
+from mlpd.core.network import Pass, leading_layer_count
 from mlpd.core.random import permutation
 from mlpd.core.spec import TrainingSpec
-from mlpd.core.tasks import TASKS, MixUp, mixing_share
+from mlpd.core.tasks import TASKS, MixUp
 from numpy.typing import NDArray
 
-PIECES_AHEAD = 4  # pieces that are prepared before they are wanted
+MICRO_BATCHES_AHEAD = 4  # that are prepared before they are wanted
 
 
-class Piece(NamedTuple):
+Counts = NDArray[np.int64]
+
+
+class MicroBatch(NamedTuple):
     """What a pass takes at a time: ``rows`` rows from place ``first`` of an epoch's order.
 
     They are the rows from ``start`` on of the step that has ``step_rows`` of them.
@@ -34,158 +41,183 @@ class Piece(NamedTuple):
     rows: int
     step_rows: int
 
+
+class MicroBatches(NamedTuple):
+    """Micro-batches one after the other, all of one epoch: columns (count,) of what each is."""
+
+    epoch: int
+    step: Counts
+    first: Counts
+    start: Counts
+    rows: Counts
+    step_rows: Counts
+
+    def __iter__(self) -> Iterator[MicroBatch]:  # type: ignore[override]
+        columns = (column.tolist() for column in (self.step, self.first, self.start, self.rows, self.step_rows))
+        for step, *others in zip(*columns, strict=True):
+            yield MicroBatch(step, self.epoch, *others)
+
     @property
-    def is_last(self) -> bool:
-        """Whether the step ends with it."""
-        return self.start + self.rows == self.step_rows
+    def is_first(self) -> NDArray[np.bool_]:
+        """Whether a step begins with it."""
+        return np.equal(self.start, 0)
+
+    @property
+    def is_last(self) -> NDArray[np.bool_]:
+        """Whether a step ends with it."""
+        ends: Counts = self.start + self.rows
+        return np.equal(ends, self.step_rows)
 
 
-def pieces(spec: TrainingSpec, row_count: int, capacity: int, step: int) -> Iterator[Piece]:
-    """Yield the pieces of up to ``capacity`` rows of a run on ``row_count`` rows, from ``step`` to its end."""
-    size = spec.rows_per_step
+def cut(spec: TrainingSpec, row_count: int, start_step: int, end_step: int) -> MicroBatches:
+    """Return the micro-batches of a run on ``row_count`` rows from ``start_step`` to before ``end_step``."""
+    size, capacity = spec.rows_per_step, micro_batch_rows(spec)
     steps_per_epoch = -(-row_count // size)
-    for now in range(step, spec.epoch_count * steps_per_epoch):
-        epoch, index = divmod(now, steps_per_epoch)
-        first = index * size
-        step_rows = min(size, row_count - first)
-        for start in range(0, step_rows, capacity):
-            yield Piece(now, epoch, first + start, start, min(capacity, step_rows - start), step_rows)
+    epoch = start_step // steps_per_epoch
+    step = np.arange(start_step, end_step)
+    first = (step - epoch * steps_per_epoch) * size
+    step_rows = np.minimum(size, row_count - first)
+    counts = -(-step_rows // capacity)
+    own = np.repeat(np.arange(len(step)), counts)
+    start = (np.arange(len(own)) - np.repeat(np.cumsum(counts) - counts, counts)) * capacity
+    rows = np.minimum(capacity, step_rows[own] - start)
+    return MicroBatches(epoch, step[own], first[own] + start, start, rows, step_rows[own])
 
 
-class RowFormat(NamedTuple):
-    """What rows are like until they are scaled: the type of their ``inputs``, and whether they have weights.
+def micro_batches(spec: TrainingSpec, row_count: int, step: int) -> Iterator[MicroBatch]:
+    """Yield the micro-batches of a run on ``row_count`` rows, from ``step`` to its end."""
+    for now in range(step, spec.epoch_count * -(-row_count // spec.rows_per_step)):
+        yield from cut(spec, row_count, now, now + 1)
 
-    All inputs are scaled by ``factor``, or each column by a shift and a factor of its own if that is None.
+
+class Feed:
+    """Brings the rows of micro-batches to buffers: inputs as the first trained layer takes them, and what to learn.
+
+    While the rows in one of ``slot_count`` slots are worked on, the next can be brought to another, in ``chunk_count``
+    chunks that have nothing to do with each other. `bring` is to be recorded; the rest happens at once. Use it in a
+    ``with`` block, from one thread.
     """
-
-    inputs: str
-    weighted: bool
-    factor: float | None
-
-    @classmethod
-    def of(cls, spec: TrainingSpec, examples: Examples) -> "RowFormat":
-        """Return what rows are like when they have been read: a data set's own type, unless they were changed."""
-        kind = np.dtype(np.float32) if spec.augmentation else examples.train.inputs.dtype
-        if spec.loss.mixup_alpha:
-            kind = np.result_type(kind, spec.model.dtype)
-        scaling = examples.scaling
-        factor = float(scaling.factor) if scaling.shift is None else None
-        return cls(kind.name, examples.weights is not None, factor)
-
-
-class Slate:
-    """The rows of a piece, as all shards see them: inputs, labels, targets (rows, outputs), and weights (rows, 1).
-
-    Inputs are in units of their data set. They are scaled by whoever works on them, because a processor takes longer to
-    fetch numbers that another one has just written, four times as many bytes if they were pixels.
-    """
-
-    def __init__(self, device: Device, spec: TrainingSpec, capacity: int, form: RowFormat) -> None:
-        sizes, dtype, task = spec.model.layer_sizes, spec.model.dtype, TASKS[spec.task]
-        sample = task.prepare(np.zeros(1 if task.has_classes else (1, sizes[-1]), np.uint8), dtype)
-        self.inputs = device.zeros((capacity, sizes[0]), np.dtype(form.inputs))
-        self.labels = device.zeros((capacity, *sample.shape[1:]), sample.dtype)
-        self.targets = device.zeros((capacity, sizes[-1]), dtype)
-        self.weights = device.zeros((capacity, 1), dtype) if form.weighted else None
-
-
-class Batches:
-    """Reads pieces of up to ``capacity`` rows; use it in a ``with`` block, from one thread."""
-
-    def __init__(self, device: Device, spec: TrainingSpec, examples: Examples, capacity: int, step: int) -> None:
-        self._device, self._spec = device, spec
-        self._row_count = len(examples.train)
-        self._shuffled = spec.rows_per_step < self._row_count
-        self._order: Array | None = None
-        self._epoch = -1
-        self._labels = device.from_host(TASKS[spec.task].prepare(examples.train.targets, spec.model.dtype))
-        self._weights = None if examples.weights is None else device.from_host(examples.weights)
-        self._inputs = self._warped = None
-        if spec.augmentation:
-            self._warped = _Warped(spec, examples.train.inputs, capacity, step)
-        else:
-            self._inputs = device.from_host(examples.train.inputs)
-        # Inputs that will be mixed can't stay in their own type.
-        size = capacity if spec.loss.mixup_alpha and not spec.augmentation else 0
-        self._gathered = device.empty((size, spec.model.layer_sizes[0]), examples.train.inputs.dtype)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """End the thread that augments, after the piece in hand."""
-        if self._warped:
-            self._warped.close()
-
-    def read(self, epoch: int, first: int, rows: int, slate: Slate) -> None:
-        """Write inputs, labels and weights of ``rows`` rows from place ``first`` of ``epoch``'s order to ``slate``.
-
-        Pieces must be read in order.
-        """
-        if epoch != self._epoch and self._shuffled:
-            self._order = self._device.from_host(permutation(self._spec.seed, epoch, self._row_count))
-        self._epoch = epoch
-        chosen = slice(first, first + rows)
-        self._bring(self._labels, chosen, slate.labels[:rows])
-        if slate.weights is not None:
-            self._bring(self._weights, chosen, slate.weights[:rows])
-        if self._warped:
-            warped = self._device.from_host(self._warped.read(epoch, first))
-            self._device.xp.multiply(warped, 1, out=slate.inputs[:rows])
-        else:
-            self._bring(self._inputs, chosen, slate.inputs[:rows])
-
-    def _bring(self, source: Array, chosen: slice, out: Array) -> None:
-        xp, device = self._device.xp, self._device
-        if self._order is None:
-            xp.multiply(source[chosen], 1, out=out)
-        elif source.dtype == out.dtype:
-            device.gather(source, self._order[chosen], out)
-        else:
-            gathered = self._gathered[: len(out)]
-            device.gather(source, self._order[chosen], gathered)
-            xp.multiply(gathered, 1, out=out)
-
-
-class Reader:
-    """Brings the pieces of a run to slates, two of them in turn; use it in a ``with`` block, from one thread."""
 
     def __init__(
-        self, device: Device, spec: TrainingSpec, examples: Examples, slates: Sequence[Slate], step: int
+        self, device: Device, spec: TrainingSpec, examples: Examples, capacity: int, slot_count: int, chunk_count: int
     ) -> None:
-        sizes, capacity, dtype = spec.model.layer_sizes, piece_rows(spec), np.dtype(spec.model.dtype)
-        self._spec, self._slates = spec, slates
-        self._batches = Batches(device, spec, examples, capacity, step)
-        self._task = TASKS[spec.task](device, sizes[-1], capacity, dtype, spec.loss.label_smoothing)
-        kinds = slates[0].inputs.dtype, dtype
-        self._mixing = MixUp(device, sizes[0], sizes[-1], capacity, *kinds) if spec.loss.mixup_alpha else None
-        self._plan = pieces(spec, len(examples.train), capacity, step)
-        self.slate = len(slates) - 1
-        with np.errstate(all="ignore"):  # as in a step
-            self.read()
+        xp, sizes, dtype, task = device.xp, spec.model.layer_sizes, np.dtype(spec.model.dtype), TASKS[spec.task]
+        self._device, self._spec, self._capacity = device, spec, capacity
+        self.is_staged = spec.augmentation is not None
+        self.chunk_count = 1 if spec.loss.mixup_alpha else chunk_count
+        rows = examples.train
+        inputs = _readable(device, rows.inputs)
+        self._row_count, self._host_inputs = len(rows), rows.inputs
+        self._inputs = None if self.is_staged else device.from_host(inputs)
+        self._labels = device.from_host(task.prepare(rows.targets, spec.model.dtype))
+        self._weights = None if examples.weights is None else device.from_host(examples.weights)
+        shuffled = spec.rows_per_step < self._row_count
+        self._order = device.zeros(self._row_count, xp.int64) if shuffled else None
+        self._epoch = -1
+        self._scaling = examples.scaling.on(device)
+        kind = np.dtype(np.float32) if self.is_staged else inputs.dtype
+        # Inputs that will be mixed can't stay in their own type.
+        raw_kind = np.result_type(kind, dtype) if spec.loss.mixup_alpha else kind
+        self._raw = device.empty((capacity, sizes[0]), raw_kind)
+        self._own = self._raw if raw_kind == kind else device.empty((capacity, sizes[0]), kind)
+        self._task = task(device, sizes[-1], 1, dtype, spec.loss.label_smoothing)
+        self._mixing = MixUp(device, sizes[0], sizes[-1], capacity, raw_kind, dtype) if spec.loss.mixup_alpha else None
+        self.slots = [
+            Rows(
+                device.empty((capacity, sizes[0]), dtype),
+                matrix(device, (capacity, *self._labels.shape[1:]), self._labels.dtype),
+                matrix(device, (capacity, sizes[-1]), dtype),
+                None if self._weights is None else matrix(device, (capacity, 1), dtype),
+            )
+            for _ in range(slot_count)
+        ]
+        self._leading = [self._leading_pass() for _ in range(self.chunk_count)]
+        self._scaled = device.empty((capacity if self.leading_count else 0, sizes[0]), dtype)
+        self._warped: _Warped | None = None
 
-    def __enter__(self) -> Self:
-        return self
+    @property
+    def leading_count(self) -> int:
+        """How many layers come before the first that is trained; what they do belongs to bringing rows."""
+        return leading_layer_count(self._spec.model.layers())
 
-    def __exit__(self, *_: object) -> None:
-        self._batches.close()
+    def _leading_pass(self) -> Pass:
+        layers = self._spec.model.layers()[: self.leading_count]
+        nothing = self._device.empty((0,), np.dtype(self._spec.model.dtype))
+        rows = -(-self._capacity // self.chunk_count)
+        input_size = self._spec.model.layer_sizes[0]
+        return Pass(self._device, layers, input_size, nothing, nothing, rows, trains=True, seed=self._spec.seed)
 
-    def read(self) -> None:
-        """Bring the next ``piece``, if there is one, to the next ``slate``."""
-        piece = next(self._plan, None)
-        if piece is None:
+    @contextmanager
+    def open(self, step: int) -> Iterator[None]:
+        """Have images augmented, where they are, from ``step`` on by a thread that ends with this block."""
+        if not self._spec.augmentation:
+            yield
             return
-        self.piece, self.slate = piece, (self.slate + 1) % len(self._slates)
-        slate, rows = self._slates[self.slate], piece.rows
-        targets = slate.targets[:rows]
-        self._batches.read(piece.epoch, piece.first, rows, slate)
-        self._task.spread(slate.labels[:rows], targets)
+        self._warped = _Warped(self._spec, self._host_inputs, self._capacity, step)
+        try:
+            yield
+        finally:
+            self._warped.close()
+
+    def begin(self, epoch: int) -> None:
+        """Make the order of an epoch known."""
+        if epoch != self._epoch and self._order is not None:
+            self._device.write(permutation(self._spec.seed, epoch, self._row_count), self._order)
+        self._epoch = epoch
+
+    def stage(self, epoch: int, first: int) -> None:
+        """Make the augmented images from place ``first`` of the order known; in the order of the run."""
+        assert self._warped
+        rows = self._warped.read(epoch, first)
+        self._device.write(rows, self._own[: len(rows)])
+
+    def bring(self, slot: int, rows: int, chunk: int) -> None:
+        """Bring a chunk of a micro-batch of ``rows`` rows."""
+        xp, into = self._device.xp, self.slots[slot]
+        start, end = rows * chunk // self.chunk_count, rows * (chunk + 1) // self.chunk_count
+        if start == end:
+            return
+        own, raw = self._own[start:end], self._raw[start:end]
+        labels, targets = into.labels[start:end], into.targets[start:end]
+        self._gather(self._labels, start, labels)
+        self._task.spread(labels, targets)
+        if into.weights is not None:
+            self._gather(self._weights, start, into.weights[start:end])
+        if not self.is_staged:
+            self._gather(self._inputs, start, own)
+        if own.dtype != raw.dtype:
+            xp.multiply(own, 1, out=raw)
         if self._mixing:
-            alpha = self._spec.loss.mixup_alpha
-            self._mixing(slate.inputs[:rows], targets, mixing_share(self._spec.seed, piece.step, piece.start, alpha))
+            self._mixing(raw, targets, Scalar("mix"), Scalar("mix_rest"))
+        if not self.leading_count:
+            self._scaling(xp, raw, into.inputs[start:end])
+            return
+        scaled, leading = self._scaled[start:end], self._leading[chunk]
+        self._scaling(xp, raw, scaled)
+        leading.read_from(scaled)
+        leading.write_to(into.inputs[start:end])
+        leading.forward(end - start, Scalar("step"), Scalar("first_row"), start)
+
+    def _gather(self, source: Array, start: int, out: Array) -> None:
+        if self._order is None:
+            self._device.gather(source[start:], None, Scalar("first"), out)
+        else:
+            self._device.gather(source, self._order[start:], Scalar("first"), out)
+
+
+@dataclass(frozen=True)
+class Rows:
+    """A micro-batch: inputs (rows, input_size), labels, targets (rows, outputs), and weights (rows, 1)."""
+
+    inputs: Array
+    labels: Array
+    targets: Array
+    weights: Array | None
+
+
+def _readable(device: Device, inputs: HostArray) -> HostArray:
+    """Return inputs in a type that compiled code knows on every processor."""
+    return inputs.astype(np.float32) if device.order == "F" and inputs.dtype == np.float16 else inputs
 
 
 class _Warped:
@@ -196,12 +228,12 @@ class _Warped:
         self._spec, self._inputs, self._capacity = spec, inputs, capacity
         self._augmenter = Augmenter(spec.augmentation, spec.seed)
         self._order: tuple[int, NDArray[np.int64]] | None = None
-        self._plan = pieces(spec, len(inputs), capacity, step)
+        self._plan = micro_batches(spec, len(inputs), step)
         # One buffer is read while the others wait or are filled.
-        self._buffers = deque(np.empty((capacity, inputs.shape[1]), np.float32) for _ in range(PIECES_AHEAD + 1))
+        self._buffers = deque(np.empty((capacity, inputs.shape[1]), np.float32) for _ in range(MICRO_BATCHES_AHEAD + 1))
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="augment")
         self._waiting: deque[tuple[tuple[int, int], Future[NDArray[np.float32]]]] = deque()
-        for _ in range(PIECES_AHEAD):
+        for _ in range(MICRO_BATCHES_AHEAD):
             self._send()
 
     def read(self, epoch: int, first: int) -> NDArray[np.float32]:
@@ -214,15 +246,15 @@ class _Warped:
         return rows
 
     def close(self) -> None:
-        """End the thread after the piece in hand."""
+        """End the thread after the rows in hand."""
         self._thread.shutdown(cancel_futures=True)
 
     def _send(self) -> None:
-        if (piece := next(self._plan, None)) is not None:
+        if (micro_batch := next(self._plan, None)) is not None:
             buffer = self._buffers[0]
             self._buffers.rotate(-1)
-            future = self._thread.submit(self._warp, piece.epoch, piece.first, piece.rows, buffer)
-            self._waiting.append(((piece.epoch, piece.first), future))
+            future = self._thread.submit(self._warp, micro_batch.epoch, micro_batch.first, micro_batch.rows, buffer)
+            self._waiting.append(((micro_batch.epoch, micro_batch.first), future))
 
     def _warp(self, epoch: int, first: int, rows: int, buffer: NDArray[np.float32]) -> NDArray[np.float32]:
         if self._order is None or self._order[0] != epoch:
@@ -234,17 +266,17 @@ class _Warped:
         return out
 
 
-def piece_rows(spec: TrainingSpec) -> int:
+def micro_batch_rows(spec: TrainingSpec) -> int:
     """Return how many rows a pass takes at a time.
 
-    A larger batch runs in pieces whose gradients are summed, so that memory does not grow with it and, on the CPU, a
-    piece's activations stay near the processor; on a GPU every piece costs its launches, however few its rows are.
-    Batch normalisation sees its batch in one piece.
+    A larger batch runs in micro-batches whose gradients are summed, so that memory does not grow with it and, on the
+    CPU, activations stay near the processor; on a GPU each costs its launches, however few its rows are. Batch
+    normalisation sees its batch at once.
     """
     if spec.model.normalization == "batch":
         return spec.batch_size
-    rows, values = _PIECE[spec.device]
+    rows, values = _MICRO_BATCH[spec.device]
     return min(spec.rows_per_step, rows, max(1, values // max(spec.model.layer_sizes)))
 
 
-_PIECE = {"cpu": (512, 2**22), "cuda": (2**16, 2**26)}  # rows, and values of the widest layer
+_MICRO_BATCH = {"cpu": (512, 2**22), "cuda": (2**16, 2**26)}  # rows, and values of the widest layer

@@ -3,20 +3,31 @@
 from mlpd.core.arrays import Cpu, Device
 from mlpd.core.blas import product_threads
 from mlpd.core.checkpoint import Checkpoint, CheckpointError
-from mlpd.core.sharding import spreads_products
+from mlpd.core.execution.runners import ARITHMETIC
 from mlpd.core.spec import TrainingSpec
 
 _JOINT = ", "
 
 
-def environment_of(device: Device, spec: TrainingSpec) -> str:
-    """Return in one line where a run on ``device`` would be computed: runs of equal specs and lines give equal bits.
+def computing_threads(spec: TrainingSpec, thread_count: int) -> int:
+    """Return how many of a run's threads compute: all but the one that augments, for they get in each other's way."""
+    return max(1, thread_count - (spec.augmentation is not None))
 
-    Raises `DeviceUnavailable` where the library that ``spec`` wants can't be used.
+
+def shares_products(spec: TrainingSpec) -> bool:
+    """Return whether a product may be shared by threads: where blocks or a GPU multiply, one does on the host.
+
+    Images are warped on the host for a GPU too.
     """
-    threads = product_threads() if spreads_products(spec) else 1
-    where = Cpu(spec.blas) if device.name == "cpu" else device
-    return f"{where.environment()}{_JOINT}{threads} thread{'' if threads == 1 else 's'}"
+    return spec.runner == "plain" and (spec.device == "cpu" or spec.augmentation is not None)
+
+
+def environment_of(device: Device, spec: TrainingSpec) -> str:
+    """Return in one line where a run on ``device`` would be computed: runs of equal specs and lines give equal bits."""
+    where = Cpu() if device.name == "cpu" else device
+    threads = product_threads() if shares_products(spec) else 1
+    how = f"compiled {ARITHMETIC}{_JOINT}" if spec.runner == "compiled" else ""
+    return f"{where.environment()}{_JOINT}{how}{threads} thread{'' if threads == 1 else 's'}"
 
 
 def difference(before: str, now: str) -> str:

@@ -23,8 +23,8 @@ class Slot:
 
     ``matmul(a, b, out)`` multiplies. ``statistics`` are learnt without a gradient. Gradients are written by
     ``product(a, b, out)`` and by ``total(values, out)``, sums of columns; either may add to what is there, even to the
-    parameters themselves. ``draw`` fills an array of uint64 with random words for this layer, the same ones whenever
-    the step and the rows are.
+    parameters themselves. ``draw`` fills an array of uint64 (rows, words) with the layer's random words, the same ones
+    whenever the step and the rows are.
     """
 
     xp: Any
@@ -61,6 +61,16 @@ class Layer:
     def work(self, capacity: int) -> Shapes:
         """Shapes of the work arrays for up to ``capacity`` rows."""
         return ()
+
+    @property
+    def words_a_row(self) -> int:
+        """Random words that a row of the whole layer has."""
+        return 0
+
+    @property
+    def drawn_words(self) -> tuple[int, int]:
+        """The first of a row's random words that is wanted, and how many; they come before the work arrays."""
+        return 0, 0
 
     def initial(self, initializer: Initializer, seed: int, index: int) -> tuple[HostArray, ...]:
         """Return the parameters before the first step; ``index`` counts the layers that have any."""
@@ -136,9 +146,9 @@ class Affine(Linear):
 
 @dataclass(frozen=True)
 class Sum(Layer):
-    """Units ``start`` to ``start + width`` of what shards give to ``whole`` of them, and their bias.
+    """Units ``start`` to ``start + width`` of the partial sums that blocks give for ``whole`` units, and their bias.
 
-    Its inputs are (rows, shards, whole), its input gradients (rows, whole), of which it writes its own units.
+    Its inputs are (rows, blocks, whole), its input gradients (rows, whole), of which it writes its own units.
     """
 
     whole: int
@@ -152,18 +162,18 @@ class Sum(Layer):
         return ((self.width,),) if self.biased else ()
 
     def forward(self, slot: Slot, x: Array, y: Array) -> None:
-        """Write the sums to ``y``, added in the order of shards."""
+        """Write the sums to ``y``, added in the order of blocks."""
         if not self.width:
             return
         xp, own = slot.xp, slice(self.start, self.start + self.width)
         xp.multiply(x[:, 0, own], 1.0, out=y)
-        for shard in range(1, x.shape[1]):
-            xp.add(y, x[:, shard, own], out=y)
+        for block in range(1, x.shape[1]):
+            xp.add(y, x[:, block, own], out=y)
         if self.biased:
             xp.add(y, slot.parameters[0], out=y)
 
     def backward(self, slot: Slot, x: Array, y: Array, dy: Array, dx: Array | None) -> None:
-        """Write the gradients of the bias and of every shard's inputs."""
+        """Write the gradients of the bias and of every block's inputs."""
         if not self.width:
             return
         if dx is not None:
@@ -190,13 +200,19 @@ class Dropout(Layer):
         return Dropout(end - start, self.rate, start, self.width)
 
     @property
-    def drawn(self) -> int:
-        """Values that are drawn for a row."""
-        return self.whole or self.width
+    def words_a_row(self) -> int:
+        """Return one for four values."""
+        return -(-(self.whole or self.width) // 4)
+
+    @property
+    def drawn_words(self) -> tuple[int, int]:
+        """Return those that hold a draw of its own."""
+        first = self.start // 4
+        return first, -(-(self.start + self.width) // 4) - first
 
     def work(self, capacity: int) -> Shapes:
-        """Random words, four values each, and the mask."""
-        return (capacity * -(-self.drawn // 4),), (capacity, self.width)
+        """Return the mask's."""
+        return ((capacity, self.width),)
 
     def forward(self, slot: Slot, x: Array, y: Array) -> None:
         """Write the outputs of ``x`` to ``y``."""
@@ -204,9 +220,10 @@ class Dropout(Layer):
         if not slot.trains:
             xp.multiply(x, 1.0, out=y)
             return
-        words, mask = slot.work[0][: rows * -(-self.drawn // 4)], slot.work[1][:rows]
+        words, mask = slot.work[0][:rows], slot.work[1][:rows]
         slot.draw(words)
-        numbers = words.view(xp.uint16).reshape(rows, -1)[:, self.start : self.start + self.width]
+        first = self.start % 4
+        numbers = words.view(xp.uint16)[:, first : first + self.width]
         threshold = min(round(self.rate * 2**16), 2**16 - 1)
         xp.greater_equal(numbers, threshold, out=mask)
         xp.multiply(mask, 1.0 / (1.0 - threshold / 2**16), out=mask)

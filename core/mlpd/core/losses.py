@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 from mlpd.core.activations import sigmoid, softplus_tail
-from mlpd.core.arrays import Array, Device, HostArray
+from mlpd.core.arrays import Array, Device, HostArray, matrix
 
 _SMALLEST = 1e-30
 
@@ -18,17 +18,17 @@ class Loss:
     def __init__(self, device: Device, outputs: int, capacity: int, dtype: Any, huber_delta: float = 1.0) -> None:
         xp = self._xp = device.xp
         self._row, self._spare_row = (xp.empty((capacity, 1), dtype=dtype) for _ in range(2))
-        self._values = xp.empty((capacity, outputs), dtype=dtype)
+        self._values = matrix(device, (capacity, outputs), dtype)
         self._sum = xp.zeros((), dtype=xp.float64)
         self._huber_delta = huber_delta
 
     def __call__(
-        self, outputs: Array, targets: Array, weights: Array | None, gradient: Array, total: Array, scale: float
+        self, outputs: Array, targets: Array, weights: Array | None, gradient: Array, total: Array, scale: Any
     ) -> None:
         """Add the rows' weighted, summed loss to ``total``; write the gradient of ``scale`` times that sum.
 
         ``outputs``, ``targets`` and ``gradient`` are (rows, outputs), ``weights`` (rows, 1), ``total`` is a float64
-        scalar on the device.
+        scalar on the device. ``scale`` is a number, or what stands for the one of each step.
         """
         xp, row = self._xp, self._row[: len(outputs)]
         scale *= self._measure(xp, outputs, targets, gradient, row)

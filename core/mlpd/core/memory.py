@@ -1,24 +1,25 @@
 """How much memory a run will need, from its spec and its data alone: held to what runs were measured to take."""
 
+from collections.abc import Sequence
 from math import prod
 from typing import Protocol
 
 import numpy as np
 from mlpd.core.architecture import parameter_count, statistic_count
 from mlpd.core.augmentation import basis_size
-from mlpd.core.batches import PIECES_AHEAD, piece_rows
-from mlpd.core.layers import Linear
+from mlpd.core.batches import MICRO_BATCHES_AHEAD, micro_batch_rows
+from mlpd.core.environment import shares_products
+from mlpd.core.layers import Layer, Linear
 from mlpd.core.metrics import EVALUATION_ROWS
+from mlpd.core.partition import exchanged_widths
 from mlpd.core.rules import Rows
-from mlpd.core.sharding import seam_widths, shard_order, spreads_products
 from mlpd.core.spec import TrainingSpec
 from mlpd.core.tasks import TASKS
 
 _INDEX_BYTES = 8
 _BASIS_BYTES = 20  # while it is made, in float64 and then in float32
-# An interpreter, with libraries that helpers share with the first process; what BLAS keeps for a thread; the objects of
-# a shard, which each process makes of all.
-_FIRST_PROCESS_BYTES, _HELPER_BYTES, _THREAD_BYTES, _SHARD_BYTES = 50_000_000, 18_000_000, 16_000_000, 200_000
+# An interpreter with libraries; what compiling takes; what BLAS keeps for a thread; what a block's plans take.
+_PROCESS_BYTES, _COMPILER_BYTES, _THREAD_BYTES, _BLOCK_BYTES = 50_000_000, 40_000_000, 16_000_000, 400_000
 _DRAWING_BYTES = 40  # a weight of the layer whose weights are drawn, which are made in float64
 _SAVED_COPIES = 3  # of all that is saved: on the host, as bytes, and in the file's content; and put in order before
 _ORDERING_BYTES = 32  # a row, while an epoch's order is made beside the one before it, or weights are scaled
@@ -27,6 +28,10 @@ _COLUMN_MEANS_BYTES, _COLUMN_MEANS_VALUES = 24, 2**22  # a value, and how many a
 
 class StoredRows(Rows, Protocol):
     """Data as a `DatasetInfo` describes them."""
+
+    @property
+    def dtype(self) -> str:
+        """Type of the inputs."""
 
     @property
     def target_dtype(self) -> str:
@@ -41,8 +46,8 @@ def estimate_bytes(spec: TrainingSpec, rows: StoredRows, row_bytes: int, thread_
     """Return the bytes that a run on ``rows`` of ``row_bytes`` takes at most.
 
     On a GPU that is memory of the GPU, without what libraries and an allocator keep in reserve. On the CPU it is that
-    of all processes of a job of ``thread_count`` threads, without the pages of mapped files, which are in memory only
-    as long as nobody else needs it.
+    of a job of ``thread_count`` threads, without the pages of mapped files, which are in memory only as long as nobody
+    else needs it.
     """
     return (
         _host_bytes(spec, rows, row_bytes, thread_count)
@@ -53,48 +58,44 @@ def estimate_bytes(spec: TrainingSpec, rows: StoredRows, row_bytes: int, thread_
 
 def _device_bytes(spec: TrainingSpec, rows: Rows, row_bytes: int) -> int:
     """Add up vectors, buffers of a pass forward and back, data and orders."""
-    size, layers, capacity = np.dtype(spec.model.dtype).itemsize, spec.model.layers(), piece_rows(spec)
+    size, layers, capacity = np.dtype(spec.model.dtype).itemsize, spec.model.layers(), micro_batch_rows(spec)
     vectors = size * parameter_count(layers) + _saved_bytes(spec)
-    work = sum(prod(shape) for layer in layers for shape in layer.work(capacity))
-    buffers = 2 * capacity * sum(_widths(spec)) + work
+    buffers = 2 * capacity * sum(_widths(spec))
     data = rows.row_count * (row_bytes + 2 * _INDEX_BYTES)
-    return vectors + size * buffers + data + _warping_bytes(spec)
+    return vectors + size * buffers + _work_bytes(layers, capacity, size) + data + _warping_bytes(spec)
+
+
+def _work_bytes(layers: Sequence[Layer], capacity: int, size: int) -> int:
+    """Return the bytes of layers' work arrays, of numbers of ``size`` bytes, and of random words."""
+    values = sum(prod(shape) for layer in layers for shape in layer.work(capacity))
+    return size * values + _INDEX_BYTES * capacity * sum(layer.words_a_row for layer in layers)
 
 
 def _host_bytes(spec: TrainingSpec, rows: StoredRows, row_bytes: int, thread_count: int) -> int:
-    """Add up processes, vectors, buffers, data, and what is largest of all that is needed for a while."""
-    model, shards = spec.model, spec.shard_count
-    size, layers, capacity = np.dtype(model.dtype).itemsize, model.layers(), piece_rows(spec)
+    """Add up a process, vectors, buffers, data, and what is largest of all that is needed for a while."""
+    model, blocks = spec.model, spec.block_count
+    size, layers, capacity = np.dtype(model.dtype).itemsize, model.layers(), micro_batch_rows(spec)
     inputs, outputs, widths = model.layer_sizes[0], model.layer_sizes[-1], sum(_widths(spec)[1:])
     parameters, saved = parameter_count(layers), _saved_bytes(spec)
-    helpers = shards - 1 if shards <= thread_count else 0
-    threads = thread_count if spreads_products(spec) else 1
-    # The first process has buffers for all shards, for when it is alone; helpers have their own, together as many.
-    teams = 2 if helpers else 1
-    processes = _FIRST_PROCESS_BYTES + threads * _THREAD_BYTES + helpers * _HELPER_BYTES
-    objects = (1 + helpers) * shards * _SHARD_BYTES
-    # Arrays of one dimension hold random words, of which each shard draws those of all.
-    work = sum(
-        prod(shape) * (size if len(shape) > 1 else shards * _INDEX_BYTES)
-        for layer in layers
-        for shape in layer.work(capacity)
-    )
-    passes = size * capacity * (2 * widths + shards * inputs) + work
-    seams = size * capacity * sum(seam_widths(layers, shards)) * (shards + 1)
-    input_bytes = size * inputs if spec.augmentation or spec.loss.mixup_alpha else 0
-    slates = 2 * capacity * (max(row_bytes, input_bytes) + 2 * outputs * size)
+    compiled, by_rows = spec.runner == "compiled", spec.split == "rows"
+    threads = thread_count if shares_products(spec) or compiled else 1
+    process = _PROCESS_BYTES + threads * _THREAD_BYTES + compiled * (_COMPILER_BYTES + blocks * _BLOCK_BYTES)
+    passes = size * capacity * 2 * widths + _work_bytes(layers, capacity, size)
+    exchanges = 0 if by_rows else size * capacity * sum(exchanged_widths(layers, blocks)) * (blocks + 1)
+    slots = (1 + compiled) * (inputs + 2 * outputs) + inputs * (model.input_dropout_rate > 0)
+    raw = row_bytes + size * inputs * (spec.augmentation is not None or spec.loss.mixup_alpha > 0)
     losses = 5 * capacity * outputs * size
-    buffers = teams * passes + seams + slates + losses + _warping_bytes(spec)
+    buffers = passes + exchanges + capacity * (size * slots + raw) + losses + _warping_bytes(spec)
     largest = max(prod(layer.shapes[0]) for layer in layers if isinstance(layer, Linear))
     passing = [
         max(parameters * (16 + size), 8 * parameters + _DRAWING_BYTES * largest),
-        (_SAVED_COPIES + (shard_order(spec) != "C")) * saved,
+        (_SAVED_COPIES + compiled) * saved,
         (2 * saved + EVALUATION_ROWS * size * (inputs + 2 * widths + 8 * outputs)) * spec.validation.exists,
         min(rows.row_count * inputs, _COLUMN_MEANS_VALUES) * _COLUMN_MEANS_BYTES * model.standardize_inputs,
     ]
-    vectors = saved + teams * size * parameters
+    gradients = size * parameters * (blocks if by_rows else 1)
     data = rows.row_count * _bytes_a_row(spec, rows, row_bytes)
-    return processes + objects + vectors + buffers + data + max(passing)
+    return process + saved + gradients + buffers + data + max(passing)
 
 
 def _bytes_a_row(spec: TrainingSpec, rows: StoredRows, row_bytes: int) -> int:
@@ -103,8 +104,10 @@ def _bytes_a_row(spec: TrainingSpec, rows: StoredRows, row_bytes: int) -> int:
     size = np.dtype(dtype).itemsize
     targets = _INDEX_BYTES if TASKS[spec.task].has_classes else spec.model.layer_sizes[-1] * size
     weights = size * (rows.weighted or bool(spec.loss.class_weights))
-    held_out = row_bytes * (spec.validation.fraction > 0)
-    return _ORDERING_BYTES + held_out + targets * (rows.target_dtype != dtype) + weights
+    # Compiled code has no numbers of two bytes, so that inputs of these are copied.
+    converted = 2 if spec.runner == "compiled" and rows.dtype == "float16" else 0
+    copies = row_bytes * ((spec.validation.fraction > 0) + converted)
+    return _ORDERING_BYTES + copies + targets * (rows.target_dtype != dtype) + weights
 
 
 def _saved_bytes(spec: TrainingSpec) -> int:
@@ -124,5 +127,6 @@ def _warping_bytes(spec: TrainingSpec) -> int:
     """Return what augmentation takes on the host."""
     if not spec.augmentation:
         return 0
-    images = (PIECES_AHEAD + 1) * piece_rows(spec) * 4 * spec.model.layer_sizes[0] if spec.device == "cpu" else 0
+    ahead = MICRO_BATCHES_AHEAD + 1 if spec.device == "cpu" else 0
+    images = ahead * micro_batch_rows(spec) * 4 * spec.model.layer_sizes[0]
     return basis_size(spec.augmentation) * _BASIS_BYTES + images

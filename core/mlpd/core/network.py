@@ -7,14 +7,16 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from math import prod
+from typing import Any
 
 import numpy as np
-from mlpd.core.arrays import Array, Device, HostArray
+from mlpd.core.arrays import Array, Device, HostArray, matrix
 from mlpd.core.initializers import INITIALIZERS
-from mlpd.core.layers import Dropout, Layer, Slot, Sum
+from mlpd.core.layers import Layer, Slot, Sum
 from mlpd.core.random import Purpose
 
 Shapes = Sequence[Sequence[tuple[int, ...]]]
+Place = Any  # a whole number, or what stands for the one of each step
 
 
 def initial_parameters(layers: Sequence[Layer], initializer: str, seed: int, dtype: str) -> HostArray:
@@ -51,29 +53,35 @@ def views(vector: Array, shapes: Shapes, order: str = "C") -> list[list[Array]]:
     return cut
 
 
+def leading_layer_count(layers: Sequence[Layer]) -> int:
+    """Return how many layers come before the first that has parameters."""
+    return next((i for i, layer in enumerate(layers) if layer.shapes), len(layers))
+
+
 def vector_size(shapes: Shapes) -> int:
     """Return how many values there are in a vector that `views` cuts into arrays of these shapes."""
     return sum(prod(shape) for own in shapes for shape in own)
 
 
 @dataclass(frozen=True)
-class Seam:
-    """Where shards meet: what each gives (capacity, shards, whole), and the whole's gradient (capacity, whole).
+class Exchange:
+    """Where blocks of units meet: the partial sums of each (capacity, blocks, whole), and the whole's gradient.
 
-    All shards see both. This one gives ``shard``.
+    All blocks see both; the gradient is (capacity, whole). This one gives ``block``.
     """
 
-    given: Array
+    sums: Array
     gradient: Array
-    shard: int
+    block: int
 
 
 class Pass:
     """Buffers to run ``layers`` on up to ``capacity`` rows, and back when it ``trains``.
 
     Threads may share ``parameters`` and ``statistics``, never a Pass. ``gradients`` are those of the last pass back; if
-    they are the parameters themselves, a pass back moves these. A `Sum` among the layers has its seam in ``seams``.
-    Parameters and buffers lie in memory row after row, or column after column for ``order`` "F"; inputs always by rows.
+    they are the parameters themselves, a pass back moves these. A `Sum` among the layers has its own of ``exchanges``.
+    The first layer is number ``first_layer`` of the whole network. Parameters and buffers lie in memory as the device
+    has it, row after row or column after column; inputs always by rows.
     """
 
     def __init__(
@@ -87,9 +95,9 @@ class Pass:
         *,
         trains: bool,
         seed: int = 0,
+        first_layer: int = 0,
         gradients: Array | None = None,
-        seams: Sequence[Seam] = (),
-        order: str = "C",
+        exchanges: Sequence[Exchange] = (),
     ) -> None:
         xp = device.xp
         self.layers, self.parameters, self.capacity = layers, parameters, capacity
@@ -97,59 +105,56 @@ class Pass:
             gradients = xp.zeros_like(parameters) if trains else parameters[:0]
         self.gradients = gradients
         self._device, self._dtype, self._seed = device, parameters.dtype, seed
-        self._step = self._first_row = 0
-        self._order = order
+        self._place: tuple[Place, Place, int] = (0, 0, 0)
+        self._order = device.order
         self._adds, self._scale = False, 1.0
         # No gradient is wanted of what comes before the first parameters.
-        self._first_trained = next((i for i, layer in enumerate(layers) if layer.shapes), len(layers))
-        self._make_buffers(device.empty((capacity, input_size), self._dtype), seams, trains)
+        self._first_trained = leading_layer_count(layers)
+        self._make_buffers(device.empty((capacity, input_size), self._dtype), exchanges, trains)
         shapes = shapes_of(layers)
         no_views: list[list[Array]] = [[] for _ in layers]
         cut = zip(
             layers,
-            views(parameters, shapes, order),
-            views(self.gradients, shapes, order) if trains else no_views,
-            views(statistics, shapes_of(layers, statistics=True), order),
+            views(parameters, shapes, self._order),
+            views(self.gradients, shapes, self._order) if trains else no_views,
+            views(statistics, shapes_of(layers, statistics=True), self._order),
             strict=True,
         )
         widest = max((layer.width for layer in layers), default=0)
         self._sums, self._ones = xp.empty((1, widest), dtype=self._dtype), xp.zeros((1, capacity), dtype=self._dtype)
         self._ones.fill(1)
         self._slots: list[Slot] = []
-        index = 0
+        index = first_layer
         for layer, own, own_gradients, running in cut:
-            draw = partial(self._fill, index, -(-layer.drawn // 16)) if isinstance(layer, Dropout) else self._no_draw
             slot = Slot(
                 *(xp, device.matmul, own, own_gradients, running, self._work(layer), trains),
-                *(self._product, self._total, draw),
+                *(self._product, self._total, partial(self._draw, index, layer)),
             )
             self._slots.append(slot)
-            index += not isinstance(layer, Sum)  # a layer draws what it draws in a network of one piece
+            index += not isinstance(layer, Sum)  # a layer draws what it draws in a network of one block
 
     def _empty(self, width: int) -> Array:
-        return self._array((self.capacity, width))
+        return self._array((self.capacity, width), self._dtype)
 
-    def _array(self, shape: tuple[int, ...]) -> Array:
-        by_row = self._order == "C"
-        array = self._device.empty(shape if by_row else shape[::-1], self._dtype)
-        return array if by_row else array.T
+    def _array(self, shape: tuple[int, ...], dtype: Any) -> Array:
+        return matrix(self._device, shape, dtype)
 
-    def _make_buffers(self, inputs: Array, seams: Sequence[Seam], trains: bool) -> None:
+    def _make_buffers(self, inputs: Array, exchanges: Sequence[Exchange], trains: bool) -> None:
         """Make what each layer reads and writes, ``_x`` and ``_y``, and the gradients of both, ``_dx`` and ``_dy``.
 
-        An in-place layer shares its predecessor's buffers, a layer and the next meet at the same, or at a seam.
+        An in-place layer shares its predecessor's buffers, a layer and the next meet at the same, or at an exchange.
         """
         self._x: list[Array] = []
         self._y: list[Array] = []
         self._dx: list[Array] = []
         self._dy: list[Array] = []
-        x, dx, waiting = inputs, None, list(seams)
+        x, dx, waiting = inputs, None, list(exchanges)
         for i, layer in enumerate(self.layers):
             self._x.append(x)
             self._dx.append(dx)
             if i + 1 < len(self.layers) and isinstance(self.layers[i + 1], Sum):
-                seam = waiting.pop(0)
-                y, dy, x = seam.given[:, seam.shard], seam.gradient, seam.given
+                exchange = waiting.pop(0)
+                y, dy, x = exchange.sums[:, exchange.block], exchange.gradient, exchange.sums
             else:
                 shares = layer.in_place and i > 0
                 y = self._y[-1] if shares else self._empty(layer.width)
@@ -161,17 +166,16 @@ class Pass:
             dx = dy if i >= self._first_trained else None
 
     def _work(self, layer: Layer) -> list[Array]:
-        return [
-            self._array(shape) if len(shape) > 1 else self._device.xp.empty(shape, dtype=self._device.xp.uint64)
-            for shape in layer.work(self.capacity)
-        ]
+        uint64 = self._device.xp.uint64
+        arrays = [self._array(shape, self._dtype) for shape in layer.work(self.capacity)]
+        words = layer.drawn_words
+        return [self._device.empty((self.capacity, words[1]), uint64), *arrays] if words[1] else arrays
 
-    def _fill(self, index: int, counters: int, out: Array) -> None:
-        counter = (self._first_row * counters, index, self._step, Purpose.DROPOUT)
-        self._device.fill_random(self._seed, counter, out)
-
-    def _no_draw(self, out: Array) -> None:
-        raise NotImplementedError
+    def _draw(self, index: int, layer: Layer, out: Array) -> None:
+        step, first_row, start_row = self._place
+        whole = layer.words_a_row
+        counter = step, first_row, -(-whole // 4), index, Purpose.DROPOUT
+        self._device.draw(self._seed, *counter, start_row, whole, layer.drawn_words[0], out)
 
     def _product(self, a: Array, b: Array, out: Array) -> None:
         if self._adds:
@@ -180,32 +184,40 @@ class Pass:
             self._device.matmul(a, b, out)
 
     def _total(self, values: Array, out: Array) -> None:
-        # A product with ones takes half the time of NumPy's sum.
         xp, ones = self._device.xp, self._ones[:, : len(values)]
         if self._adds:
-            sums = self._sums[:, : len(out)]
-            xp.matmul(ones, values, out=sums)
+            sums = self._sums[0, : len(out)]
+            self._device.column_sums(ones, values, sums)
             xp.multiply(sums, self._scale, out=sums)
-            xp.add(out, sums[0], out=out)
+            xp.add(out, sums, out=out)
         else:
-            xp.matmul(ones, values, out=out[None])
+            self._device.column_sums(ones, values, out)
+
+    def read_from(self, inputs: Array) -> None:
+        """Take other inputs (rows, input_size) than before from now on."""
+        self._x[0] = inputs
+
+    def write_to(self, outputs: Array) -> None:
+        """Give the outputs (rows, width) of the last layer to another array from now on."""
+        self._y[-1] = outputs
 
     def inputs(self, rows: int) -> Array:
         """Return the buffer (rows, input_size) that ``forward(rows)`` reads."""
         return self._x[0][:rows]
 
-    def forward(self, rows: int, step: int = 0, first_row: int = 0) -> Array:
+    def forward(self, rows: int, step: Place = 0, first_row: Place = 0, start_row: int = 0) -> Array:
         """Return the outputs (rows, width), a buffer that the next call overwrites.
 
-        Random masks depend on the seed, ``step`` and ``first_row``, the place of the first row in the step's batch.
+        Random masks depend on the seed, ``step`` and ``first_row``, the place in the step's batch of the first row of
+        the micro-batch, of which row ``start_row`` is the first here.
         """
-        for _ in self.forward_parts(rows, step, first_row):
+        for _ in self.forward_parts(rows, step, first_row, start_row):
             pass
         return self.outputs(rows)
 
-    def forward_parts(self, rows: int, step: int, first_row: int) -> Iterator[None]:
-        """Go forward, with a stop at every seam until all shards have given."""
-        self._step, self._first_row = step, first_row
+    def forward_parts(self, rows: int, step: Place, first_row: Place, start_row: int = 0) -> Iterator[None]:
+        """Go forward, with a stop before every exchange until all blocks have given."""
+        self._place = step, first_row, start_row
         for layer, slot, x, y in zip(self.layers, self._slots, self._x, self._y, strict=True):
             if isinstance(layer, Sum):
                 yield
@@ -225,7 +237,7 @@ class Pass:
             pass
 
     def backward_parts(self, rows: int, *, adds: bool = False, scale: float = 1.0) -> Iterator[None]:
-        """Go back, with a stop at every seam; it may add ``scale`` times the gradients to ``gradients``."""
+        """Go back, with a stop after every exchange; it may add ``scale`` times the gradients to ``gradients``."""
         self._adds, self._scale = adds, scale
         for i in reversed(range(self._first_trained, len(self.layers))):
             dx = self._dx[i]

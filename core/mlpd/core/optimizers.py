@@ -14,11 +14,14 @@ from mlpd.core.arrays import Array, Device
 # Where gradients stay zero, moments decay to subnormal numbers, on which processors are up to a hundred times slower.
 # Every few steps those about to become subnormal are made zero, as a GPU does with each result. Squares that epsilon
 # does not hide are kept as long as their type can: down to sixteen times its smallest normal number.
-_FLUSH_STEPS = 16
+FLUSH_STEPS = 16
 _SMALLEST_MEAN = {"float32": 1e-30, "float64": 1e-290}
 _SMALLEST_SQUARE = {"float32": (1e-35, 2e-37), "float64": (1e-305, 4e-307)}
 _PRECISION = {"float32": 2.0**-23, "float64": 2.0**-52}
 SMALLEST_EPSILON = {"float32": 1e-16, "float64": 1e-150}  # far above the roots of these
+
+
+Factors = Mapping[str, Any]  # numbers, or what stands for those of each step
 
 
 @dataclass(frozen=True)
@@ -48,8 +51,12 @@ class Optimizer:
         """The vectors that it keeps: squares, and means of either sign."""
         return ()
 
-    def update(self, block: Block, rate: float, step: int) -> None:
-        """Make step number ``step`` (from 0) on a block; its gradients and spare are left undefined."""
+    def factors(self, rate: float, step: int) -> Factors:
+        """Return the numbers that `update` takes in step number ``step`` (from 0)."""
+        return {"rate": rate}
+
+    def update(self, block: Block, factors: Factors) -> None:
+        """Make a step on a block; its gradients and spare are left undefined."""
         raise NotImplementedError
 
 
@@ -75,9 +82,9 @@ class Sgd(Optimizer):
         """The velocity, where there is momentum."""
         return ("velocity",) if self.momentum else ()
 
-    def update(self, block: Block, rate: float, step: int) -> None:
+    def update(self, block: Block, factors: Factors) -> None:
         """Make one step."""
-        xp, p, g = block.xp, block.p, block.g
+        xp, p, g, rate = block.xp, block.p, block.g, factors["rate"]
         if self.momentum:
             v = block.moments["velocity"]
             xp.multiply(v, self.momentum, out=v)
@@ -105,24 +112,25 @@ class Adam(Optimizer):
         """Sums of gradients and of their squares, each decayed: the moments, but for factors of ``1 - beta``."""
         return "velocity", "square"
 
-    def update(self, block: Block, rate: float, step: int) -> None:
-        """Make one step: ``p -= rate * m / (1 - beta1**t) / (sqrt(s / (1 - beta2**t)) + epsilon)``.
-
-        All factors of the moments are gathered in one rate and one epsilon, which saves passes over the vectors.
-        """
-        xp, g, spare = block.xp, block.g, block.spare
-        v, s = block.moments["velocity"], block.moments["square"]
+    def factors(self, rate: float, step: int) -> Factors:
+        """Gather all factors of the moments in one rate and one epsilon, which saves passes over the vectors."""
         mean_factor = (1 - self.beta1) / (1 - self.beta1 ** (step + 1))
         root_factor = sqrt((1 - self.beta2) / (1 - self.beta2 ** (step + 1)))
+        return {"rate": rate * mean_factor / root_factor, "epsilon": self.epsilon / root_factor}
+
+    def update(self, block: Block, factors: Factors) -> None:
+        """Make one step: ``p -= rate * m / (1 - beta1**t) / (sqrt(s / (1 - beta2**t)) + epsilon)``."""
+        xp, g, spare = block.xp, block.g, block.spare
+        v, s = block.moments["velocity"], block.moments["square"]
         xp.multiply(v, self.beta1, out=v)
         xp.add(v, g, out=v)
         xp.multiply(g, g, out=g)
         xp.multiply(s, self.beta2, out=s)
         xp.add(s, g, out=s)
         xp.sqrt(s, out=spare)
-        xp.add(spare, self.epsilon / root_factor, out=spare)
+        xp.add(spare, factors["epsilon"], out=spare)
         xp.divide(v, spare, out=spare)
-        xp.multiply(spare, rate * mean_factor / root_factor, out=spare)
+        xp.multiply(spare, factors["rate"], out=spare)
         xp.subtract(block.p, spare, out=block.p)
 
 
@@ -143,19 +151,19 @@ class RmsProp(Optimizer):
         """The second moment and, where there is momentum, the velocity."""
         return ("square", "velocity") if self.momentum else ("square",)
 
-    def update(self, block: Block, rate: float, step: int) -> None:
+    def update(self, block: Block, factors: Factors) -> None:
         """Make one step."""
         xp, g, s, spare = block.xp, block.g, block.moments["square"], block.spare
         xp.multiply(g, g, out=spare)
-        _move_towards(xp, s, spare, self.decay, spare)
+        _move_towards(xp, s, spare, self.decay, 1 - self.decay, spare)
         _normalize(xp, g, s, self.epsilon, spare)
         if self.momentum:
             v = block.moments["velocity"]
             xp.multiply(v, self.momentum, out=v)
             xp.add(v, g, out=v)
-            xp.multiply(v, rate, out=g)
+            xp.multiply(v, factors["rate"], out=g)
         else:
-            xp.multiply(g, rate, out=g)
+            xp.multiply(g, factors["rate"], out=g)
         xp.subtract(block.p, g, out=block.p)
 
 
@@ -171,13 +179,13 @@ class AdaGrad(Optimizer):
         """The sum of squares."""
         return ("square",)
 
-    def update(self, block: Block, rate: float, step: int) -> None:
+    def update(self, block: Block, factors: Factors) -> None:
         """Make one step."""
         xp, g, s, spare = block.xp, block.g, block.moments["square"], block.spare
         xp.multiply(g, g, out=spare)
         xp.add(s, spare, out=s)
         _normalize(xp, g, s, self.epsilon, spare)
-        xp.multiply(g, rate, out=g)
+        xp.multiply(g, factors["rate"], out=g)
         xp.subtract(block.p, g, out=block.p)
 
 
@@ -198,17 +206,17 @@ class Lion(Optimizer):
         """The mean gradient."""
         return ("mean",)
 
-    def update(self, block: Block, rate: float, step: int) -> None:
+    def update(self, block: Block, factors: Factors) -> None:
         """Make one step."""
         xp, g, m, spare = block.xp, block.g, block.moments["mean"], block.spare
         xp.subtract(m, g, out=spare)
         xp.multiply(spare, self.beta1, out=spare)
         xp.add(spare, g, out=spare)
-        _move_towards(xp, m, g, self.beta2, g)
+        _move_towards(xp, m, g, self.beta2, 1 - self.beta2, g)
         xp.greater(spare, 0, out=g)
         xp.less(spare, 0, out=spare)
         xp.subtract(g, spare, out=g)  # the sign, in a fraction of the time that NumPy's takes
-        xp.multiply(g, rate, out=g)
+        xp.multiply(g, factors["rate"], out=g)
         xp.subtract(block.p, g, out=block.p)
 
 
@@ -227,24 +235,36 @@ OPTIMIZERS: dict[str, type[Optimizer]] = {kind.name: kind for kind in Optimizer.
 class OptimizerState:
     """Moves ``parameters`` against ``gradients``, and keeps the moments of one run; not for use by two threads."""
 
-    def __init__(self, device: Device, optimizer: Optimizer, parameters: Array, gradients: Array) -> None:
+    def __init__(
+        self,
+        device: Device,
+        optimizer: Optimizer,
+        parameters: Array,
+        gradients: Array,
+        moments: Mapping[str, Array] | None = None,
+    ) -> None:
         xp, self._optimizer = device.xp, optimizer
         size = max(1, min(device.block_size, len(parameters)))
-        self.moments = {name: device.zeros(len(parameters), parameters.dtype) for name in optimizer.moments}
+        if moments is None:
+            moments = {name: device.zeros(len(parameters), parameters.dtype) for name in optimizer.moments}
+        self.moments = moments
         self._smallest = {name: smallest_kept(optimizer, name, parameters.dtype.name) for name in optimizer.moments}
         spare = xp.zeros_like(parameters[:size])
         self._blocks = []
         for start in range(0, len(parameters), size):
             cut = slice(start, start + size)
-            moments = {name: vector[cut] for name, vector in self.moments.items()}
-            block = Block(xp, parameters[cut], gradients[cut], moments, spare[: len(parameters[cut])])
+            own = {name: vector[cut] for name, vector in moments.items()}
+            block = Block(xp, parameters[cut], gradients[cut], own, spare[: len(parameters[cut])])
             self._blocks.append(block)
 
-    def update(self, rate: float, step: int) -> None:
-        """Make step number ``step`` (from 0); the gradients serve as scratch and are left undefined."""
+    def update(self, factors: Factors, *, flushes: bool) -> None:
+        """Make a step with the optimizer's ``factors``; the gradients serve as scratch and are left undefined.
+
+        Every `FLUSH_STEPS` steps it ``flushes``: what is about to become subnormal becomes zero.
+        """
         for block in self._blocks:
-            self._optimizer.update(block, rate, step)
-            if step % _FLUSH_STEPS == 0:
+            self._optimizer.update(block, factors)
+            if flushes:
                 for name, smallest in self._smallest.items():
                     _flush(block.xp, block.moments[name], smallest, block.spare)
 
@@ -252,11 +272,11 @@ class OptimizerState:
 class Clipping:
     """Scales a gradient down to a global norm of at most ``norm``, without a wait: Pascanu et al. 2013, algorithm 1.
 
-    ``squares`` (shards, 1, 1) has a place for what each shard of the gradient adds to the squared norm.
+    ``squares`` (parts, 1, 1) has a place for what each part of the gradient adds to the squared norm.
     """
 
     def __init__(self, device: Device, norm: float, dtype: Any, squares: Array | None = None) -> None:
-        self._xp, self._norm = device.xp, norm
+        self._device, self._norm = device, norm
         self._squares = device.zeros((1, 1, 1), dtype) if squares is None else squares
         self._factor = device.xp.zeros((1, 1), dtype=dtype)
 
@@ -265,13 +285,13 @@ class Clipping:
         self.measure(gradients, 0)
         self.scale(gradients)
 
-    def measure(self, gradients: Array, shard: int) -> None:
-        """Note the size of a shard's ``gradients``."""
-        self._xp.matmul(gradients[None, :], gradients[:, None], out=self._squares[shard])
+    def measure(self, gradients: Array, part: int) -> None:
+        """Note the size of a part of the gradients."""
+        self._device.square_sum(gradients, self._squares[part])
 
     def scale(self, gradients: Array) -> None:
-        """Scale a shard's ``gradients`` in place, when all have been measured."""
-        xp, factor = self._xp, self._factor
+        """Scale a part of the gradients in place, when all have been measured."""
+        xp, factor = self._device.xp, self._factor
         xp.sum(self._squares, axis=0, out=factor)
         xp.sqrt(factor, out=factor)
         xp.maximum(factor, self._norm, out=factor)
@@ -285,24 +305,35 @@ class Average:
     Early on, when there is little to average, the decay is (1 + step) / (10 + step) at most.
     """
 
-    def __init__(self, device: Device, decay: float, vectors: Mapping[str, Array]) -> None:
-        self._xp, self._decay, self._block_size = device.xp, decay, device.block_size
-        self.vectors = {name: device.zeros(len(vector), vector.dtype) for name, vector in vectors.items()}
+    def __init__(
+        self, device: Device, vectors: Mapping[str, Array], averages: Mapping[str, Array] | None = None
+    ) -> None:
+        self._xp, self._living, self._block_size = device.xp, vectors, device.block_size
+        if averages is None:
+            averages = {name: device.zeros(len(vector), vector.dtype) for name, vector in vectors.items()}
+        self.vectors = averages
         longest = max(len(vector) for vector in vectors.values())
         self._spare = device.xp.zeros_like(vectors["parameters"][: min(longest, self._block_size)])
 
-    def update(self, vectors: Mapping[str, Array], step: int) -> None:
-        """Move the averages towards ``vectors`` after step number ``step`` (from 0)."""
-        decay = min(self._decay, (1 + step) / (10 + step))
+    @staticmethod
+    def factors(decay: float, step: int) -> Factors:
+        """Return the numbers that `update` takes after step number ``step`` (from 0)."""
+        decay = min(decay, (1 + step) / (10 + step))
+        return {"average_decay": decay, "average_rest": 1 - decay}
+
+    def update(self, factors: Factors) -> None:
+        """Move the averages towards the living vectors."""
+        decay, rest = factors["average_decay"], factors["average_rest"]
         for name, average in self.vectors.items():
             for start in range(0, len(average), self._block_size):
                 cut = slice(start, start + self._block_size)
-                _move_towards(self._xp, average[cut], vectors[name][cut], decay, self._spare[: len(average[cut])])
+                spare = self._spare[: len(average[cut])]
+                _move_towards(self._xp, average[cut], self._living[name][cut], decay, rest, spare)
 
 
-def _move_towards(xp: Any, mean: Array, value: Array, decay: float, spare: Array) -> None:
-    """Make ``mean`` ``decay * mean + (1 - decay) * value``; ``spare`` may be ``value`` itself."""
-    xp.multiply(value, 1 - decay, out=spare)
+def _move_towards(xp: Any, mean: Array, value: Array, decay: Any, rest: Any, spare: Array) -> None:
+    """Make ``mean`` ``decay * mean + rest * value``; ``spare`` may be ``value`` itself."""
+    xp.multiply(value, rest, out=spare)
     xp.multiply(mean, decay, out=mean)
     xp.add(mean, spare, out=mean)
 

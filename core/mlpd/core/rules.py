@@ -8,10 +8,10 @@ from typing import Any, Protocol, TypedDict
 
 from mlpd.core.activations import ACTIVATIONS
 from mlpd.core.architecture import DTYPES, NORMALIZATIONS, ModelSpec, parameter_count
-from mlpd.core.blas import BLAS_NAMES
 from mlpd.core.data import LARGEST_LABEL
 from mlpd.core.initializers import INITIALIZERS
 from mlpd.core.optimizers import SMALLEST_EPSILON, AdaGrad, Adam, Lion, Optimizer, RmsProp, Sgd
+from mlpd.core.partition import SPLITS, largest_block_count
 from mlpd.core.row_rules import broken_class_weight_rules, broken_row_rules
 from mlpd.core.schedules import (
     Constant,
@@ -24,8 +24,7 @@ from mlpd.core.schedules import (
     Steps,
     WarmupCosine,
 )
-from mlpd.core.sharding import largest_shard_count
-from mlpd.core.spec import ENVIRONMENT_CHANGES, OptimizerSpec, TrainingSpec
+from mlpd.core.spec import ENVIRONMENT_CHANGES, RUNNERS, OptimizerSpec, TrainingSpec
 from mlpd.core.tasks import TASKS
 
 LAYER_LIMIT = 64
@@ -37,6 +36,10 @@ SEGMENT_LIMIT = 32
 _TIME_LIMIT_SECONDS = 1e9
 _SHOWN_CHARACTERS = 64
 _TYPE_RANGES = {"float32": (1e-37, 1e38), "float64": (1e-307, 1e308)}
+_WHY_ONE_BLOCK = (
+    "for blocks of units take the compiled runner, a hidden layer and no layer normalization, blocks of rows the "
+    "compiled runner and no batch normalization"
+)
 _AUGMENTATION_LIMITS = {
     "shift_pixels": 1e4,
     "rotation_degrees": 180.0,
@@ -200,13 +203,7 @@ def _run_violations(spec: TrainingSpec, train: Rows | None) -> Iterator[Violatio
             yield _violation(field, f"be between 1 and {limit}", value)
     if spec.metrics_interval_steps < 1:
         yield _violation("metrics_interval_steps", "be at least 1", spec.metrics_interval_steps)
-    most = largest_shard_count(spec.model, spec.device)
-    if not 1 <= spec.shard_count <= most:
-        rule = (
-            f"be between 1 and {most}, as many as a hidden layer on the CPU without layer normalization can be cut into"
-        )
-        yield _violation("shard_count", rule, spec.shard_count)
-    yield from _one_of("blas", spec.blas, BLAS_NAMES[spec.device], f" for device {spec.device}")
+    yield from _runner_violations(spec)
     yield from _one_of("environment_change", spec.environment_change, ENVIRONMENT_CHANGES)
     if not 0 <= spec.seed < 2**63:
         yield _violation("seed", "be between 0 and 2**63 - 1", spec.seed)
@@ -220,6 +217,18 @@ def _run_violations(spec: TrainingSpec, train: Rows | None) -> Iterator[Violatio
         yield from _within("early_stopping.minimum_delta", stopping.minimum_delta, 0, inf)
         metrics = ("loss", "accuracy") if spec.task in TASKS and TASKS[spec.task].counts_hits else ("loss",)
         yield from _one_of("early_stopping.metric", stopping.metric, metrics, f" for task {spec.task}")
+
+
+def _runner_violations(spec: TrainingSpec) -> Iterator[Violation]:
+    yield from _one_of("runner", spec.runner, RUNNERS[spec.device], f" for device {spec.device}")
+    yield from _one_of("split", spec.split, SPLITS)
+    sizes = spec.model.layer_sizes
+    if spec.runner not in RUNNERS[spec.device] or spec.split not in SPLITS or min(sizes, default=0) < 1:
+        return
+    most = largest_block_count(spec, spec.split)
+    if not 1 <= spec.block_count <= most:
+        what = f"as many blocks of {spec.split} as this run can be cut into" if most > 1 else _WHY_ONE_BLOCK
+        yield _violation("block_count", f"be between 1 and {most}, {what}", spec.block_count)
 
 
 def _row_violations(spec: TrainingSpec, train: Rows | None) -> Iterator[Violation]:

@@ -12,8 +12,9 @@ from mlpd.core.optimizers import Optimizer
 from mlpd.core.schedules import Constant, Schedule
 
 # Part of every spec's digest: raised when equal specs begin to give other bits.
-_FORMAT = 6
+_FORMAT = 7
 
+RUNNERS = {"cpu": ("plain", "compiled"), "cuda": ("plain",)}
 ENVIRONMENT_CHANGES = ("refuse", "restart")
 
 
@@ -97,10 +98,10 @@ class WarmStartSpec:
 class TrainingSpec:
     """A run: what is trained on what, how, and where ("cpu" or "cuda").
 
-    Its layers are cut into ``shard_count`` shards, which can be worked on at the same time. Bits depend on how
-    many, and on ``blas``, the library that multiplies: "default", which is the array library's own, or "mkl". Where
-    they would come out otherwise than where the run began, ``environment_change`` says whether to "refuse" to go on, or
-    to "restart".
+    ``runner`` says how: "plain", call by call by the array library, or "compiled", by threads that work at the same
+    time on ``block_count`` blocks of its units or of its rows, as ``split`` says. Bits depend on all three. Where they
+    would come out otherwise than where the run began, ``environment_change`` says whether to "refuse" to go on, or to
+    "restart".
     """
 
     model: ModelSpec
@@ -121,8 +122,9 @@ class TrainingSpec:
     early_stopping: EarlyStoppingSpec | None = None
     time_limit_seconds: float = 0.0
     warm_start: WarmStartSpec | None = None
-    shard_count: int = 1
-    blas: str = "default"
+    runner: str = "plain"
+    split: str = "units"
+    block_count: int = 1
     environment_change: str = "refuse"
 
     def held_out_count(self, row_count: int) -> int:

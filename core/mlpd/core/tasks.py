@@ -3,7 +3,7 @@
 from typing import Any, ClassVar
 
 import numpy as np
-from mlpd.core.arrays import Array, Device, HostArray
+from mlpd.core.arrays import Array, Device, HostArray, matrix
 from mlpd.core.random import Purpose, generator
 
 
@@ -21,7 +21,7 @@ class Task:
         xp = self._xp = device.xp
         self._outputs, self._smoothing = outputs, smoothing
         self._answers = 2  # that a smoothed target is shared out among: yes and no
-        self._spare, self._yes = (xp.empty((capacity, outputs), dtype=dtype) for _ in range(2))
+        self._spare, self._yes = (matrix(device, (capacity, outputs), dtype) for _ in range(2))
         self._right = xp.empty((capacity,), dtype=dtype)
         self._hits = xp.empty((capacity,), dtype=xp.int64)
         self._hit_sum = xp.zeros((), dtype=xp.int64)
@@ -138,7 +138,7 @@ TASKS: dict[str, type[Task]] = {
 class MixUp:
     """Mixes each row with the next, inputs and targets alike: Zhang et al. 2018 (arXiv:1710.09412).
 
-    Each piece of a batch has one share, drawn from Beta(alpha, alpha) and folded to at least a half, so that a row's
+    Each micro-batch has one share, drawn from Beta(alpha, alpha) and folded to at least a half, so that a row's
     own target stays its largest; the order is shuffled, so that the next row is any row.
     """
 
@@ -147,15 +147,15 @@ class MixUp:
     ) -> None:
         self._xp = device.xp
         self._next_inputs = device.xp.empty((capacity, input_size), dtype=input_dtype)
-        self._next_targets = device.xp.empty((capacity, outputs), dtype=dtype)
+        self._next_targets = matrix(device, (capacity, outputs), dtype)
 
-    def __call__(self, inputs: Array, targets: Array, share: float) -> None:
-        """Replace ``inputs`` and ``targets`` by ``share`` of them plus the rest of the next row's."""
+    def __call__(self, inputs: Array, targets: Array, share: Any, rest: Any) -> None:
+        """Replace ``inputs`` and ``targets`` by ``share`` of them plus ``rest``, one less that, of the next row's."""
         xp, rows = self._xp, len(inputs)
         for values, following in ((inputs, self._next_inputs), (targets, self._next_targets)):
             mixed = following[:rows]
-            xp.multiply(values[1:], 1.0 - share, out=mixed[:-1])
-            xp.multiply(values[:1], 1.0 - share, out=mixed[-1:])
+            xp.multiply(values[1:], rest, out=mixed[:-1])
+            xp.multiply(values[:1], rest, out=mixed[-1:])
             xp.multiply(values, share, out=values)
             xp.add(values, mixed, out=values)
 

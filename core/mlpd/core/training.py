@@ -1,24 +1,28 @@
 """Training as a generator of frozen events; closing it stops the run, and nothing is lost but the run's time."""
 
 import time
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Iterator, Mapping
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from math import isfinite
+from pathlib import Path
 
 import numpy as np
-from mlpd.core.arrays import Array, Device, HostArray
-from mlpd.core.batches import Reader
+from mlpd.core.arrays import Array, ByColumns, Device, HostArray
+from mlpd.core.batches import cut
 from mlpd.core.checkpoint import Checkpoint, CheckpointError, Counters
 from mlpd.core.control import Monitor
 from mlpd.core.environment import environment_of
 from mlpd.core.examples import Examples
+from mlpd.core.execution.runners import Runner, open_runner
 from mlpd.core.metrics import EVALUATION_ROWS, evaluate
 from mlpd.core.model import Model, Predictor, TrainedModel
 from mlpd.core.network import initial_parameters, initial_statistics
-from mlpd.core.shard import Order, rate_in_gradient
+from mlpd.core.program import Blocks, work_of
 from mlpd.core.spec import TrainingSpec
 from mlpd.core.tasks import TASKS
-from mlpd.core.team import Team
+
+CHUNK_SECONDS = 0.04  # of compiled steps without a look at anything else
 
 _WEIGHTS = ("parameters", "statistics")
 _MOMENT, _AVERAGE, _BEST = "moment.", "average.", "best."
@@ -30,7 +34,7 @@ class Diverged(Exception):
 
 @dataclass(frozen=True)
 class StepEnded:
-    """A step is complete: the state may be saved, or the run stopped, until the next event is asked for."""
+    """Steps are complete: the state may be saved, or the run stopped, until the next event is asked for."""
 
     step: int
     epoch: int
@@ -70,14 +74,13 @@ class TrainingState:
     def __init__(self, device: Device, spec: TrainingSpec, examples: Examples) -> None:
         self.device, self.spec, self.examples = device, spec, examples
         self.environment = environment_of(device, spec)
-        self.team = Team(device, spec, examples)
+        self.blocks = Blocks(ByColumns() if spec.runner == "compiled" else device, spec, examples)
         self.step = self.optimizer_step = 0
         self.elapsed_seconds = 0.0
         self.monitor = Monitor()
         self._best: dict[str, Array] = {}
-        self._rows_seen = 0
+        self._rows_seen = self._micro_batch_count = 0
         self._step_count = spec.step_count(examples.row_count)
-        self._rate_in_gradient = rate_in_gradient(spec)
 
     @classmethod
     def initial(
@@ -92,11 +95,11 @@ class TrainingState:
         else:
             parameters, statistics = source.model.parameters, source.model.statistics
         for group in ("", *([_AVERAGE] if spec.optimizer.average_decay else [])):
-            state.team.write(f"{group}parameters", parameters)
-            state.team.write(f"{group}statistics", statistics)
+            state.blocks.write(f"{group}parameters", parameters)
+            state.blocks.write(f"{group}statistics", statistics)
         if source and spec.warm_start and spec.warm_start.full:
             for name, moment in source.moments.items():
-                state.team.write(_MOMENT + name, moment)
+                state.blocks.write(_MOMENT + name, moment)
             state.optimizer_step = source.optimizer_step
         return state
 
@@ -107,17 +110,17 @@ class TrainingState:
         if counters.spec_digest != spec.digest:
             raise CheckpointError(f"the checkpoint must be of spec {spec.digest}, got {counters.spec_digest}")
         state = cls(device, spec, examples)
-        for name in state.team.names:
+        for name in state.blocks.names:
             if name in vectors:
-                state.team.write(name, vectors[name])
+                state.blocks.write(name, vectors[name])
         nothing = vectors["parameters"][:0]
         if _BEST + "parameters" in vectors:
             state._best = {name: device.from_host(vectors.get(_BEST + name, nothing).copy()) for name in _WEIGHTS}
         state.step, state.optimizer_step = counters.step, counters.optimizer_step
         state.monitor, state.elapsed_seconds = counters.monitor, counters.elapsed_seconds
         state._rows_seen = counters.row_count
-        state.team.loss_sum.fill(counters.loss_sum)
-        state.team.correct_count.fill(counters.correct_count)
+        state.blocks.totals.loss_sum.fill(counters.loss_sum)
+        state.blocks.totals.correct_count.fill(counters.correct_count)
         return state
 
     def checkpoint(self) -> Checkpoint:
@@ -127,21 +130,21 @@ class TrainingState:
             environment=self.environment,
             step=self.step,
             optimizer_step=self.optimizer_step,
-            loss_sum=float(self.team.loss_sum),
-            correct_count=int(self.team.correct_count),
+            loss_sum=float(self.blocks.totals.loss_sum),
+            correct_count=int(self.blocks.totals.correct_count),
             row_count=self._rows_seen,
             elapsed_seconds=self.elapsed_seconds,
             monitor=self.monitor,
         )
-        vectors = {name: self.team.read(name) for name in self.team.names}
+        vectors = {name: self.blocks.read(name) for name in self.blocks.names}
         vectors |= {_BEST + name: vector for name, vector in self._best.items()}
         return Checkpoint(counters, {name: self._finite(vector) for name, vector in vectors.items() if len(vector)})
 
     def trained(self) -> TrainedModel:
         """Return a copy of the model to keep and of the optimizer's state; raises `Diverged` when it is not finite."""
         vectors = {name: self._finite(vector) for name, vector in (self._best or self._scored()).items()}
-        moments = [name for name in self.team.names if name.startswith(_MOMENT)]
-        kept = {name.removeprefix(_MOMENT): self._finite(self.team.read(name)) for name in moments}
+        moments = [name for name in self.blocks.names if name.startswith(_MOMENT)]
+        kept = {name.removeprefix(_MOMENT): self._finite(self.blocks.read(name)) for name in moments}
         return TrainedModel(self._model(vectors), kept, self.optimizer_step)
 
     def predictor(self) -> Predictor:
@@ -150,7 +153,7 @@ class TrainingState:
 
     def _scored(self) -> dict[str, Array]:
         group = _AVERAGE if self.spec.optimizer.average_decay else ""
-        return {name: self.team.read(group + name) for name in _WEIGHTS}
+        return {name: self.blocks.read(group + name) for name in _WEIGHTS}
 
     def _model(self, vectors: Mapping[str, Array]) -> Model:
         spec = self.spec
@@ -163,29 +166,24 @@ class TrainingState:
             raise Diverged(f"the parameters are not finite after step {self.step}; try a smaller learning rate")
         return host
 
-    @np.errstate(all="ignore")  # what overflows is found in a report or a checkpoint, and ends the run with a reason
-    def learn(self, reader: Reader) -> None:
-        """Make one step on the reader's next pieces."""
-        rate = self.learning_rate(self.step)
-        factor = rate if self._rate_in_gradient else 1.0
-        is_last = False
-        while not is_last:
-            piece = reader.piece
-            is_last = piece.is_last
-            order = Order(
-                slate=reader.slate,
-                rows=piece.rows,
-                step=self.step,
-                first_row=piece.start,
-                is_last=is_last,
-                scale=factor / piece.step_rows,
-                rate=rate,
-                optimizer_step=self.optimizer_step,
-            )
-            self.team.learn(order, meanwhile=reader.read)
-        self._rows_seen += piece.step_rows
-        self.step += 1
-        self.optimizer_step += 1
+    def learn(self, runner: Runner, step_count: int) -> None:
+        """Make so many steps, all of one epoch."""
+        spec, feed = self.spec, self.blocks.feed
+        batches = cut(spec, len(self.examples.train), self.step, self.step + step_count)
+        slots = (self._micro_batch_count + np.arange(len(batches.rows))) % len(feed.slots)
+        rates = [self.learning_rate(self.step + i) for i in range(step_count)]
+        work = work_of(spec, batches, rates, self.optimizer_step, slots)
+        feed.begin(batches.epoch)
+        if feed.is_staged:
+            for i, first in enumerate(batches.first.tolist()):
+                feed.stage(batches.epoch, first)
+                runner.run(work.part(i, i + 1))
+        else:
+            runner.run(work)
+        self._micro_batch_count += len(work)
+        self._rows_seen += int(batches.rows.sum())
+        self.step += step_count
+        self.optimizer_step += step_count
 
     def learning_rate(self, step: int) -> float:
         """Return the learning rate of step number ``step``."""
@@ -198,12 +196,12 @@ class TrainingState:
 
         Raises `Diverged` as `metrics` does.
         """
-        loss = float(self.team.loss_sum) / self._rows_seen
+        loss = float(self.blocks.totals.loss_sum) / self._rows_seen
         counted = TASKS[self.spec.task].counts_hits
-        accuracy = int(self.team.correct_count) / self._rows_seen if counted else None
+        accuracy = int(self.blocks.totals.correct_count) / self._rows_seen if counted else None
         metrics = self.metrics("train", epoch, loss, accuracy)
-        self.team.loss_sum.fill(0)
-        self.team.correct_count.fill(0)
+        self.blocks.totals.loss_sum.fill(0)
+        self.blocks.totals.correct_count.fill(0)
         self._rows_seen = 0
         return metrics
 
@@ -245,23 +243,35 @@ class TrainingState:
         return ""
 
 
-def train(state: TrainingState, process_limit: int | None = None) -> Generator[Event, None, None]:
-    """Train ``state`` to the end of its spec, yielding `StepEnded` after every step, reports just before it.
+def train(
+    state: TrainingState,
+    thread_count: int | None = None,
+    kernels: Path | None = None,
+    chunk_seconds: float = CHUNK_SECONDS,
+) -> Generator[Event, None, None]:
+    """Train ``state`` to the end of its spec, yielding `StepEnded` after chunks of steps, reports just before it.
 
-    Shards are worked on by a process each if these are no more than ``process_limit``, which changes no results.
-    Rows are visited in an order that depends on (seed, epoch) alone. A run resumed from a checkpoint taken at
-    any `StepEnded` repeats the rest bit for bit, but for a time limit. Raises `Diverged`.
+    A compiled run has ``thread_count`` threads, or as many as NumPy's products would, and keeps its code in the
+    directory ``kernels``; a chunk takes it about ``chunk_seconds``. None of these changes any results. Rows are visited
+    in an order that depends on (seed, epoch) alone. A run resumed from a checkpoint taken at any `StepEnded` repeats
+    the rest bit for bit, but for a time limit. Raises `Diverged`, and `RunnerUnavailable` before the first step.
     """
     spec, validation = state.spec, state.examples.validation
     steps_per_epoch = spec.steps_per_epoch(state.examples.row_count)
     time_spent = _Stopwatch(state.elapsed_seconds)
-    team = state.team
-    with team.at_work(process_limit), Reader(state.device, spec, state.examples, team.slates, state.step) as reader:
-        while state.step < spec.epoch_count * steps_per_epoch:
+    # Other runners come back after each step anyway.
+    pace, count = _Pace(chunk_seconds if spec.runner == "compiled" else 0.0), spec.epoch_count * steps_per_epoch
+    runner = open_runner(spec.runner, state.blocks, state.device, thread_count, kernels)
+    with closing(runner), state.blocks.feed.open(state.step):
+        while state.step < count:
             if reason := state.reason_to_stop():
                 yield StoppedEarly(state.step, reason)
                 return
-            state.learn(reader)
+            to_report, to_epoch = (
+                interval - state.step % interval for interval in (spec.metrics_interval_steps, steps_per_epoch)
+            )
+            with pace.over(min(to_report, to_epoch)) as made:
+                state.learn(runner, made)
             epochs_done, index = divmod(state.step, steps_per_epoch)
             last = index == 0
             if last or state.step % spec.metrics_interval_steps == 0:
@@ -275,6 +285,21 @@ def train(state: TrainingState, process_limit: int | None = None) -> Generator[E
             if spec.time_limit_seconds:
                 state.elapsed_seconds = time_spent()
             yield StepEnded(state.step, epochs_done)
+
+
+class _Pace:
+    """Says how many steps take about ``seconds``, from the time that those before took."""
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds, self._fitting = seconds, 1
+
+    @contextmanager
+    def over(self, limit: int) -> Iterator[int]:
+        """Give how many steps to make now, at most ``limit``, and take their time."""
+        count, start = min(limit, self._fitting), time.monotonic()
+        yield count
+        seconds_each = max(time.monotonic() - start, 1e-9) / count
+        self._fitting = max(1, min(int(self._seconds / seconds_each), 2 * count))
 
 
 class _Stopwatch:

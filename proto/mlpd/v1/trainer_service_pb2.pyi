@@ -808,9 +808,10 @@ class TrainingSpec(_message.Message):
     EARLY_STOPPING_FIELD_NUMBER: _builtins.int
     TIME_LIMIT_FIELD_NUMBER: _builtins.int
     WARM_START_FIELD_NUMBER: _builtins.int
-    SHARD_COUNT_FIELD_NUMBER: _builtins.int
     ENVIRONMENT_CHANGE_FIELD_NUMBER: _builtins.int
-    BLAS_FIELD_NUMBER: _builtins.int
+    RUNNER_FIELD_NUMBER: _builtins.int
+    SPLIT_FIELD_NUMBER: _builtins.int
+    BLOCK_COUNT_FIELD_NUMBER: _builtins.int
     train_dataset: _builtins.str
     """Training data: datasets/{dataset}. Required."""
     validation_dataset: _builtins.str
@@ -840,19 +841,27 @@ class TrainingSpec(_message.Message):
     """Epochs between validations, and always after the last; default 1."""
     accumulation_steps: _builtins.int
     """Mini-batches whose gradients are summed for one step; default 1."""
-    shard_count: _builtins.int
-    """Shards that the layers are cut into, each worked on by a process of its own where a core is free for it: at most
-    the width of the narrowest hidden layer and 64; 1 on a GPU, with layer normalization, or without hidden layers.
-    Results depend on it in their last bits. Unset = as many as pay on the server's cores.
-    """
     environment_change: _builtins.str
     """What happens to a run that must go on where its numbers would come out otherwise than where it began (another BLAS
     library, kernel, number of threads or processor: TrainingJob.environment): refuse (default) fails it, reason
     ENVIRONMENT_CHANGED; restart begins it again from its first step, in the same job.
     """
-    blas: _builtins.str
-    """Library that multiplies matrices: "mkl" is Intel's oneMKL, on the CPU where the server has it installed; "default"
-    is the array library's own. Results depend on it in their last bits. Unset = mkl where it pays, else default.
+    runner: _builtins.str
+    """How steps are run: "compiled", on the CPU, by code that is compiled for the run, in threads of one process; "plain",
+    call by call by the array library. Results depend on it in their last bits. Compiled where the
+    server does not have it: FAILED_PRECONDITION, reason RUNNER_UNAVAILABLE. Unset = compiled on the CPU where the
+    server has it, else plain.
+    """
+    split: _builtins.str
+    """What a step is cut into, so that threads can work on it at the same time: "units" of the hidden layers, or "rows"
+    of the mini-batch. Results depend on it in their last bits. Unset = what pays for this network; the machine has no
+    say in it.
+    """
+    block_count: _builtins.int
+    """Blocks that a step is cut into: at most 64, and of units the width of the narrowest hidden layer; 1 with the plain
+    runner, of units with layer normalization or without hidden layers, of rows with batch normalization. Results
+    depend on it in their last bits, and not on how many threads work on the blocks. Unset = as many as pay for this
+    network; the machine has no say in it.
     """
     @_builtins.property
     def model(self) -> _types_pb2.ModelSpec:
@@ -912,24 +921,25 @@ class TrainingSpec(_message.Message):
         early_stopping: Global___EarlyStopping | None = ...,
         time_limit: _duration_pb2.Duration | None = ...,
         warm_start: Global___WarmStart | None = ...,
-        shard_count: _builtins.int | None = ...,
         environment_change: _builtins.str = ...,
-        blas: _builtins.str = ...,
+        runner: _builtins.str = ...,
+        split: _builtins.str = ...,
+        block_count: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_accumulation_steps", b"_accumulation_steps", "_batch_size", b"_batch_size", "_metrics_interval_steps", b"_metrics_interval_steps", "_seed", b"_seed", "_shard_count", b"_shard_count", "_validation_interval_epochs", b"_validation_interval_epochs", "accumulation_steps", b"accumulation_steps", "augmentation", b"augmentation", "batch_size", b"batch_size", "early_stopping", b"early_stopping", "loss", b"loss", "metrics_interval_steps", b"metrics_interval_steps", "model", b"model", "optimizer", b"optimizer", "schedule", b"schedule", "seed", b"seed", "shard_count", b"shard_count", "time_limit", b"time_limit", "validation_interval_epochs", b"validation_interval_epochs", "warm_start", b"warm_start"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_accumulation_steps", b"_accumulation_steps", "_batch_size", b"_batch_size", "_block_count", b"_block_count", "_metrics_interval_steps", b"_metrics_interval_steps", "_seed", b"_seed", "_validation_interval_epochs", b"_validation_interval_epochs", "accumulation_steps", b"accumulation_steps", "augmentation", b"augmentation", "batch_size", b"batch_size", "block_count", b"block_count", "early_stopping", b"early_stopping", "loss", b"loss", "metrics_interval_steps", b"metrics_interval_steps", "model", b"model", "optimizer", b"optimizer", "schedule", b"schedule", "seed", b"seed", "time_limit", b"time_limit", "validation_interval_epochs", b"validation_interval_epochs", "warm_start", b"warm_start"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_accumulation_steps", b"_accumulation_steps", "_batch_size", b"_batch_size", "_metrics_interval_steps", b"_metrics_interval_steps", "_seed", b"_seed", "_shard_count", b"_shard_count", "_validation_interval_epochs", b"_validation_interval_epochs", "accumulation_steps", b"accumulation_steps", "augmentation", b"augmentation", "batch_size", b"batch_size", "blas", b"blas", "device", b"device", "early_stopping", b"early_stopping", "environment_change", b"environment_change", "epoch_count", b"epoch_count", "loss", b"loss", "metrics_interval_steps", b"metrics_interval_steps", "model", b"model", "optimizer", b"optimizer", "schedule", b"schedule", "seed", b"seed", "shard_count", b"shard_count", "task", b"task", "time_limit", b"time_limit", "train_dataset", b"train_dataset", "train_sha256", b"train_sha256", "validation_dataset", b"validation_dataset", "validation_fraction", b"validation_fraction", "validation_interval_epochs", b"validation_interval_epochs", "validation_sha256", b"validation_sha256", "warm_start", b"warm_start"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_accumulation_steps", b"_accumulation_steps", "_batch_size", b"_batch_size", "_block_count", b"_block_count", "_metrics_interval_steps", b"_metrics_interval_steps", "_seed", b"_seed", "_validation_interval_epochs", b"_validation_interval_epochs", "accumulation_steps", b"accumulation_steps", "augmentation", b"augmentation", "batch_size", b"batch_size", "block_count", b"block_count", "device", b"device", "early_stopping", b"early_stopping", "environment_change", b"environment_change", "epoch_count", b"epoch_count", "loss", b"loss", "metrics_interval_steps", b"metrics_interval_steps", "model", b"model", "optimizer", b"optimizer", "runner", b"runner", "schedule", b"schedule", "seed", b"seed", "split", b"split", "task", b"task", "time_limit", b"time_limit", "train_dataset", b"train_dataset", "train_sha256", b"train_sha256", "validation_dataset", b"validation_dataset", "validation_fraction", b"validation_fraction", "validation_interval_epochs", b"validation_interval_epochs", "validation_sha256", b"validation_sha256", "warm_start", b"warm_start"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__accumulation_steps: _TypeAlias = _typing.Literal["accumulation_steps"]  # noqa: Y015
     _WhichOneofArgType__accumulation_steps: _TypeAlias = _typing.Literal["_accumulation_steps", b"_accumulation_steps"]  # noqa: Y015
     _WhichOneofReturnType__batch_size: _TypeAlias = _typing.Literal["batch_size"]  # noqa: Y015
     _WhichOneofArgType__batch_size: _TypeAlias = _typing.Literal["_batch_size", b"_batch_size"]  # noqa: Y015
+    _WhichOneofReturnType__block_count: _TypeAlias = _typing.Literal["block_count"]  # noqa: Y015
+    _WhichOneofArgType__block_count: _TypeAlias = _typing.Literal["_block_count", b"_block_count"]  # noqa: Y015
     _WhichOneofReturnType__metrics_interval_steps: _TypeAlias = _typing.Literal["metrics_interval_steps"]  # noqa: Y015
     _WhichOneofArgType__metrics_interval_steps: _TypeAlias = _typing.Literal["_metrics_interval_steps", b"_metrics_interval_steps"]  # noqa: Y015
     _WhichOneofReturnType__seed: _TypeAlias = _typing.Literal["seed"]  # noqa: Y015
     _WhichOneofArgType__seed: _TypeAlias = _typing.Literal["_seed", b"_seed"]  # noqa: Y015
-    _WhichOneofReturnType__shard_count: _TypeAlias = _typing.Literal["shard_count"]  # noqa: Y015
-    _WhichOneofArgType__shard_count: _TypeAlias = _typing.Literal["_shard_count", b"_shard_count"]  # noqa: Y015
     _WhichOneofReturnType__validation_interval_epochs: _TypeAlias = _typing.Literal["validation_interval_epochs"]  # noqa: Y015
     _WhichOneofArgType__validation_interval_epochs: _TypeAlias = _typing.Literal["_validation_interval_epochs", b"_validation_interval_epochs"]  # noqa: Y015
     @_typing.overload
@@ -937,11 +947,11 @@ class TrainingSpec(_message.Message):
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__batch_size) -> _WhichOneofReturnType__batch_size | None: ...
     @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__block_count) -> _WhichOneofReturnType__block_count | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__metrics_interval_steps) -> _WhichOneofReturnType__metrics_interval_steps | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__seed) -> _WhichOneofReturnType__seed | None: ...
-    @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__shard_count) -> _WhichOneofReturnType__shard_count | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__validation_interval_epochs) -> _WhichOneofReturnType__validation_interval_epochs | None: ...
 
@@ -966,7 +976,7 @@ class TrainingJob(_message.Message):
         STATE_RUNNING: TrainingJob._State.ValueType  # 2
         """Executing steps."""
         STATE_CANCELLING: TrainingJob._State.ValueType  # 3
-        """Cancel accepted, finishing the current mini-batch."""
+        """Cancel accepted, finishing the steps in hand."""
         STATE_SUCCEEDED: TrainingJob._State.ValueType  # 4
         """Terminal: the run ended as its spec says, model version published."""
         STATE_FAILED: TrainingJob._State.ValueType  # 5
@@ -984,7 +994,7 @@ class TrainingJob(_message.Message):
     STATE_RUNNING: TrainingJob.State.ValueType  # 2
     """Executing steps."""
     STATE_CANCELLING: TrainingJob.State.ValueType  # 3
-    """Cancel accepted, finishing the current mini-batch."""
+    """Cancel accepted, finishing the steps in hand."""
     STATE_SUCCEEDED: TrainingJob.State.ValueType  # 4
     """Terminal: the run ended as its spec says, model version published."""
     STATE_FAILED: TrainingJob.State.ValueType  # 5
@@ -1028,7 +1038,7 @@ class TrainingJob(_message.Message):
     model_version: _builtins.str
     """models/{model}/versions/{version} once SUCCEEDED."""
     memory_bytes: _builtins.int
-    """Memory that the run is estimated to need: on a GPU the GPU's, on the CPU that of all its processes."""
+    """Memory that the run is estimated to need: on a GPU the GPU's, on the CPU that of its process."""
     environment: _builtins.str
     """What decides the bits of this run beside its spec, as its first attempt found it: libraries, kernels, threads,
     processor. Empty before that.

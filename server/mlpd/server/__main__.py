@@ -35,7 +35,7 @@ def main(
     running_jobs: Annotated[int, typer.Option(min=1, help="Jobs that run at the same time.")] = _DEFAULTS.running_jobs,
     queued_jobs: Annotated[int, typer.Option(min=1, help="Jobs that may wait.")] = _DEFAULTS.queued_jobs,
     threads: Annotated[
-        int, typer.Option(min=1, help="BLAS threads of a job.", show_default="one a core")
+        int, typer.Option(min=1, help="Threads of a job.", show_default="one a core")
     ] = _DEFAULTS.thread_count,
     checkpoint_interval_seconds: Annotated[
         float, typer.Option(min=0.0, help="Time between a job's checkpoints.")

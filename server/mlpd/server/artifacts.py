@@ -45,8 +45,8 @@ class DataDirectory:
             raise DataDirectoryInUse(f"another server uses the data directory {self.root}") from None
         shutil.rmtree(self._temporary, ignore_errors=True)
         _make_private(self.root)
-        for folder in (self._temporary, self.root / "datasets", self.root / "models", self.root / "jobs"):
-            folder.mkdir(exist_ok=True)
+        for name in ("temporary", "datasets", "models", "jobs"):
+            (self.root / name).mkdir(exist_ok=True)
         sync_directory(self.root)
 
     @property

@@ -23,6 +23,7 @@ from mlpd.server.events import EventLog
 from mlpd.server.executors.process import ProcessExecutor
 from mlpd.server.guard import Guard
 from mlpd.server.jobs import JobLimits, Jobs
+from mlpd.server.kernels import kernels_directory, warm
 from mlpd.server.options import ServerOptions
 from mlpd.server.services.datasets import DatasetService
 from mlpd.server.services.models import ModelService
@@ -88,7 +89,8 @@ class Daemon:
             serving = Serving(files)
             stack.callback(serving.close)
             datasets = Datasets(directory, store, files, options.max_dataset_bytes)
-            jobs = Jobs(store, directory, ProcessExecutor(), _job_limits(options))
+            kernels = kernels_directory(directory.root)
+            jobs = Jobs(store, directory, kernels, ProcessExecutor(), _job_limits(options))
             trainer = TrainerService(store, files, jobs, log, serving, devices, _server_info(options))
             server, health_service = _grpc_server(
                 options, trainer, DatasetService(store, datasets), ModelService(store)
@@ -106,6 +108,8 @@ class Daemon:
             if not is_loopback(options.host):
                 _logger.warning("whoever reaches this address can use the server: there is no authentication")
             ready(address)
+            warming = asyncio.create_task(warm(kernels))
+            stack.callback(warming.cancel)
 
             await self._stopping.wait()
             _logger.info("draining")

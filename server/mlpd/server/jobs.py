@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import TypeVar
 
 import structlog
@@ -53,9 +54,11 @@ class Submission:
 class Jobs:
     """The jobs of one server, for its event loop."""
 
-    def __init__(self, store: Store, directory: DataDirectory, executor: ProcessExecutor, limits: JobLimits) -> None:
+    def __init__(
+        self, store: Store, directory: DataDirectory, kernels: Path, executor: ProcessExecutor, limits: JobLimits
+    ) -> None:
         self._store = store
-        self._directory = directory
+        self._directory, self._kernels_directory = directory, kernels
         self._executor = executor
         self._limits = limits
         self._workers: dict[str, WorkerProcess] = {}
@@ -247,6 +250,7 @@ class Jobs:
             source_path=self._directory.model(source.sha256) if source else None,
             job_directory=self._directory.job(job.id),
             models_directory=self._directory.models,
+            kernels_directory=self._kernels_directory,
             checkpoints=job.checkpoints,
             checkpoint_interval_seconds=self._limits.checkpoint_interval_seconds,
             thread_count=self._limits.thread_count,

@@ -11,13 +11,13 @@ from typing import TypeVar
 from google.protobuf.message import Message
 from google.protobuf.unknown_fields import UnknownFieldSet
 from mlpd.core.architecture import ModelSpec
-from mlpd.core.blas import mkl_path
 from mlpd.core.data import LARGEST_LABEL, default_input_scale
+from mlpd.core.execution.runners import missing_for
 from mlpd.core.memory import estimate_bytes
 from mlpd.core.optimizers import OPTIMIZERS
+from mlpd.core.partition import SPLITS, best_blocks, largest_block_count
 from mlpd.core.rules import find_violations
-from mlpd.core.sharding import best_blas, best_shard_count
-from mlpd.core.spec import TrainingSpec, WarmStartSpec
+from mlpd.core.spec import RUNNERS, TrainingSpec, WarmStartSpec
 from mlpd.core.splits import train_class_counts
 from mlpd.core.tasks import TASKS
 from mlpd.server.columns import check_same
@@ -28,6 +28,7 @@ from mlpd.server.jobs import Submission
 from mlpd.server.names import check_id, check_request_id, parse_dataset, parse_model, shown, version_name
 from mlpd.server.records import DatasetRecord, Job, ModelRecord
 from mlpd.server.specs import (
+    DEVICES,
     augmentation_of,
     early_stopping_of,
     loss_of,
@@ -71,8 +72,8 @@ async def resolve(
     """Return what ``request`` asks for in full, for jobs of ``thread_count`` threads.
 
     Raises `InvalidRequest` with every field that breaks a rule, `NotFound` for a data set or model that is not there,
-    `DataLoss` for one whose file is missing or cut, `PreconditionFailed` for a device that can't be used, and
-    `ResourceExhausted` for a run it can't hold, or when looking through the spec takes too long.
+    `DataLoss` for one whose file is missing or cut, `PreconditionFailed` for a device or a runner that can't be used,
+    and `ResourceExhausted` for a run it can't hold, or when looking through the spec takes too long.
     """
     check = _Violations()
     check.unknown_fields("", request)
@@ -106,22 +107,22 @@ def _resolved(
     thread_count: int,
 ) -> tuple[TrainingSpec, int]:
     """Return the spec, and the memory it takes, once no rule is broken."""
-    spec = _spec(asked, sources, device)
+    spec = _with_blocks(_spec(asked, sources, device), asked)
     for violation in find_violations(spec, sources.train, sources.validation):
         check.add(f"spec.{violation.field}", f"spec.{violation.description}")
     check.warm_start(asked, spec, sources)
     check.columns(asked, sources)
     check.finish()
     assert sources.train is not None
-    if not asked.HasField("shard_count"):
-        spec = replace(spec, shard_count=best_shard_count(spec, thread_count))
-    if not asked.blas:
-        spec = replace(spec, blas=best_blas(spec, thread_count))
-    elif spec.blas == "mkl" and not mkl_path():
-        raise PreconditionFailed(
-            "BLAS_UNAVAILABLE", "spec.blas must be a library that this server has; mkl comes with mlpd[mkl]"
-        )
+    if missing := missing_for(spec.runner):
+        raise PreconditionFailed("RUNNER_UNAVAILABLE", f"spec.runner must be a runner that this server has: {missing}")
     return spec, _check_memory(spec, sources.train, report, thread_count)
+
+
+def resolved_spec(resolved: trainer.TrainingSpec) -> TrainingSpec:
+    """Return what the wire says of a spec whose every default is filled in; its data sets have no digests."""
+    device = next(name for name, value in DEVICES.items() if value == resolved.device)
+    return _with_blocks(_spec(resolved, _Sources(None, None, None, None), device), resolved)
 
 
 @dataclass(frozen=True)
@@ -311,10 +312,23 @@ def _spec(asked: trainer.TrainingSpec, sources: _Sources, device: str) -> Traini
         seed=asked.seed if asked.HasField("seed") else secrets.randbelow(_SEED_LIMIT),
         device=device,
         metrics_interval_steps=interval,
-        shard_count=asked.shard_count if asked.HasField("shard_count") else 1,
-        blas=asked.blas or "default",
+        runner=asked.runner or _default_runner(device),
         environment_change=asked.environment_change or "refuse",
     )
+
+
+def _default_runner(device: str) -> str:
+    return "compiled" if "compiled" in RUNNERS[device] and not missing_for("compiled") else "plain"
+
+
+def _with_blocks(spec: TrainingSpec, asked: trainer.TrainingSpec) -> TrainingSpec:
+    """Return ``spec`` with its split and number of blocks: what is asked for, else what pays."""
+    has_units = max(spec.model.layer_sizes, default=0) > 0
+    split, count = best_blocks(spec) if has_units else ("units", 1)
+    if has_units and asked.split in SPLITS:
+        count = min(count, largest_block_count(spec, asked.split))
+    count = asked.block_count if asked.HasField("block_count") else count
+    return replace(spec, split=asked.split or split, block_count=count)
 
 
 def _model(asked: types.ModelSpec, sources: _Sources) -> ModelSpec:

@@ -35,6 +35,7 @@ class Task:
     source_path: Path | None
     job_directory: Path
     models_directory: Path
+    kernels_directory: Path
     checkpoints: tuple[CheckpointSaved, ...]
     checkpoint_interval_seconds: float
     thread_count: int
@@ -62,6 +63,7 @@ class Task:
                 "source_path": _path(values["source_path"]),
                 "job_directory": Path(values["job_directory"]),
                 "models_directory": Path(values["models_directory"]),
+                "kernels_directory": Path(values["kernels_directory"]),
                 "checkpoints": tuple(CheckpointSaved(**saved) for saved in values["checkpoints"]),
             }
         )

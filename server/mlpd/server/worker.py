@@ -19,13 +19,18 @@ from mlpd.core import training
 from mlpd.core.arrays import Device, DeviceUnavailable, open_device
 from mlpd.core.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 from mlpd.core.data import DataError, Dataset, open_dataset
-from mlpd.core.environment import check_environment, difference, environment_of
+from mlpd.core.environment import (
+    check_environment,
+    computing_threads,
+    difference,
+    environment_of,
+    shares_products,
+)
 from mlpd.core.examples import Examples, NothingToLearn
+from mlpd.core.execution.runners import RunnerUnavailable
 from mlpd.core.files import FileDamaged, FileIdentity, Verifier, sync_directory
-from mlpd.core.helpers import HelperLost
 from mlpd.core.model import TrainedModel, load_trained, save_model
 from mlpd.core.processes import end_with
-from mlpd.core.sharding import multiplying_threads, spreads_products
 from mlpd.core.usefulness import reason_to_doubt
 from mlpd.server.damage import dataset_damage, model_damage
 from mlpd.server.disk import trouble_of, waits_seconds
@@ -48,6 +53,14 @@ from threadpoolctl import threadpool_info, threadpool_limits
 
 # Checkpoints may take at most this share of a run's time.
 _CHECKPOINT_TIME_SHARE = 0.02
+
+# What a run can't be done or finished for, though nothing is broken.
+_REASONS: dict[type[Exception], str] = {
+    DeviceUnavailable: "DEVICE_UNAVAILABLE",
+    RunnerUnavailable: "RUNNER_UNAVAILABLE",
+    training.Diverged: "DIVERGED",
+    NothingToLearn: "NOTHING_TO_LEARN",
+}
 
 Send = Callable[[Frame], None]
 Orders = queue.SimpleQueue[Order]
@@ -72,13 +85,9 @@ def main() -> None:
     last: Finished | Stopped | Failed
     try:
         last = _attempt(task, orders, send)
-    except DeviceUnavailable as error:
-        last = _failed("PreconditionFailed", "DEVICE_UNAVAILABLE", str(error))
-    except training.Diverged as error:
-        last = _failed("PreconditionFailed", "DIVERGED", str(error))
-    except NothingToLearn as error:
-        last = _failed("PreconditionFailed", "NOTHING_TO_LEARN", str(error))
-    except (HelperLost, _DataChanged) as error:
+    except tuple(_REASONS) as error:
+        last = _failed("PreconditionFailed", _REASONS[type(error)], str(error))
+    except _DataChanged as error:
         send(MessageLogged("WARNING", str(error)))
         sys.exit(1)  # what the run has in memory can't be used; the next attempt begins with a checkpoint
     except _Unsound as error:
@@ -108,7 +117,8 @@ class _DataChanged(Exception):
 def _attempt(task: Task, orders: Orders, send: Send) -> Finished | Stopped | Failed:
     """Go on, begin, or begin again where the results so far could not be repeated."""
     device = open_device(task.spec.device)
-    with threadpool_limits(multiplying_threads(task.spec, task.thread_count) if spreads_products(task.spec) else 1):
+    threads = computing_threads(task.spec, task.thread_count)
+    with threadpool_limits(threads if shares_products(task.spec) else 1):
         environment = environment_of(device, task.spec)
         if task.environment not in ("", environment):
             if task.spec.environment_change == "refuse":
@@ -116,7 +126,7 @@ def _attempt(task: Task, orders: Orders, send: Send) -> Finished | Stopped | Fai
             for saved in task.checkpoints:
                 task.checkpoint_path(saved.step).unlink(missing_ok=True)
             task = replace(task, reason=ENVIRONMENT_CHANGED, checkpoints=())
-        last = _Attempt(task, device, environment, send).run(orders)
+        last = _Attempt(task, device, environment, send).run(orders, threads)
     device.free()  # before the last word, which the server publishes
     return last
 
@@ -139,9 +149,9 @@ class _Attempt:
         self._refused = False
         send(AttemptStarted(self._state.step, task.reason, _describe(device), environment))
 
-    def run(self, orders: Orders) -> Finished | Stopped:
+    def run(self, orders: Orders, thread_count: int) -> Finished | Stopped:
         """Train to the end or to an order."""
-        for event in training.train(self._state, self._task.thread_count):
+        for event in training.train(self._state, thread_count, self._task.kernels_directory):
             match event:
                 case training.MetricsRecorded():
                     self._send(self._timed(event))

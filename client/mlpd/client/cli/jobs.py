@@ -53,14 +53,14 @@ def train(
     **flags: Any,
 ) -> None:
     """Submit a training job, from flags, a TOML file or a preset."""
-    settings = _from_file(config) | {name: parsed(name, value) for name, value in flags.items() if value is not None}
+    settings = from_file(config) | {name: parsed(name, value) for name, value in flags.items() if value is not None}
     preset = preset or settings.pop("preset", None)
     job_id, model_id = job_id or settings.pop("job_id", ""), model_id or settings.pop("model_id", "")
     test_dataset = test_dataset or settings.pop("test_dataset", None)
     settings = {name: value for name, value in settings.items() if name not in _FILE_SETTINGS}
     spec = training_spec(preset, **settings)
     with (
-        _reachable(server, embedded=embedded, data_directory=data_dir) as address,
+        reachable(server, embedded=embedded, data_directory=data_dir) as address,
         connect(address, COMPUTING_SECONDS) as client,
     ):
         is_followed = address != server or (not as_json if wait is None else wait)
@@ -150,7 +150,7 @@ def register(app: typer.Typer) -> None:
 
 
 @contextmanager
-def _reachable(server: str, *, embedded: bool, data_directory: Path | None) -> Iterator[str]:
+def reachable(server: str, *, embedded: bool, data_directory: Path | None) -> Iterator[str]:
     """Give the address of the server, or of an embedded one where none answers and that is wished for."""
     if embedded and not answers(server):
         with embedded_server(data_directory) as address:
@@ -180,7 +180,8 @@ def _embedded_hint(data_directory: Path | None) -> str:
     return f"the job stops with its embedded server; let it go on with: mlpd serve --data-dir {data_directory}"
 
 
-def _from_file(path: Path | None) -> dict[str, Any]:
+def from_file(path: Path | None) -> dict[str, Any]:
+    """Return the settings in a TOML file; raises `InvalidRequest`."""
     if path is None:
         return {}
     try:

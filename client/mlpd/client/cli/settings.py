@@ -7,10 +7,10 @@ from typing import Annotated, Any
 
 import typer
 from mlpd.client.errors import InvalidRequest
-from mlpd.client.settings import FLAG, NUMBER, NUMBERS, SETTINGS, TEXTS, WEIGHTS, WHOLE, WHOLES
+from mlpd.client.settings import FLAG, NUMBER, NUMBERS, SETTINGS, SMALL_WHOLE, TEXTS, WEIGHTS, WHOLE, WHOLES
 
 _NAMES = {"train_dataset": "--dataset", "epoch_count": "--epochs"}
-_TYPES: dict[str, type[Any]] = {WHOLE: int, NUMBER: float, FLAG: bool}
+_TYPES: dict[str, type[Any]] = {WHOLE: int, SMALL_WHOLE: int, NUMBER: float, FLAG: bool}
 
 
 def with_settings(command: Callable[..., None]) -> Callable[..., None]:

@@ -1,0 +1,221 @@
+"""Runs plans in compiled code: tables of calls, made once, and threads that work through them."""
+
+import ctypes
+import queue
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from mlpd.core.blas import gemm_address, one_product_thread
+from mlpd.core.execution.arithmetic import verified_compiler
+from mlpd.core.execution.emitter import write_kernel
+from mlpd.core.execution.fusion import fuse
+from mlpd.core.execution.kernels import Call
+from mlpd.core.execution.plan import Plan, Variant, Work
+from mlpd.core.execution.recording import Numbers, Scalar
+from mlpd.core.execution.runners import Part, Program
+from mlpd.core.execution.schedule import CELL_BYTES, write_loop
+from numpy.typing import NDArray
+
+Segment = tuple[int, int]  # where a table of calls is, and how many
+
+_WHOLE = frozenset(("step", "first", "first_row"))  # scalars that are whole numbers
+
+
+class _Tables:
+    """Tables of whole numbers for compiled code, kept alive."""
+
+    def __init__(self) -> None:
+        self._kept: list[Any] = []
+
+    def table(self, numbers: Sequence[int]) -> int:
+        """Return the address of a table of ``numbers``."""
+        table = np.array([number & 2**64 - 1 for number in numbers], np.uint64)
+        self._kept.append(table)
+        return table.ctypes.data
+
+
+class CompiledRunner:
+    """Runs plans in compiled code by ``thread_count`` threads, this one among them, which change no results."""
+
+    def __init__(self, program: Program, thread_count: int, directory: Path | None) -> None:
+        self._program, self._compiler = program, verified_compiler(directory)
+        self._gemm = gemm_address(program.dtype)
+        loop = self._compiler.function("loop", write_loop)
+        self._loop = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int64)(loop)
+        self._tables = _Tables()
+        self._columns: dict[Scalar, int] = {}
+        self._plans: dict[Variant, tuple[Plan, list[Segment]]] = {}
+        self._stages: dict[tuple[Variant | None, Variant | None], tuple[int, int]] = {}
+        # What threads share: how many tasks are done and, for each place in a round, which rounds it is claimed in.
+        self._cells = np.zeros((program.task_limit + 1) * CELL_BYTES // 8, np.int64)
+        self._yield = ctypes.cast(ctypes.CDLL(None).sched_yield, ctypes.c_void_p).value or 0
+        self._limits = one_product_thread()
+        self._thread_count = max(1, min(thread_count, program.task_limit))
+        self._done: queue.SimpleQueue[None] = queue.SimpleQueue()
+        self._threads = [
+            threading.Thread(target=self._help, args=(number,), name=f"compute-{number}", daemon=True)
+            for number in range(1, self._thread_count)
+        ]
+        self._inboxes: list[queue.SimpleQueue[int]] = [queue.SimpleQueue() for _ in self._threads]
+        for thread in self._threads:
+            thread.start()
+
+    def _help(self, number: int) -> None:
+        inbox = self._inboxes[number - 1]
+        while chunk := inbox.get():
+            self._loop(chunk, number)
+            self._done.put(None)
+
+    def parts(self, plan: Plan) -> list[list[Part]]:
+        """Return each task's kernels."""
+        return [
+            [Part(call.name, call.bytes, call.operations, partial(self._bound, call)) for call in calls]
+            for calls in fuse(list(plan.tasks()), self._program.kept)
+        ]
+
+    def _bound(self, call: Call, numbers: Numbers) -> Callable[[], None]:
+        """Return what makes one call, on the thread that calls it."""
+        address, arguments = self._entry(call)
+        rows = self._rows({name: np.array([number]) for name, number in numbers.items()}, 1)
+        kernel = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p)(address)
+        return lambda: kernel(arguments, rows[1:].ctypes.data)
+
+    def run(self, work: Work) -> None:
+        """Run micro-batches one after the other."""
+        table = self._stage_table(work)
+        rows = self._rows(work.numbers, len(work))
+        self._cells[:] = 0
+        chunk = np.array(
+            [
+                *(len(table), table.ctypes.data, rows.ctypes.data, rows.strides[0]),
+                *(self._cells.ctypes.data, self._cells.ctypes.data + CELL_BYTES, self._thread_count, self._yield),
+            ],
+            np.int64,
+        )
+        self._chunk = table, rows, chunk  # which a thread may still look at when this one is interrupted
+        for inbox in self._inboxes:
+            inbox.put(chunk.ctypes.data)
+        self._loop(chunk.ctypes.data, 0)
+        for _ in self._inboxes:
+            self._done.get()
+
+    def _rows(self, numbers: Mapping[str, NDArray[Any]], count: int) -> NDArray[np.int64]:
+        """Return the scalars of ``count`` micro-batches, a row each, after a row that nobody looks at."""
+        rows = np.zeros((count + 1, max(len(self._columns), 1)), np.int64)
+        floats = rows.view(np.float64)
+        for scalar, column in self._columns.items():
+            if scalar.name not in numbers:
+                continue
+            if scalar.name in _WHOLE:
+                rows[1:, column] = numbers[scalar.name]
+            else:
+                floats[1:, column] = scalar.factor * numbers[scalar.name]
+        return rows
+
+    def close(self) -> None:
+        """End the threads, and let products have theirs again."""
+        for inbox in self._inboxes:
+            inbox.put(0)
+        for thread in self._threads:
+            thread.join()
+        self._limits.restore_original_limits()
+
+    def load(self, variant: Variant) -> None:
+        """Compile what micro-batches of this kind call, unless it is there."""
+        self._plan(variant)
+
+    def _plan(self, variant: Variant) -> tuple[Plan, list[Segment]]:
+        """Return a plan and, task by task, its calls: where they are, and how many."""
+        if variant not in self._plans:
+            plan = self._program.record(variant)
+            calls = fuse(list(plan.tasks()), self._program.kept)
+            self._plans[variant] = plan, [self._segment(own) for own in calls]
+        return self._plans[variant]
+
+    def _segment(self, calls: Sequence[Call]) -> Segment:
+        return self._tables.table([number for call in calls for number in self._entry(call)]), len(calls)
+
+    def _entry(self, call: Call) -> tuple[int, int]:
+        """Return where a call's kernel is, and where its arguments."""
+        arguments = self._tables.table([*map(self._encoded, call.arguments), self._gemm])
+        return self._compiler.function(call.kernel, partial(write_kernel, kernel=call.kernel)), arguments
+
+    def _encoded(self, argument: Any) -> int:
+        """Return an argument as a whole number: a float's bits, a scalar's place in its row."""
+        if isinstance(argument, Scalar):
+            return self._columns.setdefault(argument, len(self._columns))
+        if isinstance(argument, float):
+            return int(np.float64(argument).view(np.int64))
+        return int(argument)
+
+    def _stage_table(self, work: Work) -> NDArray[np.int64]:
+        """Return the stages (count + 1, 2): what comes before the first micro-batch, between two, after the last."""
+        which, kinds = work.which, len(work.variants)
+        pairs = which[:-1] * kinds + which[1:]
+        known, places = np.unique(pairs, return_inverse=True)
+        variants = work.variants
+        stages = [self._stage(variants[pair // kinds], variants[pair % kinds]) for pair in known.tolist()]
+        first, last = self._stage(None, variants[which[0]]), self._stage(variants[which[-1]], None)
+        between = np.array(stages, np.int64).reshape(-1, 2)[places]
+        return np.concatenate([[first], between, [last]]).astype(np.int64)
+
+    def _stage(self, before: Variant | None, after: Variant | None) -> tuple[int, int]:
+        """Return the rounds of what is left of ``before``, and of what comes before the rest of ``after``.
+
+        Scalars of ``before`` are in the row of the stage, those of ``after`` in the next.
+        """
+        key = before, after
+        if key not in self._stages:
+            self._stages[key] = self._rounds(before, after)
+        return self._stages[key]
+
+    def _rounds(self, before: Variant | None, after: Variant | None) -> tuple[int, int]:
+        rounds: list[list[list[tuple[int, int, int]]]] = []
+        prepare, first = self._opening(after)
+        if before:
+            plan, segments = self._plan(before)
+            phases = _phases(plan, segments)
+            own = [[[(*segment, 0)] for segment in phase] for phase in phases[1 if plan.joins else 0 :]]
+            if plan.joins:
+                if first:
+                    own[-1] = [[*task, *following] for task, following in zip(own[-1], first, strict=True)]
+                own[0] += prepare
+                rounds += own
+            else:
+                own[-1] += prepare
+                rounds += own
+        else:
+            rounds.append(prepare)
+            if first:
+                rounds.append(first)
+        tables = []
+        for tasks in rounds:
+            filled = [[segment for segment in task if segment[1]] for task in tasks]
+            filled = [task for task in filled if task]
+            if filled:
+                entries = []
+                for task in filled:
+                    entries += [self._tables.table([part for segment in task for part in segment]), len(task)]
+                tables += [self._tables.table(entries), len(filled)]
+        return self._tables.table(tables), len(tables) // 2
+
+    def _opening(self, variant: Variant | None) -> Any:
+        """Return what brings the rows and, where phases join, the first phase, as tasks of the next row's scalars."""
+        if variant is None:
+            return [], []
+        plan, segments = self._plan(variant)
+        prepare = [[(*segment, 1)] for segment in segments[: len(plan.prepare)]]
+        first = [[(*segment, 1)] for segment in _phases(plan, segments)[0]] if plan.joins else []
+        return prepare, first
+
+
+def _phases(plan: Plan, segments: Sequence[Segment]) -> list[list[Segment]]:
+    start, phases = len(plan.prepare), list[list[Segment]]()
+    for phase in plan.phases:
+        phases.append(list(segments[start : start + len(phase)]))
+        start += len(phase)
+    return phases

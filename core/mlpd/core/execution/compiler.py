@@ -1,0 +1,111 @@
+"""Compiles kernels with LLVM, and keeps what it made in files that are verified before they are used."""
+
+import hashlib
+import os
+import tempfile
+import threading
+from collections.abc import Callable, Hashable
+from contextlib import suppress
+from functools import cache
+from pathlib import Path
+
+import llvmlite
+from llvmlite import binding, ir
+
+_DIGEST_BYTES = 32
+_SOURCES = ("values.py", "elementary.py", "emitter.py", "schedule.py", "compiler.py")
+_OPTIMIZATION_LEVEL = 2
+
+
+@cache
+def source_digest() -> str:
+    """Return a digest of what decides which code is written, and for which processor."""
+    digest = hashlib.sha256()
+    for name in _SOURCES:
+        digest.update(Path(__file__).with_name(name).read_bytes())
+    target = binding.get_host_cpu_name(), binding.get_host_cpu_features().flatten(), binding.get_default_triple()
+    digest.update(repr((llvmlite.__version__, binding.llvm_version_info, target)).encode())
+    return digest.hexdigest()
+
+
+class Compiler:
+    """Functions by what they are made of, compiled once a process; threads may share it.
+
+    Object code is kept in ``directory`` if there is one that can be written to, a file a function, with its digest, in
+    a folder for this release on this kind of processor; what is there already is used if it ``trusts`` it.
+    """
+
+    def __init__(self, directory: Path | None = None, *, trusts: bool = True) -> None:
+        binding.initialize_native_target()
+        binding.initialize_native_asmprinter()
+        self._machine = binding.Target.from_default_triple().create_target_machine(
+            cpu=binding.get_host_cpu_name(),
+            features=binding.get_host_cpu_features().flatten(),
+            opt=_OPTIMIZATION_LEVEL,
+            reloc="pic",
+            codemodel="small",
+        )
+        empty = binding.parse_assembly("")
+        self._engine = binding.create_mcjit_compiler(empty, self._machine)
+        self._directory = directory / source_digest()[:16] if directory else None
+        self._trusts = trusts
+        self._lock = threading.Lock()
+        self._addresses: dict[Hashable, int] = {}
+        self.compiled_count = 0
+
+    def function(self, key: Hashable, write: Callable[[ir.Module, str], None]) -> int:
+        """Return the address of the function that ``write(module, name)`` writes, and ``key`` tells from all others."""
+        with self._lock:
+            if key not in self._addresses:
+                self._addresses[key] = self._load(key, write)
+            return self._addresses[key]
+
+    def _load(self, key: Hashable, write: Callable[[ir.Module, str], None]) -> int:
+        name = "f" + hashlib.sha256(f"{source_digest()}{key!r}".encode()).hexdigest()
+        code = self._read(name)
+        if code is None:
+            code = self._compile(name, write)
+            self._keep(name, code)
+        self._engine.add_object_file(binding.ObjectFileRef.from_data(code))
+        self._engine.finalize_object()
+        address: int = self._engine.get_function_address(name)
+        return address
+
+    def _compile(self, name: str, write: Callable[[ir.Module, str], None]) -> bytes:
+        module = ir.Module(name)
+        module.triple = self._machine.triple
+        module.data_layout = str(self._machine.target_data)
+        write(module, name)
+        parsed = binding.parse_assembly(str(module))
+        parsed.verify()
+        options = binding.create_pipeline_tuning_options(_OPTIMIZATION_LEVEL)
+        options.loop_vectorization = options.slp_vectorization = False
+        builder = binding.create_pass_builder(self._machine, options)
+        builder.getModulePassManager().run(parsed, builder)
+        self.compiled_count += 1
+        code: bytes = self._machine.emit_object(parsed)
+        return code
+
+    def _read(self, name: str) -> bytes | None:
+        if self._directory is None or not self._trusts:
+            return None
+        with suppress(OSError):
+            content = (self._directory / name).read_bytes()
+            if _digest(name, content[_DIGEST_BYTES:]) == content[:_DIGEST_BYTES]:
+                return content[_DIGEST_BYTES:]
+        return None
+
+    def _keep(self, name: str, code: bytes) -> None:
+        """Put the code in its place at once, so that others who look meanwhile find all of it or nothing."""
+        if self._directory is None:
+            return
+        with suppress(OSError):
+            self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(dir=self._directory) as scratch:
+                path = Path(scratch) / name
+                path.write_bytes(_digest(name, code) + code)
+                os.replace(path, self._directory / name)
+
+
+def _digest(name: str, code: bytes) -> bytes:
+    return hashlib.sha256(name.encode() + code).digest()

@@ -1,0 +1,359 @@
+"""Fusion: the calls of a task as kernels, as few as can be."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+from mlpd.core.arrays import HostArray
+from mlpd.core.blas import order_of
+from mlpd.core.execution.kernels import KINDS, ArgMax, Call, Draw, Kernel, Product, Ref, Slot, Step
+from mlpd.core.execution.plan import Task
+from mlpd.core.execution.recording import ELEMENTWISE, NotRecordable, Op, Scalar
+
+_OF_FLOATS = frozenset(("absolute", "divide", "exp", "expm1", "log", "log1p", "sign", "sqrt", "tanh"))
+_OPERATIONS_A_WORD = 30  # of Philox: ten rounds of two products and four exclusive ors, for four words
+
+
+@dataclass(frozen=True)
+class Range:
+    """The bytes in memory from the first to the last that an array may touch."""
+
+    start: int
+    end: int
+
+    @classmethod
+    def of(cls, array: HostArray) -> "Range":
+        """Return the range of ``array``."""
+        start = array.ctypes.data
+        if not array.size:
+            return cls(start, start)
+        span = sum((size - 1) * stride for size, stride in zip(array.shape, array.strides, strict=True))
+        return cls(start, start + span + array.itemsize)
+
+    def meets(self, other: "Range") -> bool:
+        """Whether the two have a byte in common."""
+        return self.start < other.end and other.start < self.end
+
+
+class _View(NamedTuple):
+    """An array over a grid: where it begins, and how far apart its numbers are along both loops, in bytes."""
+
+    address: int
+    kind: str
+    outer: int
+    inner: int
+
+
+@dataclass(frozen=True, eq=False)
+class _Chosen:
+    """Rows of ``source``, (width bytes apart), from place ``first`` of ``order``."""
+
+    source: HostArray
+    order: HostArray | None
+    first: Any
+
+
+class _Grid(NamedTuple):
+    outer: int
+    inner: int
+    axes: tuple[int, ...]  # of arrays: outer, then inner; fewer where a loop makes one turn
+
+    def view(self, array: HostArray) -> _View:
+        strides = [array.strides[axis] for axis in self.axes]
+        outer, inner = [0, 0, *strides][-2:]
+        return _View(array.ctypes.data, array.dtype.name, outer if self.outer > 1 else 0, inner)
+
+
+def _grid(array: HostArray) -> _Grid:
+    axes = [axis for axis, size in enumerate(array.shape) if size != 1]
+    if len(axes) > 2:
+        raise NotRecordable(f"arrays of {len(axes)} dimensions can't be compiled")
+    if len(axes) == 2 and array.strides[axes[0]] < array.strides[axes[1]]:
+        axes.reverse()
+    sizes = [1, 1] + [array.shape[axis] for axis in axes]
+    return _Grid(sizes[-2], sizes[-1], tuple(axes))
+
+
+@dataclass
+class _Group:
+    """Calls that one pass makes."""
+
+    grid: _Grid
+    shape: tuple[int, ...]
+    views: list[_View] = field(default_factory=list)
+    arrays: list[HostArray] = field(default_factory=list)
+    chosen: dict[int, _Chosen] = field(default_factory=dict)
+    constants: list[float] = field(default_factory=list)
+    scalars: list[Scalar] = field(default_factory=list)
+    steps: list[Step] = field(default_factory=list)
+    loaded: set[int] = field(default_factory=set)
+    written: set[int] = field(default_factory=set)
+    reduced: set[int] = field(default_factory=set)
+
+    def place(self, array: HostArray) -> int:
+        """Return the slot of ``array``, whose shape is the grid's."""
+        view = self.grid.view(array)
+        if view not in self.views:
+            self.views.append(view)
+            self.arrays.append(array)
+        return self.views.index(view)
+
+    def find(self, array: HostArray) -> int | None:
+        """Return the slot of ``array`` if there is one."""
+        view = self.grid.view(array)
+        return self.views.index(view) if view in self.views else None
+
+    def accepts(self, reads: Sequence[HostArray], out: HostArray, *, reduces: bool) -> bool:
+        """Return whether a call may join: it must not look at what only the whole pass completes, or half overlap."""
+        ranges = [Range.of(array) for array in self.arrays]
+        for array in reads:
+            place, own = self.find(array), Range.of(array)
+            if place in self.reduced:
+                return False
+            if any(own.meets(ranges[other]) for other in self.written if other != place):
+                return False
+        place, own = self.find(out), Range.of(out)
+        if place in self.reduced or (reduces and place is not None):
+            return False
+        return not any(own.meets(one) for other, one in enumerate(ranges) if other != place)
+
+
+class Fuser:
+    """Gathers a task's calls in passes."""
+
+    def __init__(self) -> None:
+        self._groups: list[_Group | Call] = []
+
+    def add(self, op: Op) -> None:
+        """Take the next call."""
+        if 0 in op.out.shape:
+            return
+        for array in (*op.operands, op.out):
+            if isinstance(array, np.ndarray) and array.dtype.name not in KINDS:
+                raise NotRecordable(f"numbers of type {array.dtype} can't be compiled")
+        if op.name in _ALONE:
+            self._groups.append(_ALONE[op.name](op))
+        elif op.name == "gather":
+            self._elementwise("copyto", (_Chosen(*op.operands),), op.out, {})
+        elif op.name in ELEMENTWISE:
+            self._elementwise(op.name, op.operands, op.out, op.options)
+        elif op.name == "column_sums":
+            self._reduce("sum", op.operands[1], op.out, 0, None)
+        else:
+            self._reduce(op.name, op.operands[0], op.out, op.options.get("axis"), op.options.get("dtype"))
+
+    def _group(self, space: HostArray, reads: Sequence[HostArray], out: HostArray, *, reduces: bool) -> _Group:
+        grid = _grid(space)
+        last = self._groups[-1] if self._groups else None
+        if isinstance(last, _Group) and last.shape == space.shape and last.accepts(reads, out, reduces=reduces):
+            return last
+        group = _Group(grid, space.shape)
+        self._groups.append(group)
+        return group
+
+    def _elementwise(self, name: str, operands: Sequence[Any], out: HostArray, options: Any) -> None:
+        arrays = [operand for operand in operands if isinstance(operand, np.ndarray)]
+        kinds: list[Any] = [operand for operand in operands if isinstance(operand, int | float)]
+        kinds += [array.dtype for array in arrays]
+        kinds += [operand.source.dtype for operand in operands if isinstance(operand, _Chosen)]
+        kinds += [1.0 for operand in operands if isinstance(operand, Scalar)]
+        kind = np.dtype(options.get("dtype") or (np.result_type(*kinds) if kinds else out.dtype)).name
+        if not arrays and not any(isinstance(o, _Chosen) for o in operands):
+            kind = out.dtype.name
+        if name in _OF_FLOATS and not kind.startswith("float"):
+            raise NotRecordable(f"{name} of {kind} can't be compiled")
+        reads = [np.broadcast_to(array, out.shape) for array in arrays]
+        for array in reads:
+            if Range.of(array).meets(Range.of(out)) and _grid(out).view(array) != _grid(out).view(out):
+                raise NotRecordable(f"{name} can't be compiled whose output half overlaps what it looks at")
+        group = self._group(out, reads, out, reduces=False)
+        refs = []
+        for operand in operands:
+            if isinstance(operand, np.ndarray):
+                place = group.place(np.broadcast_to(operand, out.shape))
+                if place not in group.written:
+                    group.loaded.add(place)
+                refs.append(Ref("slot", place))
+            elif isinstance(operand, _Chosen):
+                refs.append(Ref("slot", _choose(group, operand)))
+            elif isinstance(operand, Scalar):
+                refs.append(_number(group.scalars, "scalar", operand))
+            else:
+                refs.append(_constant(group, float(operand)))
+        target = group.place(out)
+        group.written.add(target)
+        group.steps.append(Step(name, kind, tuple(refs), target))
+
+    def _reduce(self, name: str, values: HostArray, out: HostArray, axis: int | None, dtype: Any) -> None:
+        kind = np.dtype(dtype or out.dtype).name
+        if axis is None:
+            if not values.flags.forc:
+                raise NotRecordable(f"{name} of all numbers can't be compiled of an array that is not contiguous")
+            values = values.reshape(1, -1) if values.flags.c_contiguous else values.T.reshape(1, -1)
+            axis = 1
+        result = out.reshape([1 if i == axis else size for i, size in enumerate(values.shape)])
+        if not np.may_share_memory(result, out):
+            raise NotRecordable(f"{name} can't be compiled into an array of shape {out.shape} that is not contiguous")
+        spread = np.broadcast_to(result, values.shape)
+        group = self._group(values, [values], spread, reduces=True)
+        place = group.place(values)
+        if place not in group.written:
+            group.loaded.add(place)
+        target = group.place(spread)
+        group.written.add(target)
+        group.reduced.add(target)
+        axes = group.grid.axes
+        outer = len(axes) == 2 and axes[0] == axis
+        if outer and not values.shape[axis]:
+            raise NotRecordable(f"{name} of nothing can't be compiled along axis {axis}")
+        along = "outer" if outer and group.grid.outer > 1 else "inner"
+        if values.shape[axis] == 1:  # nothing to add up; of one loop the other turn
+            along = "outer"
+        group.steps.append(Step(name, kind, (Ref("slot", place),), target, along))
+
+    def passes(self) -> list["_Group | Call"]:
+        """Return what each kernel will be made of."""
+        return self._groups
+
+
+def reads_of(group: "_Group | Call") -> list[HostArray]:
+    """Return the arrays that a pass looks at."""
+    if isinstance(group, Call):
+        return list(group.reads)
+    return [*(group.arrays[i] for i in group.loaded), *(chosen.source for chosen in group.chosen.values())]
+
+
+def fuse(tasks: Sequence[Task], kept: Sequence[HostArray]) -> list[list[Call]]:
+    """Return the kernels of each of a plan's tasks.
+
+    What one pass writes and no other reads is not stored, unless it is in an array that is ``kept``.
+    """
+    passes: list[list[_Group | Call]] = []
+    for task in tasks:
+        fuser = Fuser()
+        for op in task:
+            fuser.add(op)
+        passes.append(fuser.passes())
+    everyone = [(Range.of(array), id(group)) for own in passes for group in own for array in reads_of(group)]
+    everyone += [(Range.of(array), 0) for array in kept]
+    starts, ends, readers = (
+        np.array(column, np.int64)
+        for column in ([r.start for r, _ in everyone], [r.end for r, _ in everyone], [reader for _, reader in everyone])
+    )
+
+    def finished(group: _Group | Call) -> Call:
+        if isinstance(group, Call):
+            return group
+        stored = []
+        for place in sorted(group.written):
+            own = Range.of(group.arrays[place])
+            if place in group.reduced or ((starts < own.end) & (ends > own.start) & (readers != id(group))).any():
+                stored.append(place)
+        return _call(group, stored)
+
+    return [[finished(group) for group in own] for own in passes]
+
+
+def _choose(group: _Group, chosen: _Chosen) -> int:
+    place = len(group.views)
+    group.views.append(_View(chosen.source.ctypes.data, chosen.source.dtype.name, 0, -1 - place))
+    group.arrays.append(chosen.source[:0])
+    group.chosen[place] = chosen
+    return place
+
+
+def _number(known: list[Any], what: str, number: Any) -> Ref:
+    if number not in known:
+        known.append(number)
+    return Ref(what, known.index(number))
+
+
+def _constant(group: _Group, number: float) -> Ref:
+    # Not by equality: -0.0 is not 0.0.
+    for index, known in enumerate(group.constants):
+        if np.float64(known).tobytes() == np.float64(number).tobytes():
+            return Ref("constant", index)
+    group.constants.append(number)
+    return Ref("constant", len(group.constants) - 1)
+
+
+def _call(group: _Group, stored: list[int]) -> Call:
+    grid = group.grid
+    outer, inner = grid.outer, grid.inner
+    views = group.views
+    flat = not group.chosen and not group.reduced and outer > 1
+    if flat and all(view.outer == inner * view.inner for view in views):
+        outer, inner = 1, outer * inner
+        views = [view._replace(outer=0) for view in views]
+    slots: list[Slot] = []
+    arguments: list[Any] = [outer, inner]
+    for place, view in enumerate(views):
+        if chosen := group.chosen.get(place):
+            slots.append(_chosen_slot(group, chosen))
+            source, order, first = chosen.source, chosen.order, chosen.first
+            width = source.strides[-1] if source.ndim > 1 and source.shape[1] > 1 else 0
+            arguments += [view.address, source.strides[0], width, 0 if order is None else order.ctypes.data, first]
+            continue
+        size = np.dtype(view.kind).itemsize
+        lies = "same" if view.inner == 0 else "next" if view.inner == size else "far"
+        if inner == 1 and not any(step.target == place and step.along == "inner" for step in group.steps):
+            lies = "next"
+        slots.append(Slot(view.kind, lies))
+        arguments += [view.address, view.outer, view.inner]
+    kernel = Kernel(tuple(slots), tuple(group.steps), tuple(stored))
+    arguments += [*map(float, group.constants), *group.scalars]
+    chosen_rows = [chosen.source[: group.shape[0]] for chosen in group.chosen.values()]
+    reads = tuple([group.arrays[i] for i in group.loaded] + chosen_rows)
+    return Call(
+        kernel, tuple(arguments), reads, tuple(group.arrays[i] for i in stored), outer * inner * len(group.steps)
+    )
+
+
+def _chosen_slot(group: _Group, chosen: _Chosen) -> Slot:
+    rows_first = bool(group.grid.axes) and group.grid.axes[0] == 0 and len(group.grid.axes) == 2
+    along = "outer" if rows_first else "inner"
+    if len(group.grid.axes) < 2 and group.shape[0] == 1:  # one row of many values
+        along = "outer"
+    contiguous = chosen.source.ndim > 1 and chosen.source.strides[-1] == chosen.source.itemsize
+    lies = "next" if contiguous and along == "outer" else "far"
+    return Slot(chosen.source.dtype.name, lies, along, chosen.order is not None)
+
+
+def _product(op: Op) -> Call:
+    """Return a product as BLAS wants it: row-major, with transposes."""
+    (a, b), out = op.operands[:2], op.out
+    scale: Any = op.operands[2] if op.name == "add_product" else 1.0
+    keep = 1.0 if op.name == "add_product" else 0.0
+    reads, size = (a, b), out.itemsize
+    if out.shape[1] > 1 and out.strides[1] != size:
+        a, b, out = b.T, a.T, out.T
+    (rows, inner), columns = a.shape, b.shape[1]
+    (a_flag, a_stride), (b_flag, b_stride) = order_of(a), order_of(b)
+    out_stride = max(out.strides[0] // size, columns, 1)
+    numbers = [a_flag, b_flag, rows, columns, inner, a.ctypes.data, a_stride, b.ctypes.data, b_stride]
+    arguments = (*numbers, out.ctypes.data, out_stride, scale, keep)
+    return Call(Product(out.dtype.name), arguments, (*reads, *((op.out,) if keep else ())), (op.out,), op.operations)
+
+
+def _draw(op: Op) -> Call:
+    rows, words = op.out.shape
+    arguments = (rows, words, op.out.ctypes.data, op.out.strides[0], *op.operands)
+    return Call(Draw(), arguments, (), (op.out,), _OPERATIONS_A_WORD * op.out.size)
+
+
+def _argmax(op: Op) -> Call:
+    (values,), out = op.operands, op.out
+    if len(values) > 1 and values.strides[0] != values.itemsize:
+        raise NotRecordable("argmax can't be compiled along rows that are contiguous")
+    arguments = (values.shape[1], len(values), values.ctypes.data, values.strides[1], 0, out.ctypes.data, 0, 0)
+    return Call(ArgMax(values.dtype.name), arguments, (values,), (out,), values.size)
+
+
+# Calls that make a kernel of their own.
+_ALONE: dict[str, Callable[[Op], Call]] = {
+    "matmul": _product,
+    "add_product": _product,
+    "draw": _draw,
+    "argmax": _argmax,
+}

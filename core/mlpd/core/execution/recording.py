@@ -1,0 +1,142 @@
+"""Recording: formulas run once on a namespace that takes note of their calls instead of making them.
+
+Arrays are the device's own, so that slices, transposes and other views are what they always are. What changes from step
+to step is handed to the formulas as a `Scalar`, which nothing can be done with but to compute with arrays.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+from mlpd.core.arrays import Array, Device
+
+Numbers = Mapping[str, float]  # the values of scalars in a step, by name
+
+# Everything that formulas may call. What is not here can't be recorded, and is refused by name.
+ELEMENTWISE = frozenset(
+    (
+        *("absolute", "add", "copyto", "divide", "equal", "exp", "expm1", "greater", "greater_equal", "less", "log"),
+        *("log1p", "maximum", "minimum", "multiply", "negative", "sign", "sqrt", "subtract", "tanh"),
+    )
+)
+REDUCTIONS = frozenset(("argmax", "max", "sum"))
+DEVICE_CALLS = frozenset(("add_product", "column_sums", "draw", "gather", "matmul", "square_sum"))
+_MAKERS = frozenset(
+    (
+        *("arange", "empty", "empty_like", "zeros", "zeros_like"),
+        *("float32", "float64", "int32", "int64", "uint8", "uint16", "uint64"),
+    )
+)
+
+
+class NotRecordable(TypeError):
+    """A formula calls what no plan has; the message names it."""
+
+
+@dataclass(frozen=True)
+class Scalar:
+    """A number that each step has its own of: ``factor`` times the one of that name."""
+
+    name: str
+    factor: float = 1.0
+
+    def __mul__(self, factor: float) -> "Scalar":
+        return Scalar(self.name, self.factor * factor)
+
+    def of(self, numbers: Numbers) -> float:
+        """Return its value in a step."""
+        number = numbers[self.name]
+        return number if self.factor == 1.0 else number * self.factor
+
+
+Operand = Any  # an array, a number, or a Scalar
+
+
+@dataclass(frozen=True, eq=False)
+class Op:
+    """A call of the namespace or of the device: ``name(*operands, out=out, **options)``."""
+
+    name: str
+    operands: tuple[Operand, ...]
+    out: Array
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def bytes(self) -> int:
+        """Return how many bytes it reads and writes."""
+        if self.name == "gather":
+            return 2 * int(self.out.nbytes)
+        return sum(int(part.nbytes) for part in (*self.operands, self.out) if hasattr(part, "nbytes"))
+
+    @property
+    def operations(self) -> int:
+        """Return how many floating-point operations it makes, where each function of a number counts as one."""
+        first = self.operands[0] if self.operands else self.out
+        if self.name in ("matmul", "add_product"):
+            return 2 * int(self.out.size) * int(first.shape[1])
+        if self.name == "gather":
+            return 0
+        return max(int(part.size) for part in (*self.operands, self.out) if hasattr(part, "size"))
+
+    def call(self, device: Device) -> Callable[[Numbers], object]:
+        """Return what makes the call on ``device``, given a step's numbers."""
+        owner = device if self.name in DEVICE_CALLS else device.xp
+        function = getattr(owner, self.name)
+        if self.name == "copyto":
+            function = _copy_to(function)
+        make = partial(function, out=self.out, **self.options)
+        operands = self.operands
+        if not any(isinstance(operand, Scalar) for operand in operands):
+            bound = partial(make, *operands)
+            return lambda _: bound()
+        return lambda numbers: make(*(o.of(numbers) if isinstance(o, Scalar) else o for o in operands))
+
+
+def _copy_to(copyto: Callable[[Array, Operand], None]) -> Callable[..., None]:
+    def copy(value: Operand, out: Array) -> None:
+        copyto(out, value)
+
+    return copy
+
+
+class Recorder:
+    """The namespace ``xp`` while formulas are recorded."""
+
+    def __init__(self, xp: Any, note: Callable[[Op], None]) -> None:
+        self._xp, self._note = xp, note
+
+    def __getattr__(self, name: str) -> Any:
+        if name in _MAKERS:
+            return getattr(self._xp, name)
+        if name not in ELEMENTWISE and name not in REDUCTIONS:
+            raise NotRecordable(f"a step can't be recorded that calls xp.{name}")
+        return partial(self._take, name)
+
+    def _take(self, name: str, *operands: Operand, out: Array = None, **options: Any) -> None:
+        if name == "copyto":
+            out, *operands = operands  # type: ignore[assignment]
+        if out is None:
+            raise NotRecordable(f"a step can't be recorded that calls xp.{name} without out")
+        self._note(Op(name, tuple(operands), out, options))
+
+
+class RecordingDevice:
+    """A `Device` whose arrays are real, and whose calls are noted; `take` returns them."""
+
+    def __init__(self, device: Device) -> None:
+        self._device, self._ops = device, list[Op]()
+        self.xp: Any = Recorder(device.xp, self._ops.append)
+
+    def __getattr__(self, name: str) -> Any:
+        return partial(self._take_note, name) if name in DEVICE_CALLS else getattr(self._device, name)
+
+    def _take_note(self, name: str, *operands: Operand) -> None:
+        *given, out = operands
+        self._ops.append(Op(name, tuple(given), out))
+
+    def take(self) -> list[Op]:
+        """Return the calls since the last time."""
+        ops = self._ops.copy()
+        self._ops.clear()
+        return ops

@@ -1,0 +1,119 @@
+"""Runners of plans, behind one door: call by call with the array library, or compiled, by threads."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from mlpd.core.arrays import Array, Device
+from mlpd.core.blas import gemm_address, product_threads
+from mlpd.core.execution.plan import Plan, Variant, Work
+from mlpd.core.execution.recording import Numbers, Op
+
+# Names the arithmetic of compiled code: the digest that `arithmetic.digest_of` finds wherever it is right.
+ARITHMETIC = "54e3e7319b184062"
+
+
+class RunnerUnavailable(Exception):
+    """A run's runner isn't there; the message says why."""
+
+
+class Program(Protocol):
+    """What can be run: plans by their variants, in numbers of type ``dtype``."""
+
+    dtype: np.dtype[Any]
+    task_limit: int  # tasks that can be done at the same time
+
+    def record(self, variant: Variant) -> Plan:
+        """Return the plan of micro-batches of this kind."""
+
+    @property
+    def kept(self) -> Sequence[Array]:
+        """Arrays that live longer than a micro-batch; what else a plan writes nobody looks at afterwards."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """One kernel or call of a task: its name, the bytes it reads and writes, its floating-point operations.
+
+    ``bind`` returns what runs it with a micro-batch's numbers.
+    """
+
+    name: str
+    bytes: int
+    operations: int
+    bind: Callable[[Numbers], Callable[[], object]]
+
+
+class Runner(Protocol):
+    """Runs micro-batches; close it when they are done. For use by one thread."""
+
+    def parts(self, plan: Plan) -> list[list[Part]]:
+        """Return what it makes of each task of a plan, to be looked at and run one by one."""
+
+    def run(self, work: Work) -> None:
+        """Run micro-batches of one epoch; the device may still be busy with them afterwards."""
+
+    def close(self) -> None:
+        """Give up threads."""
+
+
+class PlainRunner:
+    """Makes each call with NumPy or CuPy: the reference for all others."""
+
+    def __init__(self, program: Program, device: Device) -> None:
+        self._program, self._device = program, device
+        self._calls: dict[Variant, list[Any]] = {}
+
+    def parts(self, plan: Plan) -> list[list[Part]]:
+        """Return each task's calls."""
+        return [[self._part(op) for op in task] for task in plan.tasks()]
+
+    def _part(self, op: Op) -> Part:
+        call = op.call(self._device)
+        return Part(op.name, op.bytes, op.operations, lambda numbers: lambda: call(numbers))
+
+    @np.errstate(all="ignore")  # what overflows is found in a report or a checkpoint, and ends the run with a reason
+    def run(self, work: Work) -> None:
+        """Run micro-batches one after the other."""
+        columns = {name: column.tolist() for name, column in work.numbers.items()}
+        for i, number in enumerate(work.which.tolist()):
+            variant = work.variants[number]
+            if variant not in self._calls:
+                plan = self._program.record(variant)
+                self._calls[variant] = [op.call(self._device) for task in plan.tasks() for op in task]
+            numbers = {name: column[i] for name, column in columns.items()}
+            for call in self._calls[variant]:
+                call(numbers)
+
+    def close(self) -> None:
+        """Do nothing: there are no threads."""
+
+
+def missing_for(runner: str) -> str:
+    """Say what is missing for a runner to be there; nothing if it is."""
+    if runner != "compiled":
+        return ""
+    if not find_spec("llvmlite"):
+        return "llvmlite, which comes with mlpd[server], is not installed"
+    if not all(gemm_address(np.dtype(kind)) for kind in (np.float32, np.float64)):
+        return "the BLAS library that NumPy calls has no product that compiled code can call"
+    return ""
+
+
+def open_runner(
+    runner: str, program: Program, device: Device, thread_count: int | None = None, kernels: Path | None = None
+) -> Runner:
+    """Return the runner of this name; raises `RunnerUnavailable`.
+
+    A compiled one has ``thread_count`` threads, or as many as NumPy's products, and keeps its code in ``kernels``.
+    """
+    if runner == "plain":
+        return PlainRunner(program, device)
+    if missing := missing_for(runner):
+        raise RunnerUnavailable(f"runner {runner} can't be used: {missing}")
+    from mlpd.core.execution.compiled import CompiledRunner
+
+    return CompiledRunner(program, thread_count or product_threads(), kernels)

@@ -1,0 +1,95 @@
+"""Compiles ahead what usual runs call, so that none waits: ``python -m mlpd.core.warming DIRECTORY PARENT``."""
+
+import os
+import shutil
+import sys
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from mlpd.core.architecture import ModelSpec
+from mlpd.core.arrays import ByColumns
+from mlpd.core.augmentation import AugmentationSpec
+from mlpd.core.execution.compiled import CompiledRunner
+from mlpd.core.execution.compiler import source_digest
+from mlpd.core.execution.plan import Variant
+from mlpd.core.execution.runners import RunnerUnavailable
+from mlpd.core.explanation import noise
+from mlpd.core.optimizers import Adam, Sgd
+from mlpd.core.partition import best_blocks
+from mlpd.core.processes import end_with
+from mlpd.core.program import Blocks
+from mlpd.core.spec import LossSpec, OptimizerSpec, ScheduleSpec, TrainingSpec
+
+_ROWS = 1024
+_NICENESS = 19  # what is warmed is needed later, if at all
+_IMAGES = AugmentationSpec(28, 28, 1.0, 10.0, 0.1, 0.1, 0.5, 2.0)
+
+
+def usual_runs() -> Iterator[tuple[TrainingSpec, str]]:
+    """Yield specs, of networks between them with all that the presets have, and types of inputs."""
+    wide = ModelSpec.plain((784, 532, 10), input_scale=1 / 255)
+    dropping = replace(wide, dropout_rates=(0.3,))
+    deep = ModelSpec.plain((784, 1024, 512, 10), input_scale=1 / 255)
+    narrow = ModelSpec.plain((50, 256, 128, 2), standardize_inputs=True)
+    adamw = OptimizerSpec(Adam(), weight_decay=0.1)
+    optimizers = OptimizerSpec(Sgd()), OptimizerSpec(Adam()), adamw
+    runs: list[tuple[ModelSpec, OptimizerSpec, dict[str, Any], str]] = [
+        (dropping, adamw, {"loss": LossSpec(label_smoothing=0.05)}, "uint8"),
+        (deep, adamw, {"loss": LossSpec(label_smoothing=0.05), "augmentation": _IMAGES}, "uint8"),
+    ]
+    for optimizer in optimizers:
+        runs += [(model, optimizer, {}, dtype) for model, dtype in ((wide, "uint8"), (narrow, "float32"))]
+    for model, optimizer, changes, dtype in runs:
+        spec = TrainingSpec(
+            model=model,
+            train_dataset="",
+            train_sha256="",
+            batch_size=128,
+            epoch_count=1,
+            optimizer=optimizer,
+            schedule=ScheduleSpec(0.01),
+            seed=0,
+            device="cpu",
+            metrics_interval_steps=1,
+            runner="compiled",
+            **changes,
+        )
+        split, block_count = best_blocks(spec)
+        yield replace(spec, split=split, block_count=block_count), dtype
+
+
+def warm(directory: Path) -> None:
+    """Fill ``directory`` with compiled code, unless that was done before, and clear what an earlier release has left.
+
+    Raises `OSError` and `RunnerUnavailable`.
+    """
+    own = directory / source_digest()[:16]
+    for other in directory.glob("*"):
+        if other != own:
+            shutil.rmtree(other, ignore_errors=True)
+    done = own / "warmed"
+    if done.exists():
+        return
+    for spec, dtype in usual_runs():
+        blocks = Blocks(ByColumns(), spec, noise(spec, _ROWS, dtype))
+        with closing(CompiledRunner(blocks, 1, directory)) as runner:
+            for flushes in (False, True):
+                runner.load(Variant(spec.batch_size, 0, is_first=True, is_last=True, flushes=flushes))
+    done.touch()
+
+
+def main() -> None:
+    """Warm, while nobody else wants the processor."""
+    end_with(int(sys.argv[2]))
+    os.nice(_NICENESS)
+    try:
+        warm(Path(sys.argv[1]))
+    except (RunnerUnavailable, OSError) as error:
+        sys.exit(f"mlpd: {error}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,181 @@
+"""Compiled code: made once, kept in files that are verified, replaced where they are wrong, and not needed."""
+
+import ctypes
+import os
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("llvmlite", reason="llvmlite is not installed")
+
+import mlpd.core
+from mlpd.core.execution import arithmetic
+from mlpd.core.execution.compiler import Compiler
+from mlpd.core.execution.emitter import write_kernel
+from mlpd.core.execution.kernels import Kernel, Ref, Slot, Step
+from mlpd.core.execution.runners import ARITHMETIC, RunnerUnavailable
+
+SLOT = Slot("float64", "next")
+
+
+def kernel(name):
+    return Kernel((SLOT, SLOT), (Step(name, "float64", (Ref("slot", 0),), 1),), (1,))
+
+
+def address(compiler, own, written=None):
+    return compiler.function(own, lambda module, name: write_kernel(module, name, written or own))
+
+
+def call(place, x):
+    """Return what the kernel at ``place`` makes of numbers."""
+    out = np.zeros_like(x)
+    arguments = np.array([1, len(x), x.ctypes.data, 0, 8, out.ctypes.data, 0, 8], np.int64)
+    ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p)(place)(arguments.ctypes.data, None)
+    return out.tolist()
+
+
+X = np.array([4.0, -9.0, 0.25] * 7)
+RESULTS = {"negative": (-X).tolist(), "absolute": np.abs(X).tolist()}
+
+
+def files(directory):
+    return sorted(path for path in directory.rglob("*") if path.is_file())
+
+
+def test_a_function_is_compiled_once_and_found_again_by_another_process(tmp_path):
+    first = Compiler(tmp_path)
+    for _ in range(2):
+        for name, expected in RESULTS.items():
+            assert call(address(first, kernel(name)), X) == expected
+    assert first.compiled_count == len(files(tmp_path)) == 2
+    second = Compiler(tmp_path)
+    assert {name: call(address(second, kernel(name)), X) for name in RESULTS} == RESULTS
+    assert second.compiled_count == 0
+
+
+@pytest.mark.parametrize(
+    "damage", ["a flipped bit", "a flipped bit of the digest", "the end is missing", "nothing is left"]
+)
+def test_a_damaged_file_is_compiled_anew_and_replaced(tmp_path, damage):
+    address(Compiler(tmp_path), kernel("negative"))
+    (path,) = files(tmp_path)
+    content = bytearray(path.read_bytes())
+    if damage.startswith("a flipped bit"):
+        content[5 if "digest" in damage else len(content) // 2] ^= 4
+    else:
+        del content[len(content) // 2 if "end" in damage else 0 :]
+    path.write_bytes(content)
+    again = Compiler(tmp_path)
+    assert call(address(again, kernel("negative")), X) == RESULTS["negative"]
+    assert again.compiled_count == 1
+    after = Compiler(tmp_path)
+    assert call(address(after, kernel("negative")), X) == RESULTS["negative"]
+    assert after.compiled_count == 0
+
+
+def test_a_file_under_the_name_of_another_is_not_believed(tmp_path):
+    compiler = Compiler(tmp_path)
+    own, other = (address(compiler, kernel(name)) and files(tmp_path) for name in RESULTS)
+    (added,) = {*other} - {*own}
+    added.write_bytes(own[0].read_bytes())
+    assert address(Compiler(tmp_path), kernel("absolute")) != 0
+
+
+def test_where_nothing_can_be_kept_everything_is_compiled(tmp_path):
+    file = tmp_path / "file"
+    file.write_text("in the way")
+    for directory in (None, file, file / "below"):
+        compiler = Compiler(directory)
+        assert call(address(compiler, kernel("negative")), X) == RESULTS["negative"]
+        assert compiler.compiled_count == 1
+    assert files(tmp_path) == [file]
+
+
+def test_threads_that_want_the_same_function_get_it_compiled_once(tmp_path):
+    compiler, found = Compiler(tmp_path), []
+    threads = [
+        threading.Thread(target=lambda name=name: found.append((name, address(compiler, kernel(name)))))
+        for name in list(RESULTS) * 4
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert compiler.compiled_count == len(set(found)) == 2
+    assert all(call(place, X) == RESULTS[name] for name, place in found)
+
+
+def test_processes_that_compile_at_the_same_time_leave_whole_files_and_nothing_else(tmp_path):
+    code = (
+        "import sys; from pathlib import Path; from mlpd.core.execution.compiler import Compiler;"
+        "from mlpd.core.execution.arithmetic import digest_of; print(digest_of(Compiler(Path(sys.argv[1]))))"
+    )
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    started = [
+        subprocess.Popen(
+            [sys.executable, "-c", code, str(tmp_path)], env=environment, stdout=subprocess.PIPE, text=True
+        )
+        for _ in range(3)
+    ]
+    assert {process.communicate()[0].strip() for process in started} == {ARITHMETIC}
+    assert all(process.returncode == 0 for process in started)
+    compiler = Compiler(tmp_path)
+    assert arithmetic.digest_of(compiler) == ARITHMETIC
+    assert compiler.compiled_count == 0
+    assert len(files(tmp_path)) == 2
+    assert [path for path in tmp_path.rglob("*") if path.is_dir()] == [files(tmp_path)[0].parent]
+
+
+class Careless(Compiler):
+    """Compiles one thing where it is asked for another, and keeps it under the other's name."""
+
+    def function(self, key, write):
+        step, *others = key.steps
+        wrong = Kernel(key.slots, (step._replace(name="tanh"), *others), key.stored)
+        return super().function(key, lambda module, name: write_kernel(module, name, wrong))
+
+
+def test_kept_code_that_computes_something_else_is_replaced_before_it_is_used(tmp_path):
+    assert arithmetic.digest_of(Careless(tmp_path)) != ARITHMETIC
+    assert arithmetic.digest_of(Compiler(tmp_path)) != ARITHMETIC
+    assert arithmetic.digest_of(arithmetic.verified_compiler(tmp_path)) == ARITHMETIC
+    assert arithmetic.digest_of(Compiler(tmp_path)) == ARITHMETIC
+
+
+def test_code_that_computes_something_else_is_not_used(tmp_path, monkeypatch):
+    monkeypatch.setattr(arithmetic, "ARITHMETIC", "what another processor computes")
+    with pytest.raises(RunnerUnavailable, match=rf"must compute what another .*, got {ARITHMETIC}; use runner plain"):
+        arithmetic.verified_compiler(tmp_path)
+
+
+def test_without_a_compiler_all_but_compiled_runs_are_there(tmp_path):
+    """In an interpreter that sees every package of this one but llvmlite."""
+    for folder in map(Path, filter(os.path.isdir, sys.path)):
+        if not any(folder.glob("*.dist-info")):
+            continue
+        for entry in folder.iterdir():
+            if not (entry.name.startswith("llvmlite") or (tmp_path / entry.name).exists()):
+                (tmp_path / entry.name).symlink_to(entry)
+    core = Path(mlpd.core.__file__).parents[2]
+    code = (
+        "from importlib.util import find_spec\n"
+        "from mlpd.core.execution.runners import RunnerUnavailable, missing_for\n"
+        "from tests.core.family import finish, run\n"
+        "assert not find_spec('llvmlite')\n"
+        "assert missing_for('plain') == ''\n"
+        "finish(run().start())\n"
+        "try: finish(run(runner='compiled').start())\n"
+        "except RunnerUnavailable as error: print(error)\n"
+    )
+    root = Path(__file__).parents[2]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(map(str, (core, root, tmp_path)))}
+    done = subprocess.run(
+        [sys.executable, "-S", "-c", code], env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    expected = "runner compiled can't be used: llvmlite, which comes with mlpd[server], is not installed\n"
+    assert done.stdout == expected

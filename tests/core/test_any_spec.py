@@ -150,7 +150,7 @@ def test_a_spec_that_breaks_no_rule_trains_and_resumes(spec, dtype, weighted, st
 
 
 @needs_compiler
-@settings(max_examples=25, suppress_health_check=DIFFICULT)
+@settings(max_examples=20, suppress_health_check=DIFFICULT)
 @given(
     st.builds(compiled, specs(), st.sampled_from(SPLITS), st.integers(1, 5)), NUMBERS, st.booleans(), st.integers(0, 40)
 )

@@ -10,8 +10,8 @@ from .family import finish, noise, run
 
 pytest.importorskip("llvmlite")
 
-from mlpd.core.execution.arithmetic import verified_compiler  # noqa: E402 - where LLVM is
-from mlpd.core.warming import usual_runs, warm  # noqa: E402
+from mlpd.core.execution.arithmetic import verified_compiler
+from mlpd.core.warming import usual_runs, warm
 
 
 def test_networks_of_other_sizes_find_their_kernels_and_an_earlier_release_leaves_none(tmp_path):

@@ -73,13 +73,13 @@ def _gemm(dtype: np.dtype[Any]) -> tuple[_Gemm, _Function, type] | None:
     if dtype.char not in _LETTERS:
         return None
     letter = _LETTERS[dtype.char]
-    for library in _libraries():
-        for name, integer in (
-            (f"scipy_cblas_{letter}gemm64_", ctypes.c_int64),
-            (f"cblas_{letter}gemm64_", ctypes.c_int64),
-            (f"scipy_cblas_{letter}gemm", ctypes.c_int32),
-            (f"cblas_{letter}gemm", ctypes.c_int32),
-        ):
+    for name, integer in (  # of 64-bit sizes first: those are NumPy's own, where SciPy has brought another library
+        (f"scipy_cblas_{letter}gemm64_", ctypes.c_int64),
+        (f"cblas_{letter}gemm64_", ctypes.c_int64),
+        (f"scipy_cblas_{letter}gemm", ctypes.c_int32),
+        (f"cblas_{letter}gemm", ctypes.c_int32),
+    ):
+        for library in _libraries():
             function = getattr(ctypes.CDLL(library.filepath), name, None)
             if function and _is_right(gemm := _bind(function, integer, dtype), dtype):
                 return gemm, function, integer

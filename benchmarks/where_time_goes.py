@@ -11,6 +11,7 @@ import matplotlib as mpl
 from cases import CASES, Case
 from data import data_of
 from matplotlib import pyplot as plt
+from mlpd.core.batches import micro_batch_rows
 from mlpd.core.explanation import Line, explain
 from running import machine
 from systems import mlpd, spec_of
@@ -47,8 +48,9 @@ def _step_seconds(case: Case) -> float:
 def _shares(case: Case, step_seconds: float) -> dict[str, float]:
     inputs, _ = data_of(case)
     threads = len(os.sched_getaffinity(0))
-    found = explain(spec_of(case, inputs), case.row_count, inputs.dtype.name, threads)
-    micro_batches = -(-case.batch_size // 512)
+    spec = spec_of(case, inputs)
+    found = explain(spec, case.row_count, inputs.dtype.name, threads)
+    micro_batches = -(-case.batch_size // micro_batch_rows(spec))
     seconds = dict.fromkeys(_PARTS[:-1], 0.0)
     for line in found.lines:
         seconds[_part(line)] += micro_batches * line.call_count * line.seconds / threads

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from hypothesis import settings
 from mlpd.core.arrays import Device, DeviceUnavailable, open_device
+from mlpd.core.execution.runners import missing_for
 from numpy.typing import NDArray
 
 # A shell that runs the tests in its background lets them ignore Ctrl-C, and so would all that they start.
@@ -29,6 +30,9 @@ SOURCE_ROOTS = [str(ROOT / name) for name in ("core", "server", "client", "proto
 os.environ["XDG_CACHE_HOME"] = str(ROOT / "build" / "cache")  # compiled code is kept from one run to the next
 WITH_ANY_DEVICE = os.environ | {"PYTHONPATH": os.pathsep.join(SOURCE_ROOTS)}
 ENVIRONMENT = WITH_ANY_DEVICE | {"CUDA_VISIBLE_DEVICES": ""}  # one result on a machine with a GPU and without
+
+
+needs_compiler = pytest.mark.skipif(bool(missing_for("compiled")), reason=missing_for("compiled"))
 
 
 class Server:

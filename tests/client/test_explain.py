@@ -4,11 +4,10 @@ import json
 
 import pytest
 from mlpd.client import Client
-from mlpd.core.execution.runners import missing_for
 
 from ..command_line import run
+from ..conftest import needs_compiler
 
-needs_compiler = pytest.mark.skipif(bool(missing_for("compiled")), reason=missing_for("compiled"))
 SMALL = ("--dataset", "rings", "--layer-sizes", "2,40,3", "--batch-size", "32", "--epochs", "1")
 STEP = ("--learning-rate", "0.1", "--optimizer", "adam", "--threads", "2")
 PRODUCTS = 2 * 32 * (2 * 2 * 40 + 3 * 40 * 3)  # forward and back, but for the gradient of the inputs
@@ -67,3 +66,12 @@ def test_a_setting_that_is_wrong_is_named_as_by_train(explainable):
     done = run("explain", *SMALL, *STEP, "--block-count", "99", server=explainable)
     assert done.returncode == 1
     assert "block_count must be between 1 and" in done.stderr
+
+
+def test_a_file_of_a_job_is_explained_whatever_else_it_says(explainable, tmp_path):
+    lines = ['train_dataset = "rings"', "layer_sizes = [2, 40, 3]", "batch_size = 32", "epoch_count = 1"]
+    lines += ['optimizer = "adam"', "learning_rate = 0.1", 'runner = "plain"', 'job_id = "one"', 'model_id = "digits"']
+    (tmp_path / "job.toml").write_text("\n".join(lines))
+    done = run("explain", "--config", tmp_path / "job.toml", "--json", server=explainable)
+    assert done.returncode == 0, done.stderr
+    assert products(json.loads(done.stdout)) == PRODUCTS

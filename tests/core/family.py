@@ -3,7 +3,6 @@
 from dataclasses import dataclass, replace
 
 import numpy as np
-import pytest
 from mlpd.core.architecture import ModelSpec
 from mlpd.core.arrays import Cpu
 from mlpd.core.augmentation import AugmentationSpec
@@ -11,7 +10,6 @@ from mlpd.core.batches import Feed, micro_batch_rows, micro_batches
 from mlpd.core.data import Dataset
 from mlpd.core.examples import Examples
 from mlpd.core.execution.recording import RecordingDevice
-from mlpd.core.execution.runners import missing_for
 from mlpd.core.optimizers import AdaGrad, Adam, Lion, RmsProp, Sgd
 from mlpd.core.schedules import Exponential, Joined, OneCycle, Polynomial, Segment, Steps, WarmupCosine
 from mlpd.core.spec import (
@@ -44,8 +42,6 @@ SPEC = TrainingSpec(
 )
 AUGMENTATION = AugmentationSpec(4, 5, 1.0, 10.0, 0.1, 0.1, 0.5, 2.0)
 VALIDATION = ValidationSpec(dataset="datasets/other", sha256="")
-
-needs_compiler = pytest.mark.skipif(bool(missing_for("compiled")), reason=missing_for("compiled"))
 
 
 def noise(task="multiclass", rows=ROWS, *, weighted=False, dtype="uint8", inputs=INPUTS, seed=1):

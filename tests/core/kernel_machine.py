@@ -6,13 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pytest
 from mlpd.core.arrays import ByColumns, Cpu
 from mlpd.core.execution.plan import Plan, Variant, Work
 from mlpd.core.execution.recording import RecordingDevice
-from mlpd.core.execution.runners import missing_for, open_runner
-
-needs_compiler = pytest.mark.skipif(bool(missing_for("compiled")), reason=missing_for("compiled"))
+from mlpd.core.execution.runners import open_runner
 
 SHAPES = [(1, 1), (1, 2), (1, 40), (2, 1), (40, 1), (3, 15), (15, 3), (16, 16), (17, 5), (5, 17), (33, 3), (2, 33)]
 DTYPES = ["float32", "float64"]

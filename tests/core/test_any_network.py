@@ -13,7 +13,8 @@ from mlpd.core.spec import LossSpec, OptimizerSpec, ScheduleSpec, TrainingSpec
 from mlpd.core.tasks import TASKS
 from mlpd.core.training import MetricsRecorded
 
-from .family import Run, finish, needs_compiler, noise
+from ..conftest import needs_compiler
+from .family import Run, finish, noise
 
 NETWORKS = 60
 STEPS = 20

@@ -31,7 +31,8 @@ from mlpd.core.spec import (
 from mlpd.core.tasks import TASKS
 from mlpd.core.training import Diverged, StepEnded, TrainingState
 
-from .family import events_of, finish, needs_compiler
+from ..conftest import needs_compiler
+from .family import events_of, finish
 
 INPUTS, ROWS = 9, 23
 FRACTION = st.sampled_from([0.0, 0.1, 0.5, 0.97])

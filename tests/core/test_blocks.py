@@ -17,7 +17,8 @@ from mlpd.core.rules import find_violations
 from mlpd.core.training import Diverged, MetricsRecorded, StepEnded, train
 from threadpoolctl import threadpool_info
 
-from .family import FAMILY, INPUTS, events_of, finish, needs_compiler, noise, optimized, run, vectors
+from ..conftest import needs_compiler
+from .family import FAMILY, INPUTS, events_of, finish, noise, optimized, run, vectors
 
 DEEP = run(
     layer_sizes=(INPUTS, 9, 7, 8, 3), activations=("relu", "tanh", "gelu"), dropout_rates=(0.2, 0.0, 0.1), batch_size=32

@@ -9,6 +9,7 @@ from mlpd.core.execution.recording import ELEMENTWISE, REDUCTIONS, NotRecordable
 from mlpd.core.random import Purpose
 from mlpd.core.tasks import MixUp
 
+from ..conftest import needs_compiler
 from .kernel_machine import (
     BINARY,
     COMPARISONS,
@@ -20,7 +21,6 @@ from .kernel_machine import (
     both_ways,
     floats,
     laid,
-    needs_compiler,
 )
 
 pytestmark = needs_compiler

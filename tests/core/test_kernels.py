@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from mlpd.core.execution.recording import Scalar
 
+from ..conftest import needs_compiler
 from .kernel_machine import (
     BINARY,
     COMPARISONS,
@@ -18,7 +19,6 @@ from .kernel_machine import (
     both_ways,
     floats,
     laid,
-    needs_compiler,
 )
 
 pytestmark = needs_compiler

@@ -11,7 +11,8 @@ from mlpd.core.random import permutation
 from mlpd.core.tasks import TASKS
 from mlpd.core.training import StepEnded
 
-from .family import AUGMENTED, FAMILY, PLAIN, brought, events_of, finish, needs_compiler, scaled, vectors
+from ..conftest import needs_compiler
+from .family import AUGMENTED, FAMILY, PLAIN, brought, events_of, finish, scaled, vectors
 from .strict_namespace import StrictCpu
 
 

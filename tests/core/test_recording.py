@@ -26,7 +26,8 @@ from mlpd.core.partition import SPLITS, largest_block_count
 from mlpd.core.program import work_of
 from mlpd.core.tasks import TASKS, MixUp
 
-from .family import FAMILY, needs_compiler, noise, run
+from ..conftest import needs_compiler
+from .family import FAMILY, noise, run
 from .test_optimizers import RECURRENCES
 
 UNARY = sorted({"absolute", "exp", "expm1", "log", "log1p", "negative", "sign", "sqrt", "tanh"})

@@ -15,7 +15,8 @@ from mlpd.core.optimizers import Adam
 from mlpd.core.scaling import Scaling
 from mlpd.core.spec import LossSpec, OptimizerSpec, ScheduleSpec
 
-from .family import AUGMENTATION, Run, finish, needs_compiler, run
+from ..conftest import needs_compiler
+from .family import AUGMENTATION, Run, finish, run
 from .strict_namespace import StrictCpu
 
 RANDOM = np.random.default_rng(12)

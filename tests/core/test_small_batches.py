@@ -11,7 +11,8 @@ from mlpd.core.network import Pass, initial_parameters, initial_statistics
 from mlpd.core.optimizers import Sgd
 from mlpd.core.spec import ValidationSpec
 
-from .family import finish, needs_compiler, noise, optimized, run
+from ..conftest import needs_compiler
+from .family import finish, noise, optimized, run
 
 STILL = run(
     layer_sizes=(20, 9, 3),

@@ -1,6 +1,8 @@
 """What usual runs call is compiled before they are there."""
 
+import os
 import shutil
+import time
 from dataclasses import replace
 
 import pytest
@@ -14,16 +16,21 @@ from mlpd.core.execution.arithmetic import verified_compiler
 from mlpd.core.warming import usual_runs, warm
 
 
-def test_networks_of_other_sizes_find_their_kernels_and_an_earlier_release_leaves_none(tmp_path):
-    directory, copy, earlier = tmp_path / "kernels", tmp_path / "copy", tmp_path / "kernels" / "0123456789abcdef"
-    earlier.mkdir(parents=True)
+def test_networks_of_other_sizes_find_their_kernels_and_what_is_long_unused_goes(tmp_path):
+    directory, copy = tmp_path / "kernels", tmp_path / "copy"
+    earlier, other = (directory / name for name in ("0123456789abcdef", "another"))
+    for folder, days in ((earlier, 31), (other, 29)):
+        folder.mkdir(parents=True)
+        (folder / "warmed").touch()
+        then = time.time() - days * 24 * 60 * 60
+        os.utime(folder / "warmed", (then, then))
     warm(directory)
     assert not earlier.exists()
-    (own,) = directory.iterdir()
-    made = {path: path.stat().st_mtime_ns for path in own.iterdir()}
+    (own,) = {*directory.iterdir()} - {other}
+    made = {path: path.stat().st_mtime_ns for path in own.glob("f*")}
     assert len(made) > 20
     warm(directory)
-    assert {path: path.stat().st_mtime_ns for path in own.iterdir()} == made
+    assert {path: path.stat().st_mtime_ns for path in own.glob("f*")} == made
     shutil.copytree(directory, copy)
     warmed = next(spec for spec, _ in usual_runs() if not spec.augmentation and spec.split == "units")
     model = replace(ModelSpec.plain((20, 24, 3), input_scale=1 / 255), dropout_rates=(0.3,))

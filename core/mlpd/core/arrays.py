@@ -121,7 +121,21 @@ class Device(Protocol):
         """Give memory that no array uses any more back to the device."""
 
 
-class Cpu:
+class _Sums:
+    """Sums that NumPy and CuPy spell alike; a product with ones takes half the time of NumPy's own sum."""
+
+    xp: Any
+
+    def column_sums(self, ones: Array, values: Array, out: Array) -> None:
+        """Write sums of columns."""
+        self.xp.matmul(ones, values, out=out[None])
+
+    def square_sum(self, values: Array, out: Array) -> None:
+        """Write the sum of squares."""
+        self.xp.matmul(values[None], values[:, None], out=out)
+
+
+class Cpu(_Sums):
     """NumPy, and the BLAS library that it calls."""
 
     xp: Any = np
@@ -169,14 +183,6 @@ class Cpu:
     def add_product(self, a: Array, b: Array, scale: float, out: Array) -> None:
         """Add ``scale * a @ b`` to ``out``."""
         add_product(a, b, scale, out)
-
-    def column_sums(self, ones: Array, values: Array, out: Array) -> None:
-        """Write sums of columns: a product with ones takes half the time of NumPy's sum."""
-        np.matmul(ones, values, out=out[None])
-
-    def square_sum(self, values: Array, out: Array) -> None:
-        """Write the sum of squares."""
-        np.matmul(values[None], values[:, None], out=out)
 
     def gather(self, source: Array, order: Array | None, first: int, out: Array) -> None:
         """Write the chosen rows; any mode but "clip" makes NumPy copy ``out``."""
@@ -240,7 +246,7 @@ class ByColumns(Cpu):
     order = "F"
 
 
-class Cuda:
+class Cuda(_Sums):
     """CuPy on the current CUDA device. Raises `DeviceUnavailable` where that can't work."""
 
     name = "cuda"
@@ -321,14 +327,6 @@ class Cuda:
         product = self.xp.matmul(a, b, out=self._products[key])
         self.xp.multiply(product, scale, out=product)
         self.xp.add(out, product, out=out)
-
-    def column_sums(self, ones: Array, values: Array, out: Array) -> None:
-        """Write sums of columns."""
-        self.xp.matmul(ones, values, out=out[None])
-
-    def square_sum(self, values: Array, out: Array) -> None:
-        """Write the sum of squares."""
-        self.xp.matmul(values[None], values[:, None], out=out)
 
     def gather(self, source: Array, order: Array | None, first: int, out: Array) -> None:
         """Write the chosen rows; an index outside ``source`` wraps."""

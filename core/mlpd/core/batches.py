@@ -24,7 +24,6 @@ from numpy.typing import NDArray
 
 MICRO_BATCHES_AHEAD = 4  # that are prepared before they are wanted
 
-
 Counts = NDArray[np.int64]
 
 
@@ -42,7 +41,8 @@ class MicroBatch(NamedTuple):
     step_rows: int
 
 
-class MicroBatches(NamedTuple):
+@dataclass(frozen=True)
+class MicroBatches:
     """Micro-batches one after the other, all of one epoch: columns (count,) of what each is."""
 
     epoch: int
@@ -52,7 +52,7 @@ class MicroBatches(NamedTuple):
     rows: Counts
     step_rows: Counts
 
-    def __iter__(self) -> Iterator[MicroBatch]:  # type: ignore[override]
+    def __iter__(self) -> Iterator[MicroBatch]:
         columns = (column.tolist() for column in (self.step, self.first, self.start, self.rows, self.step_rows))
         for step, *others in zip(*columns, strict=True):
             yield MicroBatch(step, self.epoch, *others)

@@ -9,8 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import ThreadpoolController, threadpool_limits
 
-AS_IS, TRANSPOSED = 111, 112  # matrices, in CBLAS's words
-_ROW_MAJOR = 101
+ROW_MAJOR, AS_IS, TRANSPOSED = 101, 111, 112  # in CBLAS's words
 _LETTERS = {"f": "s", "d": "d"}
 
 HostArray = NDArray[Any]
@@ -55,6 +54,24 @@ def gemm_address(dtype: np.dtype[Any]) -> int:
     return ctypes.cast(found[1], ctypes.c_void_p).value or 0
 
 
+def gemm_arguments(
+    a: HostArray, b: HostArray, out: HostArray
+) -> tuple[tuple[int, int, int, int, int], tuple[tuple[int, int], tuple[int, int], tuple[int, int]]]:
+    """Return how ``cblas_?gemm`` is to be called for ``a @ b`` into ``out``, row-major.
+
+    That is how both are to be read and the three sizes; and where each matrix is, and how far its rows or columns are
+    apart.
+    """
+    size = out.itemsize
+    if out.shape[1] > 1 and out.strides[1] != size:  # it lies column after column
+        a, b, out = b.T, a.T, out.T
+    (rows, inner), columns = a.shape, b.shape[1]
+    (a_order, a_stride), (b_order, b_stride) = order_of(a), order_of(b)
+    out_stride = max(out.strides[0] // size, columns, 1)
+    places = (a.ctypes.data, a_stride), (b.ctypes.data, b_stride), (out.ctypes.data, out_stride)
+    return (a_order, b_order, rows, columns, inner), places
+
+
 def order_of(matrix: HostArray) -> tuple[int, int]:
     """Return how BLAS is to read a matrix, and how far its rows or columns are apart."""
     (rows, columns), (down, across), size = matrix.shape, matrix.strides, matrix.itemsize
@@ -87,21 +104,14 @@ def _gemm(dtype: np.dtype[Any]) -> tuple[_Gemm, _Function, type] | None:
 
 
 def _bind(function: _Function, integer: type[ctypes.c_int64 | ctypes.c_int32], dtype: np.dtype[Any]) -> _Gemm:
-    real, size = {"f": ctypes.c_float, "d": ctypes.c_double}[dtype.char], dtype.itemsize
+    real = {"f": ctypes.c_float, "d": ctypes.c_double}[dtype.char]
     matrix = [ctypes.c_void_p, integer]
     function.argtypes = [ctypes.c_int] * 3 + [integer] * 3 + [real, *matrix, *matrix, real, *matrix]
     function.restype = None
 
     def gemm(a: HostArray, b: HostArray, scale: float, keep: float, out: HostArray) -> None:
-        if out.strides[1] != size and out.shape[1] > 1:  # it lies column after column
-            a, b, out = b.T, a.T, out.T
-        (rows, inner), columns = a.shape, b.shape[1]
-        (a_order, a_stride), (b_order, b_stride) = order_of(a), order_of(b)
-        out_stride = max(out.strides[0] // size, columns, 1)
-        function(
-            *(_ROW_MAJOR, a_order, b_order, rows, columns, inner, scale, a.ctypes.data, a_stride),
-            *(b.ctypes.data, b_stride, keep, out.ctypes.data, out_stride),
-        )
+        shape, (a_place, b_place, out_place) = gemm_arguments(a, b, out)
+        function(ROW_MAJOR, *shape, scale, *a_place, *b_place, keep, *out_place)
 
     return gemm
 

@@ -119,24 +119,14 @@ class UnitBlock:
         number: int,
     ) -> None:
         capacity = micro_batch_rows(spec)
-        self.vectors, self._feed, self._clips = vectors, feed, spec.optimizer.clip_norm > 0
+        self._feed, self._clips = feed, spec.optimizer.clip_norm > 0
         self._block_count = len(squares)
         # Without a vector of gradients a step makes one pass over the parameters less, or two.
         self._moves_at_once = moves_at_once(device, spec, capacity)
         parameters = vectors["parameters"]
-        self._pass = Pass(
-            device,
-            layers[feed.leading_count :],
-            spec.model.layer_sizes[0],
-            parameters,
-            vectors["statistics"],
-            capacity,
-            trains=True,
-            seed=spec.seed,
-            first_layer=feed.leading_count,
-            gradients=parameters if self._moves_at_once else None,
-            exchanges=[Exchange(sums.transpose(2, 0, 1), gradient.T, number) for sums, gradient in exchanges],
-        )
+        gradients = parameters if self._moves_at_once else None
+        own = [Exchange(sums.transpose(2, 0, 1), gradient.T, number) for sums, gradient in exchanges]
+        self._pass = _training_pass(device, spec, layers, vectors, capacity, feed.leading_count, gradients, own)
         self._update = Update(
             device, spec, vectors, self._pass.gradients, decayed_parts(layers, parameters), squares, number
         )
@@ -175,24 +165,14 @@ class RowBlock:
         totals: tuple[Totals, Sequence[Totals]],
         number: int,
     ) -> None:
-        self.vectors, self._feed, self._device = vectors, feed, device
+        self._feed, self._device = feed, device
         self._number, self._count, self._clips = number, len(gradients), spec.optimizer.clip_norm > 0
         self._capacity = micro_batch_rows(spec)
         self._totals, self._own_totals = totals
         layers, capacity = spec.model.layers(), -(-self._capacity // self._count)
         parameters = vectors["parameters"]
-        self._pass = Pass(
-            device,
-            layers[feed.leading_count :],
-            spec.model.layer_sizes[0],
-            parameters,
-            vectors["statistics"],
-            capacity,
-            trains=True,
-            seed=spec.seed,
-            first_layer=feed.leading_count,
-            gradients=gradients[number],
-        )
+        leading = feed.leading_count
+        self._pass = _training_pass(device, spec, layers, vectors, capacity, leading, gradients[number], ())
         self._measure = Measure(device, spec, capacity, self._own_totals[number])
         lines = -(-len(parameters) // _VECTOR_ALIGNMENT)
         start, end = (edge * _VECTOR_ALIGNMENT for edge in share(lines, number, self._count))
@@ -245,6 +225,32 @@ class RowBlock:
             for own in self._own_totals:
                 xp.add(self._totals.loss_sum, own.loss_sum, out=self._totals.loss_sum)
                 xp.add(self._totals.correct_count, own.correct_count, out=self._totals.correct_count)
+
+
+def _training_pass(
+    device: Device,
+    spec: TrainingSpec,
+    layers: Sequence[Layer],
+    vectors: Vectors,
+    capacity: int,
+    leading_count: int,
+    gradients: Array | None,
+    exchanges: Sequence[Exchange],
+) -> Pass:
+    """Return the pass of a block; the ``leading_count`` first layers belong to bringing rows."""
+    return Pass(
+        device,
+        layers[leading_count:],
+        spec.model.layer_sizes[0],
+        vectors["parameters"],
+        vectors["statistics"],
+        capacity,
+        trains=True,
+        seed=spec.seed,
+        first_layer=leading_count,
+        gradients=gradients,
+        exchanges=exchanges,
+    )
 
 
 def decayed_parts(layers: Sequence[Layer], parameters: Array, cut: slice = slice(None)) -> list[Array]:

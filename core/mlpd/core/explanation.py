@@ -13,7 +13,7 @@ from mlpd.core.data import Dataset
 from mlpd.core.examples import Examples
 from mlpd.core.execution.plan import Plan
 from mlpd.core.execution.recording import Numbers
-from mlpd.core.execution.runners import Part, open_runner
+from mlpd.core.execution.runners import PlannedCall, open_runner
 from mlpd.core.program import Blocks, work_of
 from mlpd.core.scaling import Scaling
 from mlpd.core.spec import TrainingSpec
@@ -41,7 +41,6 @@ class Explanation:
     ``bytes`` are those that kernels read and write, ``operations`` floating-point ones, both of a whole step.
     """
 
-    spec: TrainingSpec
     lines: Sequence[Line]
     bytes: int
     operations: int
@@ -67,21 +66,20 @@ def explain(
     numbers = {name: column.tolist()[-1] for name, column in work.numbers.items()}
     blocks.feed.begin(0)
     with closing(open_runner(spec.runner, blocks, device, 1, kernels)) as runner:
-        tasks = [[(part, _seconds(part, numbers)) for part in task] for task in runner.parts(plan)]
+        tasks = [[(call, _seconds(call, numbers)) for call in task] for task in runner.calls(plan)]
     threads = thread_count if spec.runner == "compiled" else 1  # NumPy's products have taken theirs
     step_seconds = micro_batch_count * _critical_seconds(plan, tasks, threads)
-    every = [part for task in tasks for part, _ in task]
+    every = [call for task in tasks for call, _ in task]
     return Explanation(
-        spec,
         list(_lines(plan, tasks)),
-        micro_batch_count * sum(part.bytes for part in every),
-        micro_batch_count * sum(part.operations for part in every),
+        micro_batch_count * sum(call.bytes for call in every),
+        micro_batch_count * sum(call.operations for call in every),
         threads,
         step_seconds,
     )
 
 
-_Timed = list[tuple[Part, float]]
+_Timed = list[tuple[PlannedCall, float]]
 
 
 def noise(spec: TrainingSpec, row_count: int, dtype: str) -> Examples:
@@ -98,9 +96,9 @@ def noise(spec: TrainingSpec, row_count: int, dtype: str) -> Examples:
 
 
 @np.errstate(all="ignore")  # as in a step
-def _seconds(part: Part, numbers: Numbers) -> float:
+def _seconds(call: PlannedCall, numbers: Numbers) -> float:
     """Return how long a call takes, without the time that it takes to call."""
-    run = part.bind(numbers)
+    run = call.bind(numbers)
     once, thrice = [], []
     for _ in range(_TURNS):
         start = time.perf_counter()
@@ -139,7 +137,7 @@ def _lines(plan: Plan, tasks: Sequence[_Timed]) -> Iterator[Line]:
     """Gather the calls of a phase that are alike."""
     for phase, own in _phases(plan, tasks):
         alike: dict[tuple[str, int, int], list[float]] = {}
-        for part, seconds in (call for task in own for call in task):
-            alike.setdefault((part.name, part.bytes, part.operations), []).append(seconds)
+        for call, seconds in (timed for task in own for timed in task):
+            alike.setdefault((call.name, call.bytes, call.operations), []).append(seconds)
         for (name, size, operations), seconds_each in alike.items():
             yield Line(phase, name, len(seconds_each), size, operations, min(seconds_each))

@@ -127,7 +127,7 @@ def work_of(
     is_first, is_last = batches.is_first, batches.is_last
     flushes = is_last & ((optimizer_step + own) % FLUSH_STEPS == 0)
     kinds = np.stack([batches.rows, slots, is_first, is_last, flushes], axis=1)
-    packed = kinds @ (1 << np.array([24, 3, 2, 1, 0]))
+    packed = kinds @ (1 << np.array([24, 3, 2, 1, 0]))  # in one number a row: rows are sought at every plain step
     _, examples, which = np.unique(packed, return_index=True, return_inverse=True)
     variants = [
         Variant(int(rows), int(slot), bool(first), bool(last), bool(flush))

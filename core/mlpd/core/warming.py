@@ -3,6 +3,7 @@
 import os
 import shutil
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
@@ -24,6 +25,8 @@ from mlpd.core.program import Blocks
 from mlpd.core.spec import LossSpec, OptimizerSpec, ScheduleSpec, TrainingSpec
 
 _ROWS = 1024
+_MARK = "warmed"  # a file that says when its folder was last asked for
+_KEPT_SECONDS = 30 * 24 * 60 * 60
 _NICENESS = 19  # what is warmed is needed later, if at all
 _IMAGES = AugmentationSpec(28, 28, 1.0, 10.0, 0.1, 0.1, 0.5, 2.0)
 
@@ -62,16 +65,17 @@ def usual_runs() -> Iterator[tuple[TrainingSpec, str]]:
 
 
 def warm(directory: Path) -> None:
-    """Fill ``directory`` with compiled code, unless that was done before, and clear what an earlier release has left.
+    """Fill ``directory`` with compiled code, unless that was done before, and clear what nobody has warmed for long.
 
-    Raises `OSError` and `RunnerUnavailable`.
+    Other releases, and other kinds of processor, have folders of their own beside. Raises `OSError` and
+    `RunnerUnavailable`.
     """
-    own = directory / source_digest()[:16]
-    for other in directory.glob("*"):
-        if other != own:
-            shutil.rmtree(other, ignore_errors=True)
-    done = own / "warmed"
+    done = directory / source_digest()[:16] / _MARK
+    for mark in directory.glob(f"*/{_MARK}"):
+        if mark != done and time.time() - mark.stat().st_mtime > _KEPT_SECONDS:
+            shutil.rmtree(mark.parent, ignore_errors=True)
     if done.exists():
+        done.touch()
         return
     for spec, dtype in usual_runs():
         blocks = Blocks(ByColumns(), spec, noise(spec, _ROWS, dtype))

@@ -108,8 +108,7 @@ class Daemon:
             if not is_loopback(options.host):
                 _logger.warning("whoever reaches this address can use the server: there is no authentication")
             ready(address)
-            warming = asyncio.create_task(warm(kernels))
-            stack.callback(warming.cancel)
+            stack.callback(asyncio.create_task(warm(kernels)).cancel)
 
             await self._stopping.wait()
             _logger.info("draining")

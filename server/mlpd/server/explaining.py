@@ -29,8 +29,7 @@ def _answer(request: dict[str, Any]) -> dict[str, Any]:
             found = explain(spec, request["row_count"], request["dtype"], request["thread_count"], cache)
         except RunnerUnavailable as error:
             return {"error": str(error)}
-    answer = {name: value for name, value in asdict(found).items() if name != "spec"}
-    return answer | {name: getattr(spec, name) for name in ("runner", "split", "block_count", "rows_per_step")}
+    return asdict(found) | {name: getattr(spec, name) for name in ("runner", "split", "block_count", "rows_per_step")}
 
 
 def main() -> None:

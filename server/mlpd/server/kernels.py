@@ -16,12 +16,13 @@ def kernels_directory(data_directory: Path) -> Path:
 
     What is in it is verified when it is used, and made anew where it is missing or damaged.
     """
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mlpd" / "kernels"
+    own = data_directory / "kernels"
     try:
+        cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mlpd" / "kernels"
         cache.mkdir(mode=0o700, parents=True, exist_ok=True)
-    except OSError:
-        return data_directory / "kernels"
-    return cache if os.access(cache, os.W_OK | os.X_OK) else data_directory / "kernels"
+    except (OSError, RuntimeError):  # the latter of a user who has no home
+        return own
+    return cache if os.access(cache, os.W_OK | os.X_OK) else own
 
 
 async def warm(directory: Path) -> None:

@@ -10,12 +10,12 @@ from typing import Annotated, Any
 
 import typer
 from mlpd.client.cli.connection import COMPUTING_SECONDS, connect
-from mlpd.client.cli.jobs import from_file, reachable
+from mlpd.client.cli.jobs import asked_spec, reachable
 from mlpd.client.cli.output import SERVER, Json, Server, console, print_json, table
-from mlpd.client.cli.settings import parsed, with_settings
+from mlpd.client.cli.settings import with_settings
 from mlpd.client.embedded import require_server
 from mlpd.client.errors import MlpdError, PreconditionFailed
-from mlpd.client.recipes import PRESETS, training_spec
+from mlpd.client.recipes import PRESETS
 from mlpd.v1 import types_pb2 as types
 
 _TYPES = {
@@ -41,8 +41,7 @@ def explain(
     The server, or one of its own where none answers, says what the settings come to.
     """
     require_server()
-    settings = from_file(config) | {name: parsed(name, value) for name, value in flags.items() if value is not None}
-    spec = training_spec(preset or settings.pop("preset", None), **settings)
+    spec, _ = asked_spec(config, preset, flags)
     with (
         reachable(server, embedded=True, data_directory=None) as address,
         connect(address, COMPUTING_SECONDS) as client,

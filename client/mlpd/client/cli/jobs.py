@@ -3,7 +3,7 @@
 import sys
 import time
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
@@ -31,7 +31,7 @@ from mlpd.client.embedded import embedded_server
 from mlpd.client.errors import InvalidRequest
 from mlpd.client.recipes import PRESETS, training_spec
 from mlpd.client.settings import SETTINGS, check_kind
-from mlpd.v1.trainer_service_pb2 import TrainingJob
+from mlpd.v1.trainer_service_pb2 import TrainingJob, TrainingSpec
 from rich.markup import escape
 
 _FILE_SETTINGS = {"preset", "job_id", "model_id", "test_dataset"}
@@ -53,12 +53,9 @@ def train(
     **flags: Any,
 ) -> None:
     """Submit a training job, from flags, a TOML file or a preset."""
-    settings = from_file(config) | {name: parsed(name, value) for name, value in flags.items() if value is not None}
-    preset = preset or settings.pop("preset", None)
-    job_id, model_id = job_id or settings.pop("job_id", ""), model_id or settings.pop("model_id", "")
-    test_dataset = test_dataset or settings.pop("test_dataset", None)
-    settings = {name: value for name, value in settings.items() if name not in _FILE_SETTINGS}
-    spec = training_spec(preset, **settings)
+    spec, others = asked_spec(config, preset, flags)
+    job_id, model_id = job_id or others.get("job_id", ""), model_id or others.get("model_id", "")
+    test_dataset = test_dataset or others.get("test_dataset")
     with (
         reachable(server, embedded=embedded, data_directory=data_dir) as address,
         connect(address, COMPUTING_SECONDS) as client,
@@ -180,8 +177,19 @@ def _embedded_hint(data_directory: Path | None) -> str:
     return f"the job stops with its embedded server; let it go on with: mlpd serve --data-dir {data_directory}"
 
 
-def from_file(path: Path | None) -> dict[str, Any]:
-    """Return the settings in a TOML file; raises `InvalidRequest`."""
+def asked_spec(
+    config: Path | None, preset: str | None, flags: Mapping[str, Any]
+) -> tuple[TrainingSpec, dict[str, Any]]:
+    """Return the spec that a TOML file, a preset and flags ask for, and what else the file says of a job.
+
+    Raises `InvalidRequest`.
+    """
+    settings = _from_file(config) | {name: parsed(name, value) for name, value in flags.items() if value is not None}
+    others = {name: settings.pop(name) for name in _FILE_SETTINGS & settings.keys()}
+    return training_spec(preset or others.get("preset"), **settings), others
+
+
+def _from_file(path: Path | None) -> dict[str, Any]:
     if path is None:
         return {}
     try:

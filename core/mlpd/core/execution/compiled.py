@@ -16,11 +16,13 @@ from mlpd.core.execution.fusion import fuse
 from mlpd.core.execution.kernels import Call
 from mlpd.core.execution.plan import Plan, Variant, Work
 from mlpd.core.execution.recording import Numbers, Scalar
-from mlpd.core.execution.runners import Part, Program
+from mlpd.core.execution.runners import PlannedCall, Program
 from mlpd.core.execution.schedule import CELL_BYTES, write_loop
 from numpy.typing import NDArray
 
 Segment = tuple[int, int]  # where a table of calls is, and how many
+# Of a task; each with the row of scalars that it takes: 0 is its stage's, 1 the next.
+_Segments = list[tuple[int, int, int]]
 
 _WHOLE = frozenset(("step", "first", "first_row"))  # scalars that are whole numbers
 
@@ -70,10 +72,10 @@ class CompiledRunner:
             self._loop(chunk, number)
             self._done.put(None)
 
-    def parts(self, plan: Plan) -> list[list[Part]]:
+    def calls(self, plan: Plan) -> list[list[PlannedCall]]:
         """Return each task's kernels."""
         return [
-            [Part(call.name, call.bytes, call.operations, partial(self._bound, call)) for call in calls]
+            [PlannedCall(call.name, call.bytes, call.operations, partial(self._bound, call)) for call in calls]
             for calls in fuse(list(plan.tasks()), self._program.kept)
         ]
 
@@ -174,43 +176,37 @@ class CompiledRunner:
         return self._stages[key]
 
     def _rounds(self, before: Variant | None, after: Variant | None) -> tuple[int, int]:
-        rounds: list[list[list[tuple[int, int, int]]]] = []
+        rounds: list[list[_Segments]] = []
         prepare, first = self._opening(after)
-        if before:
-            plan, segments = self._plan(before)
-            phases = _phases(plan, segments)
-            own = [[[(*segment, 0)] for segment in phase] for phase in phases[1 if plan.joins else 0 :]]
-            if plan.joins:
-                if first:
-                    own[-1] = [[*task, *following] for task, following in zip(own[-1], first, strict=True)]
-                own[0] += prepare
-                rounds += own
-            else:
-                own[-1] += prepare
-                rounds += own
+        if before is None:
+            rounds += [prepare, first]
         else:
-            rounds.append(prepare)
+            plan, segments = self._plan(before)
+            rounds += [[[(*segment, 0)] for segment in phase] for phase in _phases(plan, segments)[plan.free_phase :]]
+            rounds[0] += prepare
             if first:
-                rounds.append(first)
-        tables = []
-        for tasks in rounds:
-            filled = [[segment for segment in task if segment[1]] for task in tasks]
-            filled = [task for task in filled if task]
-            if filled:
-                entries = []
-                for task in filled:
-                    entries += [self._tables.table([part for segment in task for part in segment]), len(task)]
-                tables += [self._tables.table(entries), len(filled)]
-        return self._tables.table(tables), len(tables) // 2
+                rounds[-1] = [[*task, *following] for task, following in zip(rounds[-1], first, strict=True)]
+        tables = [self._round_table(tasks) for tasks in rounds]
+        filled = [number for table in tables if table[1] for number in table]
+        return self._tables.table(filled), len(filled) // 2
 
-    def _opening(self, variant: Variant | None) -> Any:
+    def _round_table(self, tasks: Sequence[_Segments]) -> tuple[int, int]:
+        """Return where the tasks of a round are that have anything to do, and how many."""
+        entries: list[int] = []
+        for task in tasks:
+            filled = [segment for segment in task if segment[1]]
+            if filled:
+                entries += [self._tables.table([part for segment in filled for part in segment]), len(filled)]
+        return self._tables.table(entries), len(entries) // 2
+
+    def _opening(self, variant: Variant | None) -> tuple[list[_Segments], list[_Segments]]:
         """Return what brings the rows and, where phases join, the first phase, as tasks of the next row's scalars."""
         if variant is None:
             return [], []
         plan, segments = self._plan(variant)
-        prepare = [[(*segment, 1)] for segment in segments[: len(plan.prepare)]]
-        first = [[(*segment, 1)] for segment in _phases(plan, segments)[0]] if plan.joins else []
-        return prepare, first
+        prepare: list[_Segments] = [[(*segment, 1)] for segment in segments[: len(plan.prepare)]]
+        joined = _phases(plan, segments)[: plan.free_phase]
+        return prepare, [[(*segment, 1)] for phase in joined for segment in phase]
 
 
 def _phases(plan: Plan, segments: Sequence[Segment]) -> list[list[Segment]]:

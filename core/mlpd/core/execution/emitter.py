@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from llvmlite import ir
+from mlpd.core.blas import ROW_MAJOR
 from mlpd.core.execution.elementary import exp, expm1, log, log1p, tanh
 from mlpd.core.execution.kernels import AnyKernel, ArgMax, Draw, Kernel, Product, Ref, Slot, Step
 from mlpd.core.execution.values import (
@@ -319,7 +320,7 @@ def _write_product(builder: ir.IRBuilder, arguments: Arguments, product: Product
     types = [i32, i32, i32, _I64, _I64, _I64, real, _I64, _I64, _I64, _I64, real, _I64, _I64]
     called = builder.inttoptr(function, ir.FunctionType(ir.VoidType(), types).as_pointer())
     values = [
-        *(ir.Constant(i32, 101), builder.trunc(a_flag, i32), builder.trunc(b_flag, i32), rows, columns, inner),
+        *(ir.Constant(i32, ROW_MAJOR), builder.trunc(a_flag, i32), builder.trunc(b_flag, i32), rows, columns, inner),
         *(scale.to(product.kind).code, a, a_stride, b, b_stride, keep.to(product.kind).code, out, out_stride),
     ]
     builder.call(called, values)

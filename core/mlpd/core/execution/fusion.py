@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from mlpd.core.arrays import HostArray
-from mlpd.core.blas import order_of
+from mlpd.core.blas import gemm_arguments
 from mlpd.core.execution.kernels import KINDS, ArgMax, Call, Draw, Kernel, Product, Ref, Slot, Step
 from mlpd.core.execution.plan import Task
 from mlpd.core.execution.recording import ELEMENTWISE, NotRecordable, Op, Scalar
@@ -28,8 +28,9 @@ class Range:
         start = array.ctypes.data
         if not array.size:
             return cls(start, start)
-        span = sum((size - 1) * stride for size, stride in zip(array.shape, array.strides, strict=True))
-        return cls(start, start + span + array.itemsize)
+        spans = [(size - 1) * stride for size, stride in zip(array.shape, array.strides, strict=True)]
+        before, after = (sum(pick(span, 0) for span in spans) for pick in (min, max))
+        return cls(start + before, start + after + array.itemsize)
 
     def meets(self, other: "Range") -> bool:
         """Whether the two have a byte in common."""
@@ -83,6 +84,7 @@ class _Group:
     shape: tuple[int, ...]
     views: list[_View] = field(default_factory=list)
     arrays: list[HostArray] = field(default_factory=list)
+    ranges: list[Range] = field(default_factory=list)  # of the arrays; to ask an array where it is takes long
     chosen: dict[int, _Chosen] = field(default_factory=dict)
     constants: list[float] = field(default_factory=list)
     scalars: list[Scalar] = field(default_factory=list)
@@ -95,9 +97,14 @@ class _Group:
         """Return the slot of ``array``, whose shape is the grid's."""
         view = self.grid.view(array)
         if view not in self.views:
-            self.views.append(view)
-            self.arrays.append(array)
+            self.add(view, array)
         return self.views.index(view)
+
+    def add(self, view: _View, array: HostArray) -> None:
+        """Make a slot."""
+        self.views.append(view)
+        self.arrays.append(array)
+        self.ranges.append(Range.of(array))
 
     def find(self, array: HostArray) -> int | None:
         """Return the slot of ``array`` if there is one."""
@@ -106,7 +113,7 @@ class _Group:
 
     def accepts(self, reads: Sequence[HostArray], out: HostArray, *, reduces: bool) -> bool:
         """Return whether a call may join: it must not look at what only the whole pass completes, or half overlap."""
-        ranges = [Range.of(array) for array in self.arrays]
+        ranges = self.ranges
         for array in reads:
             place, own = self.find(array), Range.of(array)
             if place in self.reduced:
@@ -247,7 +254,7 @@ def fuse(tasks: Sequence[Task], kept: Sequence[HostArray]) -> list[list[Call]]:
             return group
         stored = []
         for place in sorted(group.written):
-            own = Range.of(group.arrays[place])
+            own = group.ranges[place]
             if place in group.reduced or ((starts < own.end) & (ends > own.start) & (readers != id(group))).any():
                 stored.append(place)
         return _call(group, stored)
@@ -257,8 +264,8 @@ def fuse(tasks: Sequence[Task], kept: Sequence[HostArray]) -> list[list[Call]]:
 
 def _choose(group: _Group, chosen: _Chosen) -> int:
     place = len(group.views)
-    group.views.append(_View(chosen.source.ctypes.data, chosen.source.dtype.name, 0, -1 - place))
-    group.arrays.append(chosen.source[:0])
+    # A view like no other: the same rows may be chosen by two orders.
+    group.add(_View(chosen.source.ctypes.data, chosen.source.dtype.name, 0, -1 - place), chosen.source[:0])
     group.chosen[place] = chosen
     return place
 
@@ -321,19 +328,12 @@ def _chosen_slot(group: _Group, chosen: _Chosen) -> Slot:
 
 
 def _product(op: Op) -> Call:
-    """Return a product as BLAS wants it: row-major, with transposes."""
-    (a, b), out = op.operands[:2], op.out
-    scale: Any = op.operands[2] if op.name == "add_product" else 1.0
-    keep = 1.0 if op.name == "add_product" else 0.0
-    reads, size = (a, b), out.itemsize
-    if out.shape[1] > 1 and out.strides[1] != size:
-        a, b, out = b.T, a.T, out.T
-    (rows, inner), columns = a.shape, b.shape[1]
-    (a_flag, a_stride), (b_flag, b_stride) = order_of(a), order_of(b)
-    out_stride = max(out.strides[0] // size, columns, 1)
-    numbers = [a_flag, b_flag, rows, columns, inner, a.ctypes.data, a_stride, b.ctypes.data, b_stride]
-    arguments = (*numbers, out.ctypes.data, out_stride, scale, keep)
-    return Call(Product(out.dtype.name), arguments, (*reads, *((op.out,) if keep else ())), (op.out,), op.operations)
+    """Return a product as BLAS wants it."""
+    (a, b), out, adds = op.operands[:2], op.out, op.name == "add_product"
+    shape, places = gemm_arguments(a, b, out)
+    scale, keep = (op.operands[2], 1.0) if adds else (1.0, 0.0)
+    arguments = (*shape, *(number for place in places for number in place), scale, keep)
+    return Call(Product(out.dtype.name), arguments, (a, b, out) if adds else (a, b), (out,), op.operations)
 
 
 def _draw(op: Op) -> Call:

@@ -35,7 +35,7 @@ class Program(Protocol):
 
 
 @dataclass(frozen=True)
-class Part:
+class PlannedCall:
     """One kernel or call of a task: its name, the bytes it reads and writes, its floating-point operations.
 
     ``bind`` returns what runs it with a micro-batch's numbers.
@@ -50,7 +50,7 @@ class Part:
 class Runner(Protocol):
     """Runs micro-batches; close it when they are done. For use by one thread."""
 
-    def parts(self, plan: Plan) -> list[list[Part]]:
+    def calls(self, plan: Plan) -> list[list[PlannedCall]]:
         """Return what it makes of each task of a plan, to be looked at and run one by one."""
 
     def run(self, work: Work) -> None:
@@ -67,13 +67,13 @@ class PlainRunner:
         self._program, self._device = program, device
         self._calls: dict[Variant, list[Any]] = {}
 
-    def parts(self, plan: Plan) -> list[list[Part]]:
+    def calls(self, plan: Plan) -> list[list[PlannedCall]]:
         """Return each task's calls."""
-        return [[self._part(op) for op in task] for task in plan.tasks()]
+        return [[self._planned(op) for op in task] for task in plan.tasks()]
 
-    def _part(self, op: Op) -> Part:
+    def _planned(self, op: Op) -> PlannedCall:
         call = op.call(self._device)
-        return Part(op.name, op.bytes, op.operations, lambda numbers: lambda: call(numbers))
+        return PlannedCall(op.name, op.bytes, op.operations, lambda numbers: lambda: call(numbers))
 
     @np.errstate(all="ignore")  # what overflows is found in a report or a checkpoint, and ends the run with a reason
     def run(self, work: Work) -> None:

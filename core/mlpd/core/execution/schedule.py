@@ -9,7 +9,7 @@ from llvmlite import ir
 from mlpd.core.execution.emitter import at, loop
 
 CELL_BYTES = 64  # of a number that threads share: a cache line of its own
-_SPINS = 2000  # before a waiting thread gives up its processor: about 50 microseconds
+_SPINS = 2000  # looks, before a waiting thread gives up its processor
 
 _I64 = ir.IntType(64)
 _POINTER = ir.PointerType()

@@ -178,14 +178,13 @@ class Value:
             make = builder.zext if unsigned else builder.sext
         return self._new(make(code, target), kind)
 
-    def call(self, intrinsic: str, *others: Value) -> Value:
+    def call(self, intrinsic: str) -> Value:
         """Return what LLVM's ``intrinsic`` makes of it; only for what every processor gives the same bits of."""
         own, module = type_of(self.kind, self.lanes), self.builder.module
-        values = (self, *others)
         lanes = "" if self.lanes == 1 else f"v{self.lanes}"
         name = f"{intrinsic}.{lanes}f{8 * bytes_of(self.kind)}"
-        function = module.globals.get(name) or ir.Function(module, ir.FunctionType(own, [own] * len(values)), name)
-        return self._new(self.builder.call(function, [value.code for value in values]))
+        function = module.globals.get(name) or ir.Function(module, ir.FunctionType(own, [own]), name)
+        return self._new(self.builder.call(function, [self.code]))
 
 
 def select(condition: Value, yes: Value, no: Value | float) -> Value:

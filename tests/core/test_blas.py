@@ -1,15 +1,10 @@
 """Products by the library that NumPy calls: any order in memory, parts of larger arrays, sums with what is there."""
 
-import os
-import subprocess
-import sys
-
 import numpy as np
 import pytest
 from mlpd.core.arrays import ByColumns, Cpu
 from mlpd.core.arrays import matrix as matrix_of
-from mlpd.core.blas import AS_IS, TRANSPOSED, add_product, gemm_address, one_product_thread, order_of, product_threads
-from mlpd.core.execution.runners import missing_for
+from mlpd.core.blas import AS_IS, TRANSPOSED, add_product, one_product_thread, order_of, product_threads
 from threadpoolctl import threadpool_limits
 
 SIZES = [(1, 1, 1), (1, 7, 5), (7, 1, 5), (7, 5, 1), (33, 17, 65), (130, 129, 67)]
@@ -76,19 +71,6 @@ def test_blas_is_told_how_a_matrix_lies_and_how_far_its_lines_are_apart():
         for matrix in (np.zeros(shape), np.zeros(shape[::-1]).T):
             flag, distance = order_of(matrix)
             assert distance >= (shape[1] if flag == AS_IS else shape[0])
-
-
-def test_compiled_code_finds_a_product_of_either_precision_and_of_no_other():
-    assert gemm_address(np.dtype(np.float32)) != gemm_address(np.dtype(np.float64))
-    assert gemm_address(np.dtype(np.longdouble)) == gemm_address(np.dtype(np.int64)) == 0
-
-
-def test_a_library_that_came_before_numpys_own_is_not_taken_for_it():
-    pytest.importorskip("scipy.linalg")
-    program = "import scipy.linalg; from mlpd.core.execution.runners import missing_for; print(missing_for('compiled'))"
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
-    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == missing_for("compiled")
 
 
 def test_products_take_one_thread_each_for_as_long_as_is_asked():

@@ -13,10 +13,11 @@ import pytest
 pytest.importorskip("llvmlite", reason="llvmlite is not installed")
 
 import mlpd.core
+from llvmlite import binding
 from mlpd.core.execution import arithmetic
 from mlpd.core.execution.compiler import Compiler
 from mlpd.core.execution.emitter import write_kernel
-from mlpd.core.execution.kernels import Kernel, Ref, Slot, Step
+from mlpd.core.execution.kernels import Kernel, Product, Ref, Slot, Step
 from mlpd.core.execution.runners import ARITHMETIC, RunnerUnavailable
 
 SLOT = Slot("float64", "next")
@@ -126,7 +127,7 @@ def test_processes_that_compile_at_the_same_time_leave_whole_files_and_nothing_e
     compiler = Compiler(tmp_path)
     assert arithmetic.digest_of(compiler) == ARITHMETIC
     assert compiler.compiled_count == 0
-    assert len(files(tmp_path)) == 2
+    assert len(files(tmp_path)) == 4
     assert [path for path in tmp_path.rglob("*") if path.is_dir()] == [files(tmp_path)[0].parent]
 
 
@@ -134,6 +135,8 @@ class Careless(Compiler):
     """Compiles one thing where it is asked for another, and keeps it under the other's name."""
 
     def function(self, key, write):
+        if isinstance(key, Product):
+            return super().function(key, write)
         step, *others = key.steps
         wrong = Kernel(key.slots, (step._replace(name="tanh"), *others), key.stored)
         return super().function(key, lambda module, name: write_kernel(module, name, wrong))
@@ -149,6 +152,35 @@ def test_kept_code_that_computes_something_else_is_replaced_before_it_is_used(tm
 def test_code_that_computes_something_else_is_not_used(tmp_path, monkeypatch):
     monkeypatch.setattr(arithmetic, "ARITHMETIC", "what another processor computes")
     with pytest.raises(RunnerUnavailable, match=rf"must compute what another .*, got {ARITHMETIC}; use runner plain"):
+        arithmetic.verified_compiler(tmp_path)
+
+
+class Features(dict[str, bool]):
+    """A processor's features, as LLVM wants to be told them."""
+
+    def flatten(self):
+        return ",".join(f"{'+' if has else '-'}{name}" for name, has in self.items())
+
+
+def without(monkeypatch, *prefixes):
+    """Have this processor compile as one that lacks the features whose names begin like that."""
+    own = binding.get_host_cpu_features()
+    lacks = {name: has and not name.startswith(prefixes) for name, has in own.items()}
+    monkeypatch.setattr(binding, "get_host_cpu_name", lambda: "x86-64")
+    monkeypatch.setattr(binding, "get_host_cpu_features", lambda: Features(lacks))
+
+
+@pytest.mark.skipif(not binding.get_default_triple().startswith("x86_64"), reason="names features of x86-64")
+@pytest.mark.parametrize("missing", [("avx512",), ("avx512", "avx2")])
+def test_processors_with_narrower_registers_compute_the_same_bits(monkeypatch, missing):
+    without(monkeypatch, *missing)
+    assert arithmetic.digest_of(Compiler()) == ARITHMETIC
+
+
+@pytest.mark.skipif(not binding.get_default_triple().startswith("x86_64"), reason="names features of x86-64")
+def test_a_processor_without_fused_multiply_adds_is_refused(monkeypatch, tmp_path):
+    without(monkeypatch, "fma")
+    with pytest.raises(RunnerUnavailable, match="needs a processor with fused multiply-adds; use runner plain"):
         arithmetic.verified_compiler(tmp_path)
 
 

@@ -11,9 +11,11 @@ from mlpd.core.data import Dataset
 from mlpd.core.metrics import FaultyRows, evaluate
 from mlpd.core.model import Model, Predictor
 from mlpd.core.network import initial_parameters
+from mlpd.core.partition import SPLITS, largest_block_count
 from mlpd.core.scaling import Scaling
 from mlpd.core.tasks import TASKS
 
+from ..conftest import needs_compiler
 from .family import FAMILY, finish, noise, run
 
 SPEC = ModelSpec.plain((5, 7, 3), input_scale=0.5)
@@ -137,6 +139,26 @@ def test_the_last_validation_of_a_run_is_the_evaluation_of_its_model():
     assert (scores.loss, scores.accuracy) == (counts.loss, counts.accuracy)
 
 
+@needs_compiler
+@pytest.mark.parametrize("split", SPLITS)
+@pytest.mark.parametrize(
+    "name", ["sgd", "layer norm", "averaged batch norm", "binary", "regression", "standardised", "dropout"]
+)
+def test_validations_of_a_compiled_run_are_evaluations_of_its_model_whoever_computes_them(name, split, kernels):
+    validation = noise(FAMILY[name].spec.task, rows=1030, dtype=FAMILY[name].data.inputs.dtype.name, seed=9)
+    case = replace(FAMILY[name], validation=validation).compiled(split, 1)
+    case = case.but(block_count=min(3, largest_block_count(case.spec, split)), epoch_count=2)
+    found = []
+    for thread_count in (1, 2, 3):
+        state = case.start()
+        events = finish(state, thread_count=thread_count, kernels=kernels)
+        found.append([event for event in events if getattr(event, "split", "") == "validation"])
+    assert found[0] == found[1] == found[2]
+    *_, counts = evaluate(Predictor(Cpu(), state.trained().model, 512), validation)
+    assert found[0][-1].loss == pytest.approx(counts.loss, rel=1e-5)
+    assert found[0][-1].accuracy == pytest.approx(counts.accuracy, abs=2e-3)
+
+
 def test_evaluation_leaves_weights_and_smoothing_of_training_out():
     """Two models of the same weights have the same validation loss, however they were trained."""
     case = run(epoch_count=1)
@@ -144,7 +166,7 @@ def test_evaluation_leaves_weights_and_smoothing_of_training_out():
     losses = []
     for each in (case, smooth):
         state = each.start()
-        *_, counts = evaluate(state.predictor(), noise(rows=20))
+        *_, counts = evaluate(Predictor(Cpu(), state.trained().model, 512), noise(rows=20))
         losses.append(counts.loss)
     assert losses[0] == losses[1]
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from mlpd.core.arrays import Array, Device, HostArray, matrix
@@ -106,7 +106,7 @@ class Feed:
         self.is_staged = spec.augmentation is not None
         self.chunk_count = 1 if spec.loss.mixup_alpha else chunk_count
         rows = examples.train
-        inputs = _readable(device, rows.inputs)
+        inputs = rows.inputs.astype(readable_type(device, rows.inputs.dtype), copy=False)
         self._row_count, self._host_inputs = len(rows), rows.inputs
         self._inputs = None if self.is_staged else device.from_host(inputs)
         self._labels = device.from_host(task.prepare(rows.targets, spec.model.dtype))
@@ -215,9 +215,9 @@ class Rows:
     weights: Array | None
 
 
-def _readable(device: Device, inputs: HostArray) -> HostArray:
-    """Return inputs in a type that compiled code knows on every processor."""
-    return inputs.astype(np.float32) if device.order == "F" and inputs.dtype == np.float16 else inputs
+def readable_type(device: Device, dtype: np.dtype[Any]) -> np.dtype[Any]:
+    """Return the type in which a device takes inputs of type ``dtype``: compiled code knows none of two bytes."""
+    return np.dtype(np.float32) if device.order == "F" and dtype == np.float16 else dtype
 
 
 class _Warped:

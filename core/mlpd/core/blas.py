@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import ThreadpoolController, threadpool_limits
 
-ROW_MAJOR, AS_IS, TRANSPOSED = 101, 111, 112  # in CBLAS's words
+_ROW_MAJOR, AS_IS, TRANSPOSED = 101, 111, 112  # in CBLAS's words
 _LETTERS = {"f": "s", "d": "d"}
 
 HostArray = NDArray[Any]
@@ -39,19 +39,11 @@ def one_product_thread() -> Any:
 def add_product(a: HostArray, b: HostArray, scale: float, out: HostArray) -> None:
     """Add ``scale * a @ b`` to ``out`` (rows, columns), all of one type."""
     if found := _gemm(out.dtype):
-        found[0](a, b, scale, 1.0, out)
+        found(a, b, scale, 1.0, out)
     else:
         product = np.matmul(a, b)
         np.multiply(product, scale, out=product)
         np.add(out, product, out=out)
-
-
-def gemm_address(dtype: np.dtype[Any]) -> int:
-    """Return where ``cblas_?gemm`` of 64-bit sizes is in memory; 0 where NumPy's library has none."""
-    found = _gemm(dtype)
-    if not found or found[2] is not ctypes.c_int64:
-        return 0
-    return ctypes.cast(found[1], ctypes.c_void_p).value or 0
 
 
 def gemm_arguments(
@@ -85,12 +77,12 @@ def _libraries() -> list[Any]:
 
 
 @cache
-def _gemm(dtype: np.dtype[Any]) -> tuple[_Gemm, _Function, type] | None:
+def _gemm(dtype: np.dtype[Any]) -> _Gemm | None:
     """Return the first function that calls itself gemm and gives what NumPy gives; None without one for ``dtype``."""
     if dtype.char not in _LETTERS:
         return None
     letter = _LETTERS[dtype.char]
-    for name, integer in (  # of 64-bit sizes first: those are NumPy's own, where SciPy has brought another library
+    for name, integer in (
         (f"scipy_cblas_{letter}gemm64_", ctypes.c_int64),
         (f"cblas_{letter}gemm64_", ctypes.c_int64),
         (f"scipy_cblas_{letter}gemm", ctypes.c_int32),
@@ -99,7 +91,7 @@ def _gemm(dtype: np.dtype[Any]) -> tuple[_Gemm, _Function, type] | None:
         for library in _libraries():
             function = getattr(ctypes.CDLL(library.filepath), name, None)
             if function and _is_right(gemm := _bind(function, integer, dtype), dtype):
-                return gemm, function, integer
+                return gemm
     return None
 
 
@@ -111,7 +103,7 @@ def _bind(function: _Function, integer: type[ctypes.c_int64 | ctypes.c_int32], d
 
     def gemm(a: HostArray, b: HostArray, scale: float, keep: float, out: HostArray) -> None:
         shape, (a_place, b_place, out_place) = gemm_arguments(a, b, out)
-        function(ROW_MAJOR, *shape, scale, *a_place, *b_place, keep, *out_place)
+        function(_ROW_MAJOR, *shape, scale, *a_place, *b_place, keep, *out_place)
 
     return gemm
 

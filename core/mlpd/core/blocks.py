@@ -38,13 +38,12 @@ class Measure:
         self._task = TASKS[spec.task](*shape)
         self._totals = totals
 
-    def __call__(self, run: Pass, source: Rows, chosen: slice, rows: int) -> None:
-        """Measure the outputs of the last pass, of the ``chosen`` rows of a micro-batch."""
-        outputs, totals = run.outputs(rows), self._totals
+    def __call__(self, outputs: Array, gradient: Array, source: Rows, chosen: slice) -> None:
+        """Measure ``outputs`` (rows, outputs), of the ``chosen`` rows of a micro-batch."""
+        totals = self._totals
         if self._task.counts_hits:
             self._task.count_hits(outputs, source.labels[chosen], totals.correct_count)
         weights = None if source.weights is None else source.weights[chosen]
-        gradient = run.output_gradient(rows)
         self._loss(outputs, source.targets[chosen], weights, gradient, totals.loss_sum, Scalar("scale"))
 
 
@@ -140,7 +139,7 @@ class UnitBlock:
         run.read_from(source.inputs)
         yield from run.forward_parts(rows, Scalar("step"), Scalar("first_row"))
         if self._measure:
-            self._measure(run, source, slice(rows), rows)
+            self._measure(run.outputs(rows), run.output_gradient(rows), source, slice(rows))
         adds = self._moves_at_once or not variant.is_first
         yield from run.backward_parts(rows, adds=adds, scale=-1.0 if self._moves_at_once else 1.0)
         if variant.is_last:
@@ -198,7 +197,7 @@ class RowBlock:
             source = self._feed.slots[variant.slot]
             run.read_from(source.inputs[chosen])
             run.forward(rows, Scalar("step"), Scalar("first_row"), chosen.start)
-            self._measure(run, source, chosen, rows)
+            self._measure(run.outputs(rows), run.output_gradient(rows), source, chosen)
             for _ in run.backward_parts(rows, adds=not variant.is_first):
                 pass
         if not variant.is_last:

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Generator, Iterator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from math import isfinite
 from pathlib import Path
@@ -10,17 +10,18 @@ from pathlib import Path
 import numpy as np
 from mlpd.core.arrays import Array, ByColumns, Device, HostArray
 from mlpd.core.batches import cut
+from mlpd.core.blas import one_product_thread
 from mlpd.core.checkpoint import Checkpoint, CheckpointError, Counters
 from mlpd.core.control import Monitor
 from mlpd.core.environment import environment_of
 from mlpd.core.examples import Examples
-from mlpd.core.execution.runners import Runner, open_runner
-from mlpd.core.metrics import EVALUATION_ROWS, evaluate
-from mlpd.core.model import Model, Predictor, TrainedModel
+from mlpd.core.execution.runners import Program, Runner, open_runner
+from mlpd.core.model import Model, TrainedModel
 from mlpd.core.network import initial_parameters, initial_statistics
 from mlpd.core.program import Blocks, work_of
 from mlpd.core.spec import TrainingSpec
 from mlpd.core.tasks import TASKS
+from mlpd.core.validation import Validation
 
 CHUNK_SECONDS = 0.04  # of compiled steps without a look at anything else
 
@@ -74,7 +75,10 @@ class TrainingState:
     def __init__(self, device: Device, spec: TrainingSpec, examples: Examples) -> None:
         self.device, self.spec, self.examples = device, spec, examples
         self.environment = environment_of(device, spec)
-        self.blocks = Blocks(ByColumns() if spec.runner == "compiled" else device, spec, examples)
+        computing: Device = ByColumns() if spec.runner == "compiled" else device
+        self.blocks = Blocks(computing, spec, examples)
+        rows = examples.validation
+        self.validation = None if rows is None else Validation(computing, spec, rows, examples.scaling)
         self.step = self.optimizer_step = 0
         self.elapsed_seconds = 0.0
         self.monitor = Monitor()
@@ -147,10 +151,6 @@ class TrainingState:
         kept = {name.removeprefix(_MOMENT): self._finite(self.blocks.read(name)) for name in moments}
         return TrainedModel(self._model(vectors), kept, self.optimizer_step)
 
-    def predictor(self) -> Predictor:
-        """Return a predictor on the weights as they are, or on their average where there is one."""
-        return Predictor(self.device, self._model(self._scored()), EVALUATION_ROWS)
-
     def _scored(self) -> dict[str, Array]:
         group = _AVERAGE if self.spec.optimizer.average_decay else ""
         return {name: self.blocks.read(group + name) for name in _WEIGHTS}
@@ -205,6 +205,17 @@ class TrainingState:
         self._rows_seen = 0
         return metrics
 
+    def validate(self, runner: Runner, epoch: int) -> MetricsRecorded:
+        """Return the scores of the weights as they are, or of their average where there is one.
+
+        Raises `Diverged` when either is not finite.
+        """
+        assert self.validation
+        vectors = self._scored()
+        for vector in vectors.values():
+            self._finite(vector)
+        return self.metrics("validation", epoch, *self.validation.run(runner, vectors))
+
     def metrics(self, split: str, epoch: int, loss: float, accuracy: float | None) -> MetricsRecorded:
         """Return a report at the current step; raises `Diverged` when the loss is not finite."""
         if not isfinite(loss):
@@ -256,13 +267,21 @@ def train(
     in an order that depends on (seed, epoch) alone. A run resumed from a checkpoint taken at any `StepEnded` repeats
     the rest bit for bit, but for a time limit. Raises `Diverged`, and `RunnerUnavailable` before the first step.
     """
-    spec, validation = state.spec, state.examples.validation
+    spec = state.spec
     steps_per_epoch = spec.steps_per_epoch(state.examples.row_count)
     time_spent = _Stopwatch(state.elapsed_seconds)
     # Other runners come back after each step anyway.
     pace, count = _Pace(chunk_seconds if spec.runner == "compiled" else 0.0), spec.epoch_count * steps_per_epoch
-    runner = open_runner(spec.runner, state.blocks, state.device, thread_count, kernels)
-    with closing(runner), state.blocks.feed.open(state.step):
+    with ExitStack() as stack:
+        if spec.runner == "compiled":
+            stack.enter_context(one_product_thread())  # which warps images
+
+        def opened(program: Program) -> Runner:
+            return stack.enter_context(closing(open_runner(spec.runner, program, state.device, thread_count, kernels)))
+
+        runner = opened(state.blocks)
+        scorer = opened(state.validation) if state.validation else None
+        stack.enter_context(state.blocks.feed.open(state.step))
         while state.step < count:
             if reason := state.reason_to_stop():
                 yield StoppedEarly(state.step, reason)
@@ -277,9 +296,8 @@ def train(
             if last or state.step % spec.metrics_interval_steps == 0:
                 yield state.report(epochs_done)
             due = epochs_done % spec.validation.interval_epochs == 0 or epochs_done == spec.epoch_count
-            if last and due and validation:
-                *_, counts = evaluate(state.predictor(), validation)
-                scores = state.metrics("validation", epochs_done, counts.loss, counts.accuracy)
+            if last and due and scorer:
+                scores = state.validate(scorer, epochs_done)
                 yield scores
                 state.take_note(scores)
             if spec.time_limit_seconds:

@@ -7,13 +7,15 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-from mlpd.core.execution.compiler import Compiler
+from mlpd.core.arrays import HostArray
+from mlpd.core.execution.compiler import Compiler, has_fused_products
 from mlpd.core.execution.emitter import write_kernel
-from mlpd.core.execution.kernels import Kernel, Ref, Slot, Step
+from mlpd.core.execution.kernels import AnyKernel, Kernel, Product, Ref, Slot, Step
 from mlpd.core.execution.runners import ARITHMETIC, RunnerUnavailable
 
 _FUNCTIONS = ("exp", "expm1", "log", "log1p", "sqrt", "tanh")
 _COUNT = 1009  # values, of which not all fill a lane
+_ROWS, _COLUMNS, _INNER = 7, 70, 400  # of a product, of which not all fill a tile or a chunk
 
 _compilers: dict[Path | None, Compiler] = {}
 _lock = threading.Lock()
@@ -23,28 +25,50 @@ def digest_of(compiler: Compiler) -> str:
     """Return the first half of a digest of elementary functions, products, quotients and sums of certain numbers."""
     digest = hashlib.sha256()
     for kind in ("float32", "float64"):
-        # Numbers of all sizes and of either sign, from an exact recurrence.
-        sizes = np.ldexp(1.0, (np.arange(_COUNT) * 37) % 61 - 40)
-        values = ((np.arange(_COUNT) * 7919 % 4001 - 2000) / 2048 * sizes).astype(kind)
-        outputs = np.zeros((len(_FUNCTIONS) + 1, _COUNT), kind)
-        total = np.zeros(1, kind)
-        source, targets = Ref("slot", 0), range(1, len(outputs) + 1)
-        steps = [Step(name, kind, (source,), i) for i, name in enumerate(_FUNCTIONS, 1)]
-        steps += [
-            Step("divide", kind, (Ref("slot", 1), source), len(outputs)),
-            Step("sum", kind, (source,), len(outputs) + 1, "inner"),
-        ]
-        slots = (*[Slot(kind, "next")] * (len(outputs) + 1), Slot(kind, "same"))
-        kernel = Kernel(slots, tuple(steps), (*targets, len(outputs) + 1))
-        size = values.itemsize
-        arrays = [(values.ctypes.data, size), *((row.ctypes.data, size) for row in outputs), (total.ctypes.data, 0)]
-        arguments = np.array([1, _COUNT, *(part for where, step in arrays for part in (where, 0, step))], np.int64)
-        address = compiler.function(kernel, partial(write_kernel, kernel=kernel))
-        call = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p)(address)
-        call(arguments.ctypes.data, None)
-        outputs[np.isnan(outputs)] = 0  # whose sign is nobody's promise
-        digest.update(outputs.tobytes() + total.tobytes())
+        for array in (*_functions(compiler, kind), _product(compiler, kind)):
+            array[np.isnan(array)] = 0  # whose sign is nobody's promise
+            digest.update(array.tobytes())
     return digest.hexdigest()[:16]
+
+
+def _functions(compiler: Compiler, kind: str) -> tuple[HostArray, HostArray]:
+    """Return what functions make of numbers, and a sum."""
+    # Numbers of all sizes and of either sign, from an exact recurrence.
+    sizes = np.ldexp(1.0, (np.arange(_COUNT) * 37) % 61 - 40)
+    values = (_fractions(_COUNT) * sizes).astype(kind)
+    outputs = np.zeros((len(_FUNCTIONS) + 1, _COUNT), kind)
+    total = np.zeros(1, kind)
+    source, targets = Ref("slot", 0), range(1, len(outputs) + 1)
+    steps = [Step(name, kind, (source,), i) for i, name in enumerate(_FUNCTIONS, 1)]
+    steps += [
+        Step("divide", kind, (Ref("slot", 1), source), len(outputs)),
+        Step("sum", kind, (source,), len(outputs) + 1, "inner"),
+    ]
+    slots = (*[Slot(kind, "next")] * (len(outputs) + 1), Slot(kind, "same"))
+    kernel = Kernel(slots, tuple(steps), (*targets, len(outputs) + 1))
+    size = values.itemsize
+    arrays = [(values.ctypes.data, size), *((row.ctypes.data, size) for row in outputs), (total.ctypes.data, 0)]
+    _run(compiler, kernel, [1, _COUNT, *(part for where, step in arrays for part in (where, 0, step))])
+    return outputs, total
+
+
+def _product(compiler: Compiler, kind: str) -> HostArray:
+    """Return a product."""
+    a, b = (_fractions(lines * _INNER).astype(kind).reshape(lines, _INNER) for lines in (_ROWS, _COLUMNS))
+    out = np.zeros((_ROWS, _COLUMNS), kind)
+    places = [number for matrix in (a, b, out) for number in (matrix.ctypes.data, matrix.strides[0])]
+    _run(compiler, Product(kind, a_inner=True, b_inner=True, adds=False), [_ROWS, _COLUMNS, _INNER, *places])
+    return out
+
+
+def _fractions(count: int) -> HostArray:
+    return (np.arange(count) * 7919 % 4001 - 2000) / 2048
+
+
+def _run(compiler: Compiler, kernel: AnyKernel, arguments: list[int]) -> None:
+    table = np.array(arguments, np.int64)
+    address = compiler.function(kernel, partial(write_kernel, kernel=kernel))
+    ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p)(address)(table.ctypes.data, None)
 
 
 def verified_compiler(directory: Path | None) -> Compiler:
@@ -54,6 +78,8 @@ def verified_compiler(directory: Path | None) -> Compiler:
     """
     with _lock:
         if directory not in _compilers:
+            if not has_fused_products():
+                raise RunnerUnavailable("compiled code needs a processor with fused multiply-adds; use runner plain")
             compiler = Compiler(directory)
             if digest_of(compiler) != ARITHMETIC:
                 compiler = Compiler(directory, trusts=False)

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from mlpd.core.blas import gemm_address, one_product_thread
 from mlpd.core.execution.arithmetic import verified_compiler
 from mlpd.core.execution.emitter import write_kernel
 from mlpd.core.execution.fusion import fuse
@@ -45,7 +44,6 @@ class CompiledRunner:
 
     def __init__(self, program: Program, thread_count: int, directory: Path | None) -> None:
         self._program, self._compiler = program, verified_compiler(directory)
-        self._gemm = gemm_address(program.dtype)
         loop = self._compiler.function("loop", write_loop)
         self._loop = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int64)(loop)
         self._tables = _Tables()
@@ -55,7 +53,6 @@ class CompiledRunner:
         # What threads share: how many tasks are done and, for each place in a round, which rounds it is claimed in.
         self._cells = np.zeros((program.task_limit + 1) * CELL_BYTES // 8, np.int64)
         self._yield = ctypes.cast(ctypes.CDLL(None).sched_yield, ctypes.c_void_p).value or 0
-        self._limits = one_product_thread()
         self._thread_count = max(1, min(thread_count, program.task_limit))
         self._done: queue.SimpleQueue[None] = queue.SimpleQueue()
         self._threads = [
@@ -119,12 +116,11 @@ class CompiledRunner:
         return rows
 
     def close(self) -> None:
-        """End the threads, and let products have theirs again."""
+        """End the threads."""
         for inbox in self._inboxes:
             inbox.put(0)
         for thread in self._threads:
             thread.join()
-        self._limits.restore_original_limits()
 
     def load(self, variant: Variant) -> None:
         """Compile what micro-batches of this kind call, unless it is there."""
@@ -143,7 +139,7 @@ class CompiledRunner:
 
     def _entry(self, call: Call) -> tuple[int, int]:
         """Return where a call's kernel is, and where its arguments."""
-        arguments = self._tables.table([*map(self._encoded, call.arguments), self._gemm])
+        arguments = self._tables.table([*map(self._encoded, call.arguments)])
         return self._compiler.function(call.kernel, partial(write_kernel, kernel=call.kernel)), arguments
 
     def _encoded(self, argument: Any) -> int:

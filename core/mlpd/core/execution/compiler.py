@@ -13,7 +13,7 @@ import llvmlite
 from llvmlite import binding, ir
 
 _DIGEST_BYTES = 32
-_SOURCES = ("values.py", "elementary.py", "emitter.py", "schedule.py", "compiler.py")
+_SOURCES = ("values.py", "elementary.py", "writing.py", "products.py", "emitter.py", "schedule.py", "compiler.py")
 _OPTIMIZATION_LEVEL = 2
 
 
@@ -28,6 +28,12 @@ def source_digest() -> str:
     return digest.hexdigest()
 
 
+def has_fused_products() -> bool:
+    """Return whether this processor multiplies and adds with one rounding; all but x86-64 of before 2013 do."""
+    is_x86 = binding.get_default_triple().startswith("x86_64")
+    return not is_x86 or bool(binding.get_host_cpu_features().get("fma"))
+
+
 class Compiler:
     """Functions by what they are made of, compiled once a process; threads may share it.
 
@@ -40,7 +46,7 @@ class Compiler:
         binding.initialize_native_asmprinter()
         self._machine = binding.Target.from_default_triple().create_target_machine(
             cpu=binding.get_host_cpu_name(),
-            features=binding.get_host_cpu_features().flatten(),
+            features=f"{binding.get_host_cpu_features().flatten()},-prefer-256-bit",  # whole registers where they are
             opt=_OPTIMIZATION_LEVEL,
             reloc="pic",
             codemodel="small",

@@ -4,13 +4,12 @@ Loops are written with explicit lanes, and what is left of a row one by one, so 
 everywhere and nothing depends on what a compiler would make of a loop.
 """
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
 from llvmlite import ir
-from mlpd.core.blas import ROW_MAJOR
 from mlpd.core.execution.elementary import exp, expm1, log, log1p, tanh
 from mlpd.core.execution.kernels import AnyKernel, ArgMax, Draw, Kernel, Product, Ref, Slot, Step
+from mlpd.core.execution.products import ProductWriter
 from mlpd.core.execution.values import (
     LANES,
     Value,
@@ -24,6 +23,7 @@ from mlpd.core.execution.values import (
     square_root,
     type_of,
 )
+from mlpd.core.execution.writing import Arguments, at, loop, whole
 
 _I64 = ir.IntType(64)
 _POINTER = ir.PointerType()
@@ -68,66 +68,12 @@ def write_kernel(module: ir.Module, name: str, kernel: AnyKernel) -> None:
         case Kernel():
             _Pass(builder, arguments, kernel).write()
         case Product():
-            _write_product(builder, arguments, kernel)
+            ProductWriter(builder, arguments, kernel).write()
         case Draw():
             _write_draw(builder, arguments)
         case ArgMax():
             _write_argmax(builder, arguments, kernel)
     builder.ret_void()
-
-
-class Arguments:
-    """Reads a kernel's arguments one after the other."""
-
-    def __init__(self, builder: ir.IRBuilder, arguments: ir.Value, scalars: ir.Value) -> None:
-        self._builder, self._arguments, self._scalars = builder, arguments, scalars
-        self._next = 0
-
-    def whole(self) -> ir.Value:
-        """Return the next argument, a whole number."""
-        place = self._builder.gep(self._arguments, [ir.Constant(_I64, self._next)], source_etype=_I64)
-        self._next += 1
-        return self._builder.load(place, typ=_I64)
-
-    def number(self) -> Value:
-        """Return the next argument, a float."""
-        return Value(self._builder, self._builder.bitcast(self.whole(), ir.DoubleType()), "float64")
-
-    def whole_scalar(self) -> ir.Value:
-        """Return the scalar whose place is the next argument, a whole number."""
-        place = self._builder.gep(self._scalars, [self.whole()], source_etype=_I64)
-        return self._builder.load(place, typ=_I64)
-
-    def scalar(self) -> Value:
-        """Return the scalar whose place is the next argument, a float."""
-        return Value(self._builder, self._builder.bitcast(self.whole_scalar(), ir.DoubleType()), "float64")
-
-
-@contextmanager
-def loop(builder: ir.IRBuilder, start: ir.Value, end: ir.Value, step: int = 1) -> Iterator[ir.Value]:
-    """Write a loop around what is written in this block, whose variable it gives; ``end`` is not reached."""
-    before = builder.block
-    head, body, after = (builder.append_basic_block(part) for part in ("head", "body", "after"))
-    builder.branch(head)
-    builder.position_at_end(head)
-    variable = builder.phi(_I64)
-    variable.add_incoming(start, before)
-    builder.cbranch(builder.icmp_signed("<", variable, end), body, after)
-    builder.position_at_end(body)
-    yield variable
-    following = builder.add(variable, ir.Constant(_I64, step))
-    variable.add_incoming(following, builder.block)
-    builder.branch(head)
-    builder.position_at_end(after)
-
-
-def at(builder: ir.IRBuilder, address: ir.Value) -> ir.Value:
-    """Return a pointer to ``address``."""
-    return builder.inttoptr(address, _POINTER)
-
-
-def _whole(number: int) -> ir.Constant:
-    return ir.Constant(_I64, number)
 
 
 class _Array:
@@ -146,7 +92,7 @@ class _Array:
         builder = self.builder
         place = builder.add(self.first, number)
         if self.slot.ordered:
-            entry = builder.add(self.order, builder.mul(place, _whole(8)))
+            entry = builder.add(self.order, builder.mul(place, whole(8)))
             place = builder.load(at(builder, entry), typ=_I64)
         return builder.mul(place, self.outer)
 
@@ -160,7 +106,7 @@ class _Array:
     def _place(self, i: ir.Value) -> ir.Value:
         if self.slot.chosen == "inner":
             return self.builder.add(self.row, self._chosen_row(i))
-        stride: ir.Value = _whole(bytes_of(self.slot.kind)) if self.slot.inner == "next" else self.inner
+        stride: ir.Value = whole(bytes_of(self.slot.kind)) if self.slot.inner == "next" else self.inner
         return self.builder.add(self.row, self.builder.mul(i, stride))
 
     def load(self, i: ir.Value, lanes: int) -> Value:
@@ -170,7 +116,7 @@ class _Array:
             return Value(builder, builder.load(pointer, align=bytes_of(kind), typ=type_of(kind, lanes)), kind, lanes)
         vector: ir.Value = ir.Constant(type_of(kind, lanes), ir.Undefined)
         for lane in range(lanes):
-            pointer = at(builder, self._place(builder.add(i, _whole(lane))))
+            pointer = at(builder, self._place(builder.add(i, whole(lane))))
             number = builder.load(pointer, align=bytes_of(kind), typ=type_of(kind))
             vector = builder.insert_element(vector, number, ir.Constant(ir.IntType(32), lane))
         return Value(builder, vector, kind, lanes)
@@ -182,7 +128,7 @@ class _Array:
             return
         for lane in range(value.lanes):
             number = builder.extract_element(value.code, ir.Constant(ir.IntType(32), lane))
-            builder.store(number, at(builder, self._place(builder.add(i, _whole(lane)))), align=bytes_of(kind))
+            builder.store(number, at(builder, self._place(builder.add(i, whole(lane)))), align=bytes_of(kind))
 
 
 def in_lanes(value: Value, lanes: int) -> Value:
@@ -226,8 +172,8 @@ class _Pass:
 
     def write(self) -> None:
         builder = self._builder
-        lanes_end = builder.and_(self._inner, _whole(-LANES))
-        with loop(builder, _whole(0), self._outer) as j:
+        lanes_end = builder.and_(self._inner, whole(-LANES))
+        with loop(builder, whole(0), self._outer) as j:
             for array in self._arrays:
                 array.enter_row(j)
             same = self._load_same()
@@ -235,7 +181,7 @@ class _Pass:
                 step = self._kernel.steps[number]
                 start = Value.constant(builder, _START[step.name], step.kind, lanes)
                 builder.store(start.code, place)
-            with loop(builder, _whole(0), lanes_end, LANES) as i:
+            with loop(builder, whole(0), lanes_end, LANES) as i:
                 self._write_steps(j, i, LANES, same)
             with loop(builder, lanes_end, self._inner) as i:
                 self._write_steps(j, i, 1, same)
@@ -244,7 +190,7 @@ class _Pass:
     def _load_same(self) -> dict[int, Value]:
         reduced = {step.target for step in self._kernel.steps if step.along}
         places = [p for p, array in enumerate(self._arrays) if array.slot.inner == "same" and not array.slot.chosen]
-        return {place: self._arrays[place].load(_whole(0), 1) for place in places if place not in reduced}
+        return {place: self._arrays[place].load(whole(0), 1) for place in places if place not in reduced}
 
     def _write_steps(self, j: ir.Value, i: ir.Value, lanes: int, same: dict[int, Value]) -> None:
         values: dict[int, Value] = {}
@@ -281,7 +227,7 @@ class _Pass:
             builder.store(combine(known, value).code, place)
             return
         array = self._arrays[step.target]
-        is_first = Value(builder, builder.icmp_signed("==", j, _whole(0)), "bool")
+        is_first = Value(builder, builder.icmp_signed("==", j, whole(0)), "bool")
         both = combine(array.load(i, value.lanes).to(step.kind), value)
         chosen = builder.select(is_first.code, value.code, both.code)
         array.store(i, Value(builder, chosen, step.kind, value.lanes).to(array.slot.kind))
@@ -301,29 +247,12 @@ class _Pass:
                 lanes = [_COMBINE[step.name](a, b) for a, b in zip(lanes[:half], lanes[half:], strict=True)]
             rest = Value(builder, builder.load(self._sums[number, 1], typ=type_of(step.kind)), step.kind)
             array = self._arrays[step.target]
-            array.store(_whole(0), _COMBINE[step.name](lanes[0], rest).to(array.slot.kind))
+            array.store(whole(0), _COMBINE[step.name](lanes[0], rest).to(array.slot.kind))
 
 
 def _converted(number: Value, kind: str) -> Value:
     """Return a float as a number of ``kind``."""
     return number.to(kind) if kind.startswith("float") else number.to("int64").to(kind)
-
-
-def _write_product(builder: ir.IRBuilder, arguments: Arguments, product: Product) -> None:
-    """Call ``cblas_?gemm`` for rows; its address comes last."""
-    real = type_of(product.kind)
-    i32 = ir.IntType(32)
-    a_flag, b_flag, *numbers = [arguments.whole() for _ in range(11)]
-    scale, keep = arguments.number(), arguments.number()
-    function = arguments.whole()
-    rows, columns, inner, a, a_stride, b, b_stride, out, out_stride = numbers
-    types = [i32, i32, i32, _I64, _I64, _I64, real, _I64, _I64, _I64, _I64, real, _I64, _I64]
-    called = builder.inttoptr(function, ir.FunctionType(ir.VoidType(), types).as_pointer())
-    values = [
-        *(ir.Constant(i32, ROW_MAJOR), builder.trunc(a_flag, i32), builder.trunc(b_flag, i32), rows, columns, inner),
-        *(scale.to(product.kind).code, a, a_stride, b, b_stride, keep.to(product.kind).code, out, out_stride),
-    ]
-    builder.call(called, values)
 
 
 _MULTIPLIERS = 0xD2E7470EE14C6C93, 0xCA5A826395121157
@@ -334,26 +263,26 @@ def _write_draw(builder: ir.IRBuilder, arguments: Arguments) -> None:
     """Fill rows of words by Philox4x64-10 (see `Device.draw`), a word at a time, a counter where it changes."""
     rows, words, address, stride = (arguments.whole() for _ in range(4))
     seed, step, first_row = arguments.whole(), arguments.whole_scalar(), arguments.whole_scalar()
-    counters, layer, purpose, start_row, whole, first_word = (arguments.whole() for _ in range(6))
+    counters, layer, purpose, start_row, row_words, first_word = (arguments.whole() for _ in range(6))
     base = builder.mul(first_row, counters)
     places = [builder.alloca(_I64) for _ in range(4)]
-    with loop(builder, _whole(0), rows) as j:
+    with loop(builder, whole(0), rows) as j:
         row = builder.add(address, builder.mul(j, stride))
-        start = builder.add(builder.mul(builder.add(start_row, j), whole), first_word)
-        with loop(builder, _whole(0), words) as k:
+        start = builder.add(builder.mul(builder.add(start_row, j), row_words), first_word)
+        with loop(builder, whole(0), words) as k:
             index = builder.add(start, k)
-            lane = builder.and_(index, _whole(3))
-            fresh = builder.or_(builder.icmp_signed("==", k, _whole(0)), builder.icmp_signed("==", lane, _whole(0)))
+            lane = builder.and_(index, whole(3))
+            fresh = builder.or_(builder.icmp_signed("==", k, whole(0)), builder.icmp_signed("==", lane, whole(0)))
             with builder.if_then(fresh):
-                counter = builder.add(builder.add(base, builder.lshr(index, _whole(2))), _whole(1))
+                counter = builder.add(builder.add(base, builder.lshr(index, whole(2))), whole(1))
                 four = _philox(builder, [counter, layer, step, purpose], seed)
                 for place, word in zip(places, four, strict=True):
                     builder.store(word, place)
             chosen = builder.load(places[3], typ=_I64)
             for number in (2, 1, 0):
-                is_it = builder.icmp_signed("==", lane, _whole(number))
+                is_it = builder.icmp_signed("==", lane, whole(number))
                 chosen = builder.select(is_it, builder.load(places[number], typ=_I64), chosen)
-            builder.store(chosen, at(builder, builder.add(row, builder.mul(k, _whole(8)))))
+            builder.store(chosen, at(builder, builder.add(row, builder.mul(k, whole(8)))))
 
 
 def _philox(builder: ir.IRBuilder, counter: list[ir.Value], seed: ir.Value) -> list[ir.Value]:
@@ -365,7 +294,7 @@ def _philox(builder: ir.IRBuilder, counter: list[ir.Value], seed: ir.Value) -> l
         return builder.trunc(builder.lshr(both, ir.Constant(wide, 64)), _I64), builder.trunc(both, _I64)
 
     a, b, c, d = counter
-    keys: list[ir.Value] = [seed, _whole(0)]
+    keys: list[ir.Value] = [seed, whole(0)]
     for _ in range(10):
         high, low = product(a, _MULTIPLIERS[0])
         other_high, other_low = product(c, _MULTIPLIERS[1])
@@ -379,14 +308,14 @@ def _write_argmax(builder: ir.IRBuilder, arguments: Arguments, kernel: ArgMax) -
     """Write the place of the first largest number of each row of ``outer``; NaN is larger than any."""
     outer, inner = arguments.whole(), arguments.whole()
     values, places = (_Array(builder, arguments, Slot(kind, "next")) for kind in (kernel.kind, "int64"))
-    lanes_end = builder.and_(inner, _whole(-LANES))
-    for lanes, start, end in ((LANES, _whole(0), lanes_end), (1, lanes_end, inner)):
+    lanes_end = builder.and_(inner, whole(-LANES))
+    for lanes, start, end in ((LANES, whole(0), lanes_end), (1, lanes_end, inner)):
         place, best = builder.alloca(type_of("int64", lanes)), builder.alloca(type_of(kernel.kind, lanes))
         with loop(builder, start, end, lanes) as i:
-            values.enter_row(_whole(0))
+            values.enter_row(whole(0))
             builder.store(Value.constant(builder, 0, "int64", lanes).code, place)
             builder.store(values.load(i, lanes).code, best)
-            with loop(builder, _whole(1), outer) as j:
+            with loop(builder, whole(1), outer) as j:
                 values.enter_row(j)
                 value = values.load(i, lanes)
                 known = Value(builder, builder.load(best, typ=type_of(kernel.kind, lanes)), kernel.kind, lanes)

@@ -6,7 +6,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from mlpd.core.arrays import HostArray
-from mlpd.core.blas import gemm_arguments
 from mlpd.core.execution.kernels import KINDS, ArgMax, Call, Draw, Kernel, Product, Ref, Slot, Step
 from mlpd.core.execution.plan import Task
 from mlpd.core.execution.recording import ELEMENTWISE, NotRecordable, Op, Scalar
@@ -328,12 +327,23 @@ def _chosen_slot(group: _Group, chosen: _Chosen) -> Slot:
 
 
 def _product(op: Op) -> Call:
-    """Return a product as BLAS wants it."""
+    """Return a product as its kernel wants it: numbers of a row of the output lie side by side."""
     (a, b), out, adds = op.operands[:2], op.out, op.name == "add_product"
-    shape, places = gemm_arguments(a, b, out)
-    scale, keep = (op.operands[2], 1.0) if adds else (1.0, 0.0)
-    arguments = (*shape, *(number for place in places for number in place), scale, keep)
-    return Call(Product(out.dtype.name), arguments, (a, b, out) if adds else (a, b), (out,), op.operations)
+    reads = (a, b, out) if adds else (a, b)
+    if not _is_line_by_line(out):
+        a, b, out = b.T, a.T, out.T
+    (rows, inner), columns = a.shape, b.shape[1]
+    a_inner, b_inner = _is_line_by_line(a), not _is_line_by_line(b)
+    lines = (a if a_inner else a.T), (b.T if b_inner else b), out
+    if not all(map(_is_line_by_line, lines)) or not inner:
+        raise NotRecordable(f"a product can't be compiled of matrices that lie like {a.strides} and {b.strides}")
+    places = [number for matrix in lines for number in (matrix.ctypes.data, matrix.strides[0])]
+    kernel = Product(out.dtype.name, a_inner, b_inner, adds)
+    return Call(kernel, (rows, columns, inner, *places, *op.operands[2:]), reads, (op.out,), op.operations)
+
+
+def _is_line_by_line(matrix: HostArray) -> bool:
+    return matrix.shape[1] == 1 or matrix.strides[1] == matrix.itemsize
 
 
 def _draw(op: Op) -> Call:

@@ -52,9 +52,15 @@ class Kernel:
 
 @dataclass(frozen=True)
 class Product:
-    """A product by BLAS, in numbers of type ``kind``."""
+    """A product of matrices of type ``kind``; the numbers of their inner dimension lie side by side, or the others.
+
+    It is ``out = a @ b``, or where it ``adds``, ``out += scale * a @ b``; numbers of a row of ``out`` lie side by side.
+    """
 
     kind: str
+    a_inner: bool
+    b_inner: bool
+    adds: bool
 
 
 @dataclass(frozen=True)

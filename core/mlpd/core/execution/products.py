@@ -1,0 +1,204 @@
+"""Writes matrix products: ``out = a @ b``, or ``out += scale * a @ b``, in one order of additions everywhere.
+
+Each number of ``out`` is made of chains of fused multiply-adds in the order of the inner dimension: one for each
+`CHUNK` pairs, from zero, added to what is there one after the other. Neither the size of a tile, nor who computes it,
+nor the processor changes a bit.
+
+A tile of ``out`` stays in registers while a panel of ``b``, copied to lie as it is read, comes by from the nearest
+cache (Goto and van de Geijn 2008, doi:10.1145/1356052.1356053); ``a`` is read where it is.
+"""
+
+from collections.abc import Sequence
+
+from llvmlite import binding, ir
+from mlpd.core.execution.kernels import Product
+from mlpd.core.execution.values import bytes_of, type_of
+from mlpd.core.execution.writing import Arguments, at, loop, whole
+
+CHUNK = 192
+_TILE_ROWS = 6
+_I32, _I64 = ir.IntType(32), ir.IntType(64)
+
+
+def registers() -> tuple[int, int]:
+    """Return the bytes of this processor's vector registers, and how many side by side a tile takes."""
+    features = binding.get_host_cpu_features()
+    if features.get("avx512f"):
+        return 64, 4
+    return (32, 2) if features.get("avx2") else (16, 4)
+
+
+class ProductWriter:
+    """Writes the loops over panels, chunks and tiles."""
+
+    def __init__(self, builder: ir.IRBuilder, arguments: Arguments, product: Product) -> None:
+        self._builder, self._product = builder, product
+        self._rows, self._columns, self._inner = (arguments.whole() for _ in range(3))
+        self._a, self._b, self._out = ((arguments.whole(), arguments.whole()) for _ in range(3))  # where, line bytes
+        register_bytes, self._vectors = registers()
+        self._bytes = bytes_of(product.kind)
+        self._lanes = register_bytes // self._bytes
+        self._width = self._lanes * self._vectors
+        self._vector = ir.VectorType(type_of(product.kind), self._lanes)
+        self._last_row, self._last_column = (builder.sub(n, whole(1)) for n in (self._rows, self._columns))
+        if product.adds:
+            self._scale = self._in_lanes(arguments.number().to(product.kind).code)
+        panel = builder.alloca(type_of(product.kind), CHUNK * self._width)
+        panel.align = register_bytes
+        self._panel = builder.ptrtoint(panel, _I64)
+
+    def write(self) -> None:
+        """Write everything."""
+        builder = self._builder
+        with loop(builder, whole(0), self._columns, self._width) as column:
+            width = self._smaller(whole(self._width), builder.sub(self._columns, column))
+            with loop(builder, whole(0), self._inner, CHUNK) as first:
+                depth = self._smaller(whole(CHUNK), builder.sub(self._inner, first))
+                copy = self._copy_transposed if self._product.b_inner else self._copy
+                copy(column, width, first, depth)
+                is_full = builder.icmp_signed("==", width, whole(self._width))
+                with builder.if_else(is_full) as (full, partly):
+                    with full:
+                        self._write_tiles(column, whole(0), first, depth, self._vectors, None)
+                    with partly, loop(builder, whole(0), width, self._lanes) as lane:
+                        self._write_tiles(column, lane, first, depth, 1, self._mask(builder.sub(width, lane)))
+
+    def _write_tiles(
+        self,
+        column: ir.Value,
+        lane: ir.Value,
+        first: ir.Value,
+        depth: ir.Value,
+        vectors: int,
+        mask: ir.Value | None,
+    ) -> None:
+        """Write the tiles below each other of the ``vectors`` that begin at ``lane`` of the panel."""
+        builder, span = self._builder, range(vectors)
+        with loop(builder, whole(0), self._rows, _TILE_ROWS) as row:
+            # What has no row any more computes the last one again, and keeps it for itself.
+            rows = [self._smaller(builder.add(row, whole(i)), self._last_row) for i in range(_TILE_ROWS)]
+            sums = self._chain(rows, lane, first, depth, vectors)
+            for i, tile_row in enumerate(rows):
+                with builder.if_then(builder.icmp_signed("<", builder.add(row, whole(i)), self._rows)):
+                    for j in span:
+                        place = builder.add(builder.add(column, lane), whole(j * self._lanes))
+                        self._keep(self._number(self._out, tile_row, place), sums[i][j], first, mask)
+
+    def _chain(
+        self, rows: Sequence[ir.Value], lane: ir.Value, first: ir.Value, depth: ir.Value, vectors: int
+    ) -> list[list[ir.Value]]:
+        """Return the sums over a chunk: a list of vectors for each row."""
+        builder, a_inner = self._builder, self._product.a_inner
+        starts = [self._number(self._a, *((row, first) if a_inner else (first, row))) for row in rows]
+        stride = whole(self._bytes) if a_inner else self._a[1]
+        panel = builder.add(self._panel, builder.mul(lane, whole(self._bytes)))
+        before = builder.block
+        turn, after = (builder.append_basic_block(part) for part in ("turn", "summed"))
+        builder.branch(turn)
+        builder.position_at_end(turn)
+        k = builder.phi(_I64)
+        sums = [[builder.phi(self._vector) for _ in range(vectors)] for _ in rows]
+        line = builder.add(panel, builder.mul(k, whole(self._width * self._bytes)))
+        bs = [self._load(builder.add(line, whole(j * self._lanes * self._bytes))) for j in range(vectors)]
+        offset = builder.mul(k, stride)
+        for start, own in zip(starts, sums, strict=True):
+            number = builder.load(at(builder, builder.add(start, offset)), typ=self._vector.element, align=self._bytes)
+            a = self._in_lanes(number)
+            for b, total in zip(bs, own, strict=True):
+                total.add_incoming(ir.Constant(self._vector, [0.0] * self._lanes), before)
+                total.add_incoming(self._call("llvm.fma", self._vector, [a, b, total]), turn)
+        following = builder.add(k, whole(1))
+        k.add_incoming(whole(0), before)
+        k.add_incoming(following, turn)
+        builder.cbranch(builder.icmp_signed("<", following, depth), turn, after)
+        builder.position_at_end(after)
+        return [[total.incomings[1][0] for total in own] for own in sums]
+
+    def _keep(self, address: ir.Value, total: ir.Value, first: ir.Value, mask: ir.Value | None) -> None:
+        """Add a chunk's sums to what is there, if there is anything yet."""
+        builder = self._builder
+        if self._product.adds:
+            total = builder.fmul(self._scale, total)
+        both = builder.fadd(self._load(address, mask=mask), total)
+        if not self._product.adds:
+            both = builder.select(builder.icmp_signed("==", first, whole(0)), total, both)
+        self._store(both, address, mask)
+
+    def _copy(self, column: ir.Value, width: ir.Value, first: ir.Value, depth: ir.Value) -> None:
+        """Fill the panel with a chunk of ``b``, whose rows lie one after the other."""
+        builder = self._builder
+        with loop(builder, whole(0), width, self._lanes) as lane:
+            mask = self._mask(builder.sub(width, lane))
+            source = self._number(self._b, first, builder.add(column, lane))
+            into = builder.add(self._panel, builder.mul(lane, whole(self._bytes)))
+            with loop(builder, whole(0), depth) as k:
+                vector = self._load(builder.add(source, builder.mul(k, self._b[1])), mask=mask)
+                self._store(vector, builder.add(into, builder.mul(k, whole(self._width * self._bytes))))
+
+    def _copy_transposed(self, column: ir.Value, width: ir.Value, first: ir.Value, depth: ir.Value) -> None:
+        """Fill the panel with a chunk of ``b``, whose columns lie one after the other."""
+        builder, lanes = self._builder, self._lanes
+        with loop(builder, whole(0), width, lanes) as lane:
+            numbers = [builder.add(builder.add(column, lane), whole(i)) for i in range(lanes)]
+            lines = [self._number(self._b, self._smaller(number, self._last_column), first) for number in numbers]
+            with loop(builder, whole(0), depth, lanes) as k:
+                mask, offset = self._mask(builder.sub(depth, k)), builder.mul(k, whole(self._bytes))
+                square = [self._load(builder.add(line, offset), mask=mask) for line in lines]
+                into = builder.add(builder.mul(k, whole(self._width)), lane)
+                into = builder.add(self._panel, builder.mul(into, whole(self._bytes)))
+                for i, vector in enumerate(self._transposed(square)):
+                    self._store(vector, builder.add(into, whole(i * self._width * self._bytes)))
+
+    def _transposed(self, square: list[ir.Value]) -> list[ir.Value]:
+        """Return the columns of a square of numbers whose rows are given: squares of half the size change places."""
+        lanes, half = self._lanes, self._lanes // 2
+        while half:
+            low = [lane + lanes - half if lane & half else lane for lane in range(lanes)]
+            high = [lane + lanes if lane & half else lane + half for lane in range(lanes)]
+            for i in (i for i in range(lanes) if not i & half):
+                pair = square[i], square[i + half]
+                square[i], square[i + half] = self._shuffled(*pair, low), self._shuffled(*pair, high)
+            half //= 2
+        return square
+
+    def _shuffled(self, a: ir.Value, b: ir.Value, order: Sequence[int]) -> ir.Value:
+        return self._builder.shuffle_vector(a, b, ir.Constant(ir.VectorType(_I32, len(order)), list(order)))
+
+    def _in_lanes(self, number: ir.Value) -> ir.Value:
+        kind = ir.VectorType(number.type, self._lanes)
+        one = self._builder.insert_element(ir.Constant(kind, ir.Undefined), number, ir.Constant(_I32, 0))
+        return self._shuffled(one, one, [0] * self._lanes)
+
+    def _mask(self, count: ir.Value) -> ir.Value:
+        """Return a vector that is true in the first ``count`` lanes."""
+        numbers = ir.Constant(ir.VectorType(_I64, self._lanes), list(range(self._lanes)))
+        return self._builder.icmp_signed("<", numbers, self._in_lanes(count))
+
+    def _number(self, matrix: tuple[ir.Value, ir.Value], line: ir.Value, number: ir.Value) -> ir.Value:
+        """Return where a number of a line of a matrix is."""
+        builder, (start, line_bytes) = self._builder, matrix
+        offset = builder.add(builder.mul(line, line_bytes), builder.mul(number, whole(self._bytes)))
+        return builder.add(start, offset)
+
+    def _smaller(self, a: ir.Value, b: ir.Value) -> ir.Value:
+        return self._builder.select(self._builder.icmp_signed("<", a, b), a, b)
+
+    def _load(self, address: ir.Value, mask: ir.Value | None = None) -> ir.Value:
+        if mask is None:
+            return self._builder.load(at(self._builder, address), typ=self._vector, align=self._bytes)
+        zeros = ir.Constant(self._vector, [0.0] * self._lanes)
+        place = at(self._builder, address), ir.Constant(_I32, self._bytes)
+        return self._call("llvm.masked.load", self._vector, [*place, mask, zeros], ".p0")
+
+    def _store(self, vector: ir.Value, address: ir.Value, mask: ir.Value | None = None) -> None:
+        place = at(self._builder, address), ir.Constant(_I32, self._bytes)
+        if mask is None:
+            self._builder.store(vector, place[0], align=self._bytes)
+        else:
+            self._call("llvm.masked.store", ir.VoidType(), [vector, *place, mask], ".p0")
+
+    def _call(self, intrinsic: str, result: ir.Type, operands: Sequence[ir.Value], suffix: str = "") -> ir.Value:
+        name = f"{intrinsic}.v{self._lanes}f{8 * self._bytes}{suffix}"
+        signature = ir.FunctionType(result, [operand.type for operand in operands])
+        module = self._builder.module
+        return self._builder.call(module.globals.get(name) or ir.Function(module, signature, name), operands)

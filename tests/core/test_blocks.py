@@ -15,7 +15,7 @@ from mlpd.core.checkpoint import load_checkpoint, save_checkpoint
 from mlpd.core.partition import SPLITS, Layout, best_blocks, largest_block_count, share, unit_parts
 from mlpd.core.rules import find_violations
 from mlpd.core.training import Diverged, MetricsRecorded, StepEnded, train
-from threadpoolctl import threadpool_info
+from threadpoolctl import threadpool_info, threadpool_limits
 
 from ..conftest import needs_compiler
 from .family import FAMILY, INPUTS, events_of, finish, noise, optimized, run, vectors
@@ -331,6 +331,15 @@ def test_threads_end_with_the_run_and_those_of_the_matrix_library_come_back(end,
             events.close()
     assert set(threading.enumerate()) == threads
     assert pools() == before
+
+
+@needs_compiler
+def test_a_run_that_is_not_told_has_as_many_threads_as_products_have(kernels):
+    with threadpool_limits(2, "blas"):
+        events = events_of(cut(FAMILY["sgd"], "units", 3).start(), kernels=kernels)
+    with threadpool_limits(2, "blas"), closing(events):
+        next(events)
+        assert sum(thread.name.startswith("compute-") for thread in threading.enumerate()) == 2  # one of each runner
 
 
 @needs_compiler

@@ -275,8 +275,9 @@ def micro_batch_rows(spec: TrainingSpec) -> int:
     """
     if spec.model.normalization == "batch":
         return spec.batch_size
-    rows, values = _MICRO_BATCH[spec.device]
+    rows, values = _MICRO_BATCH["compiled" if spec.runner == "compiled" else spec.device]
     return min(spec.rows_per_step, rows, max(1, values // max(spec.model.layer_sizes)))
 
 
-_MICRO_BATCH = {"cpu": (512, 2**22), "cuda": (2**16, 2**26)}  # rows, and values of the widest layer
+# Rows, and values of the widest layer; compiled blocks have less of a row each.
+_MICRO_BATCH = {"cpu": (512, 2**22), "compiled": (1024, 2**22), "cuda": (2**16, 2**26)}

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from mlpd.core.arrays import Array, ByColumns, Device, HostArray
 from mlpd.core.batches import cut
-from mlpd.core.blas import one_product_thread
+from mlpd.core.blas import one_product_thread, product_threads
 from mlpd.core.checkpoint import Checkpoint, CheckpointError, Counters
 from mlpd.core.control import Monitor
 from mlpd.core.environment import environment_of
@@ -272,12 +272,13 @@ def train(
     time_spent = _Stopwatch(state.elapsed_seconds)
     # Other runners come back after each step anyway.
     pace, count = _Pace(chunk_seconds if spec.runner == "compiled" else 0.0), spec.epoch_count * steps_per_epoch
+    threads = thread_count or product_threads()  # as many as there are before products are limited to one
     with ExitStack() as stack:
         if spec.runner == "compiled":
             stack.enter_context(one_product_thread())  # which warps images
 
         def opened(program: Program) -> Runner:
-            return stack.enter_context(closing(open_runner(spec.runner, program, state.device, thread_count, kernels)))
+            return stack.enter_context(closing(open_runner(spec.runner, program, state.device, threads, kernels)))
 
         runner = opened(state.blocks)
         scorer = opened(state.validation) if state.validation else None

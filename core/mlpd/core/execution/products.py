@@ -17,6 +17,7 @@ from mlpd.core.execution.writing import Arguments, at, loop, whole
 
 CHUNK = 192
 _TILE_ROWS = 6
+_PANELS = 8  # that are copied at a time
 _I32, _I64 = ir.IntType(32), ir.IntType(64)
 
 
@@ -40,31 +41,33 @@ class ProductWriter:
         self._lanes = register_bytes // self._bytes
         self._width = self._lanes * self._vectors
         self._vector = ir.VectorType(type_of(product.kind), self._lanes)
+        self._kind = f"v{self._lanes}f{8 * self._bytes}"
         self._last_row, self._last_column = (builder.sub(n, whole(1)) for n in (self._rows, self._columns))
         if product.adds:
             self._scale = self._in_lanes(arguments.number().to(product.kind).code)
-        panel = builder.alloca(type_of(product.kind), CHUNK * self._width)
-        panel.align = register_bytes
-        self._panel = builder.ptrtoint(panel, _I64)
+        copied = builder.alloca(type_of(product.kind), CHUNK * _PANELS * self._width)
+        copied.align = register_bytes
+        self._copied = builder.ptrtoint(copied, _I64)
 
     def write(self) -> None:
         """Write everything."""
-        builder = self._builder
-        with loop(builder, whole(0), self._columns, self._width) as column:
-            width = self._smaller(whole(self._width), builder.sub(self._columns, column))
+        builder, span = self._builder, whole(_PANELS * self._width)
+        copy = self._copy_transposed if self._product.b_inner else self._copy
+        with loop(builder, whole(0), self._columns, _PANELS * self._width) as column:
+            width = self._smaller(span, builder.sub(self._columns, column))
+            in_panels = builder.sub(width, builder.srem(width, whole(self._width)))
             with loop(builder, whole(0), self._inner, CHUNK) as first:
                 depth = self._smaller(whole(CHUNK), builder.sub(self._inner, first))
-                copy = self._copy_transposed if self._product.b_inner else self._copy
                 copy(column, width, first, depth)
-                is_full = builder.icmp_signed("==", width, whole(self._width))
-                with builder.if_else(is_full) as (full, partly):
-                    with full:
-                        self._write_tiles(column, whole(0), first, depth, self._vectors, None)
-                    with partly, loop(builder, whole(0), width, self._lanes) as lane:
-                        self._write_tiles(column, lane, first, depth, 1, self._mask(builder.sub(width, lane)))
+                with loop(builder, whole(0), self._rows, _TILE_ROWS) as row:
+                    with loop(builder, whole(0), in_panels, self._width) as lane:
+                        self._write_tile(row, column, lane, first, depth, self._vectors, None)
+                    with loop(builder, in_panels, width, self._lanes) as lane:
+                        self._write_tile(row, column, lane, first, depth, 1, self._mask(builder.sub(width, lane)))
 
-    def _write_tiles(
+    def _write_tile(
         self,
+        row: ir.Value,
         column: ir.Value,
         lane: ir.Value,
         first: ir.Value,
@@ -72,26 +75,34 @@ class ProductWriter:
         vectors: int,
         mask: ir.Value | None,
     ) -> None:
-        """Write the tiles below each other of the ``vectors`` that begin at ``lane`` of the panel."""
-        builder, span = self._builder, range(vectors)
-        with loop(builder, whole(0), self._rows, _TILE_ROWS) as row:
-            # What has no row any more computes the last one again, and keeps it for itself.
-            rows = [self._smaller(builder.add(row, whole(i)), self._last_row) for i in range(_TILE_ROWS)]
-            sums = self._chain(rows, lane, first, depth, vectors)
-            for i, tile_row in enumerate(rows):
-                with builder.if_then(builder.icmp_signed("<", builder.add(row, whole(i)), self._rows)):
-                    for j in span:
-                        place = builder.add(builder.add(column, lane), whole(j * self._lanes))
-                        self._keep(self._number(self._out, tile_row, place), sums[i][j], first, mask)
+        """Write the tile of so many ``vectors`` that begins at ``row`` and at ``lane`` of what is copied."""
+        builder = self._builder
+        # What has no row any more computes the last one again, and keeps it for itself.
+        rows = [self._smaller(builder.add(row, whole(i)), self._last_row) for i in range(_TILE_ROWS)]
+        numbers = [builder.add(builder.add(column, lane), whole(j * self._lanes)) for j in range(vectors)]
+        outs = [[self._number(self._out, one, number) for number in numbers] for one in rows]
+        for out in (out for own in outs for out in own):
+            self._fetch(out)
+        sums = self._chain(rows, self._place(lane), first, depth, vectors)
+        for i, (own_outs, own) in enumerate(zip(outs, sums, strict=True)):
+            with builder.if_then(builder.icmp_signed("<", builder.add(row, whole(i)), self._rows)):
+                for out, total in zip(own_outs, own, strict=True):
+                    self._keep(out, total, first, mask)
+
+    def _place(self, lane: ir.Value) -> ir.Value:
+        """Return where the copies of a column of numbers begin: in its panel, panels one after the other."""
+        builder = self._builder
+        in_panel = builder.srem(lane, whole(self._width))
+        start = builder.mul(builder.sub(lane, in_panel), whole(CHUNK))
+        return builder.add(self._copied, builder.mul(builder.add(start, in_panel), whole(self._bytes)))
 
     def _chain(
-        self, rows: Sequence[ir.Value], lane: ir.Value, first: ir.Value, depth: ir.Value, vectors: int
+        self, rows: Sequence[ir.Value], panel: ir.Value, first: ir.Value, depth: ir.Value, vectors: int
     ) -> list[list[ir.Value]]:
         """Return the sums over a chunk: a list of vectors for each row."""
         builder, a_inner = self._builder, self._product.a_inner
         starts = [self._number(self._a, *((row, first) if a_inner else (first, row))) for row in rows]
         stride = whole(self._bytes) if a_inner else self._a[1]
-        panel = builder.add(self._panel, builder.mul(lane, whole(self._bytes)))
         before = builder.block
         turn, after = (builder.append_basic_block(part) for part in ("turn", "summed"))
         builder.branch(turn)
@@ -106,7 +117,7 @@ class ProductWriter:
             a = self._in_lanes(number)
             for b, total in zip(bs, own, strict=True):
                 total.add_incoming(ir.Constant(self._vector, [0.0] * self._lanes), before)
-                total.add_incoming(self._call("llvm.fma", self._vector, [a, b, total]), turn)
+                total.add_incoming(self._call("llvm.fma", self._vector, [a, b, total], self._kind), turn)
         following = builder.add(k, whole(1))
         k.add_incoming(whole(0), before)
         k.add_incoming(following, turn)
@@ -125,29 +136,29 @@ class ProductWriter:
         self._store(both, address, mask)
 
     def _copy(self, column: ir.Value, width: ir.Value, first: ir.Value, depth: ir.Value) -> None:
-        """Fill the panel with a chunk of ``b``, whose rows lie one after the other."""
+        """Fill panels with a chunk of ``b``, whose rows lie one after the other."""
         builder = self._builder
         with loop(builder, whole(0), width, self._lanes) as lane:
             mask = self._mask(builder.sub(width, lane))
             source = self._number(self._b, first, builder.add(column, lane))
-            into = builder.add(self._panel, builder.mul(lane, whole(self._bytes)))
+            into = self._place(lane)
             with loop(builder, whole(0), depth) as k:
                 vector = self._load(builder.add(source, builder.mul(k, self._b[1])), mask=mask)
                 self._store(vector, builder.add(into, builder.mul(k, whole(self._width * self._bytes))))
 
     def _copy_transposed(self, column: ir.Value, width: ir.Value, first: ir.Value, depth: ir.Value) -> None:
-        """Fill the panel with a chunk of ``b``, whose columns lie one after the other."""
+        """Fill panels with a chunk of ``b``, whose columns lie one after the other."""
         builder, lanes = self._builder, self._lanes
         with loop(builder, whole(0), width, lanes) as lane:
+            into = self._place(lane)
             numbers = [builder.add(builder.add(column, lane), whole(i)) for i in range(lanes)]
             lines = [self._number(self._b, self._smaller(number, self._last_column), first) for number in numbers]
             with loop(builder, whole(0), depth, lanes) as k:
                 mask, offset = self._mask(builder.sub(depth, k)), builder.mul(k, whole(self._bytes))
                 square = [self._load(builder.add(line, offset), mask=mask) for line in lines]
-                into = builder.add(builder.mul(k, whole(self._width)), lane)
-                into = builder.add(self._panel, builder.mul(into, whole(self._bytes)))
+                line = builder.add(into, builder.mul(k, whole(self._width * self._bytes)))
                 for i, vector in enumerate(self._transposed(square)):
-                    self._store(vector, builder.add(into, whole(i * self._width * self._bytes)))
+                    self._store(vector, builder.add(line, whole(i * self._width * self._bytes)))
 
     def _transposed(self, square: list[ir.Value]) -> list[ir.Value]:
         """Return the columns of a square of numbers whose rows are given: squares of half the size change places."""
@@ -188,17 +199,23 @@ class ProductWriter:
             return self._builder.load(at(self._builder, address), typ=self._vector, align=self._bytes)
         zeros = ir.Constant(self._vector, [0.0] * self._lanes)
         place = at(self._builder, address), ir.Constant(_I32, self._bytes)
-        return self._call("llvm.masked.load", self._vector, [*place, mask, zeros], ".p0")
+        return self._call("llvm.masked.load", self._vector, [*place, mask, zeros], self._kind, "p0")
+
+    def _fetch(self, address: ir.Value) -> None:
+        """Have what is at ``address`` brought near, to be written to."""
+        write, near, data = 1, 3, 1
+        operands = [at(self._builder, address), *(ir.Constant(_I32, number) for number in (write, near, data))]
+        self._call("llvm.prefetch", ir.VoidType(), operands, "p0")
 
     def _store(self, vector: ir.Value, address: ir.Value, mask: ir.Value | None = None) -> None:
         place = at(self._builder, address), ir.Constant(_I32, self._bytes)
         if mask is None:
             self._builder.store(vector, place[0], align=self._bytes)
         else:
-            self._call("llvm.masked.store", ir.VoidType(), [vector, *place, mask], ".p0")
+            self._call("llvm.masked.store", ir.VoidType(), [vector, *place, mask], self._kind, "p0")
 
-    def _call(self, intrinsic: str, result: ir.Type, operands: Sequence[ir.Value], suffix: str = "") -> ir.Value:
-        name = f"{intrinsic}.v{self._lanes}f{8 * self._bytes}{suffix}"
+    def _call(self, intrinsic: str, result: ir.Type, operands: Sequence[ir.Value], *kinds: str) -> ir.Value:
+        name = ".".join((intrinsic, *kinds))
         signature = ir.FunctionType(result, [operand.type for operand in operands])
         module = self._builder.module
         return self._builder.call(module.globals.get(name) or ir.Function(module, signature, name), operands)

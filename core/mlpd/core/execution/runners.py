@@ -8,7 +8,6 @@ from typing import Any, Protocol
 
 import numpy as np
 from mlpd.core.arrays import Array, Device
-from mlpd.core.blas import product_threads
 from mlpd.core.execution.plan import Plan, Variant, Work
 from mlpd.core.execution.recording import Numbers, Op
 
@@ -102,11 +101,11 @@ def missing_for(runner: str) -> str:
 
 
 def open_runner(
-    runner: str, program: Program, device: Device, thread_count: int | None = None, kernels: Path | None = None
+    runner: str, program: Program, device: Device, thread_count: int, kernels: Path | None = None
 ) -> Runner:
     """Return the runner of this name; raises `RunnerUnavailable`.
 
-    A compiled one has ``thread_count`` threads, or as many as NumPy's products, and keeps its code in ``kernels``.
+    A compiled one has ``thread_count`` threads, and keeps its code in ``kernels``.
     """
     if runner == "plain":
         return PlainRunner(program, device)
@@ -114,4 +113,4 @@ def open_runner(
         raise RunnerUnavailable(f"runner {runner} can't be used: {missing}")
     from mlpd.core.execution.compiled import CompiledRunner
 
-    return CompiledRunner(program, thread_count or product_threads(), kernels)
+    return CompiledRunner(program, thread_count, kernels)

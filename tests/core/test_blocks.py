@@ -254,9 +254,11 @@ def test_blocks_are_as_many_as_pay():
     assert best(**WIDE, normalization="layer") == ("rows", 4)
     assert best(**WIDE, normalization="batch") == ("units", 4)
     assert best(**WIDE | {"layer_sizes": (784, 532), "activations": (), "dropout_rates": ()}) == ("rows", 4)
-    assert best(**WIDE | {"layer_sizes": (90000, 3, 10)}) == ("units", 3)
+    assert best(**WIDE | {"batch_size": 32}) == ("units", 2)
+    assert best(**WIDE | {"batch_size": 1024}) == ("rows", 4)  # less to add up than to copy for every block
+    assert best(**WIDE | {"layer_sizes": (90000, 3, 10)}, normalization="batch") == ("units", 3)
     deep = {"layer_sizes": (20, *(64,) * 8, 3), "activations": ("relu",) * 8, "dropout_rates": (0.0,) * 8}
-    assert best(**deep, batch_size=512) == ("rows", 4)  # less to add up than to exchange
+    assert best(**deep, batch_size=512) == ("rows", 2)  # less to add up than to exchange
     assert best(**deep, batch_size=512, normalization="batch")[0] == "units"
 
 

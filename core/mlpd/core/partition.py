@@ -142,6 +142,9 @@ def best_blocks(spec: TrainingSpec) -> tuple[str, int]:
 
 
 def _rows_pay(spec: TrainingSpec, rows: int, weights: int) -> bool:
-    """Whether it takes less to sum up gradients than to exchange partial sums."""
-    exchanged = rows * sum(spec.model.layer_sizes[2:])
-    return not spec.model.normalizes_batches and weights < exchanged
+    """Whether it takes less to sum up gradients than to copy inputs for all blocks and exchange partial sums.
+
+    A value that is copied or exchanged took half the time of a gradient that is summed up and read again.
+    """
+    sizes = spec.model.layer_sizes
+    return not spec.model.normalizes_batches and 2 * weights < rows * (sum(sizes[:-1]) + sum(sizes[2:]))

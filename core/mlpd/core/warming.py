@@ -18,11 +18,13 @@ from mlpd.core.execution.compiler import source_digest
 from mlpd.core.execution.plan import Variant
 from mlpd.core.execution.runners import RunnerUnavailable
 from mlpd.core.explanation import noise
+from mlpd.core.metrics import EVALUATION_ROWS
 from mlpd.core.optimizers import Adam, Sgd
 from mlpd.core.partition import best_blocks
 from mlpd.core.processes import end_with
 from mlpd.core.program import Blocks
 from mlpd.core.spec import LossSpec, OptimizerSpec, ScheduleSpec, TrainingSpec
+from mlpd.core.validation import Validation
 
 _ROWS = 1024
 _MARK = "warmed"  # a file that says when its folder was last asked for
@@ -78,10 +80,14 @@ def warm(directory: Path) -> None:
         done.touch()
         return
     for spec, dtype in usual_runs():
-        blocks = Blocks(ByColumns(), spec, noise(spec, _ROWS, dtype))
-        with closing(CompiledRunner(blocks, 1, directory)) as runner:
-            for flushes in (False, True):
-                runner.load(Variant(spec.batch_size, 0, is_first=True, is_last=True, flushes=flushes))
+        examples = noise(spec, _ROWS, dtype)
+        step = Variant(spec.batch_size, 0, is_first=True, is_last=True, flushes=False)
+        with closing(CompiledRunner(Blocks(ByColumns(), spec, examples), 1, directory)) as runner:
+            runner.load(step)
+            runner.load(step._replace(flushes=True))
+        scorer = Validation(ByColumns(), spec, examples.train, examples.scaling)
+        with closing(CompiledRunner(scorer, 1, directory)) as runner:
+            runner.load(step._replace(rows=EVALUATION_ROWS))
     done.touch()
 
 

@@ -90,7 +90,8 @@ class Daemon:
             stack.callback(serving.close)
             datasets = Datasets(directory, store, files, options.max_dataset_bytes)
             kernels = kernels_directory(directory.root)
-            jobs = Jobs(store, directory, kernels, ProcessExecutor(), _job_limits(options))
+            executor = ProcessExecutor()
+            jobs = Jobs(store, directory, kernels, executor, _job_limits(options))
             trainer = TrainerService(store, files, jobs, log, serving, devices, _server_info(options))
             server, health_service = _grpc_server(
                 options, trainer, DatasetService(store, datasets), ModelService(store)
@@ -108,6 +109,7 @@ class Daemon:
             if not is_loopback(options.host):
                 _logger.warning("whoever reaches this address can use the server: there is no authentication")
             ready(address)
+            await stack.enter_async_context(executor)
             stack.callback(asyncio.create_task(warm(kernels)).cancel)
 
             await self._stopping.wait()

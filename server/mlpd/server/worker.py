@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
+from importlib import import_module
 from io import RawIOBase
 from pathlib import Path
 
@@ -27,7 +28,7 @@ from mlpd.core.environment import (
     shares_products,
 )
 from mlpd.core.examples import Examples, NothingToLearn
-from mlpd.core.execution.runners import RunnerUnavailable
+from mlpd.core.execution.runners import RunnerUnavailable, missing_for
 from mlpd.core.files import FileDamaged, FileIdentity, Verifier, sync_directory
 from mlpd.core.model import TrainedModel, load_trained, save_model
 from mlpd.core.processes import end_with
@@ -73,6 +74,8 @@ def main() -> None:
     os.dup2(2, 1)  # a stray print must not look like a frame
     # Unbuffered: at exit the interpreter would wait for a buffer that the listening thread holds.
     stdin = open(0, "rb", buffering=0, closefd=False)  # noqa: SIM115 - open for life
+    if not missing_for("compiled"):
+        import_module("mlpd.core.execution.compiled")  # which takes a while, so before there is anything to do
     line = stdin.readline()
     if not line:
         return  # the server has ended since

@@ -5,6 +5,7 @@ import signal
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from typing import Self
 
 from mlpd.server.records import Frame, decode_frame
 from mlpd.server.tasks import Order, Task
@@ -57,22 +58,67 @@ class WorkerProcess:
 
 
 class ProcessExecutor:
-    """Starts a worker process for each task."""
+    """Starts a worker process for each task.
+
+    In a block of its own it has one at hand while none works: an interpreter with its libraries, which take a job's
+    beginning longer than all else.
+    """
+
+    def __init__(self) -> None:
+        self._waiting: asyncio.Task[asyncio.subprocess.Process] | None = None
+        self._is_open = False
+        self._running_count = 0
+
+    async def __aenter__(self) -> Self:
+        self._is_open = True
+        self._prepare()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._is_open = False
+        if (process := await self._take_waiting()) is not None:
+            await _end(process)
 
     @asynccontextmanager
     async def start(self, task: Task) -> AsyncIterator[WorkerProcess]:
         """Run ``task``; the worker does not outlive the block. Raises `OSError` if it can't be started."""
-        process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-P", "-m", "mlpd.server.worker"),
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            start_new_session=True,  # Ctrl-C in the server's terminal is for the server, which then drains
-        )
-        worker = WorkerProcess(process)
+        process = await self._take_waiting() or await _started()
+        self._running_count += 1
         try:
             assert process.stdin is not None
             process.stdin.write(task.to_line())
-            yield worker
+            yield WorkerProcess(process)
         finally:
-            worker.kill()
-            await process.wait()
+            await _end(process)
+            self._running_count -= 1
+            self._prepare()
+
+    def _prepare(self) -> None:
+        if self._is_open and not self._running_count and self._waiting is None:
+            self._waiting = asyncio.create_task(_started())
+
+    async def _take_waiting(self) -> asyncio.subprocess.Process | None:
+        """Return the process at hand, unless it could not be started or has ended."""
+        waiting, self._waiting = self._waiting, None
+        if waiting is None:
+            return None
+        try:
+            process = await waiting
+        except OSError:
+            return None
+        return process if process.returncode is None else None
+
+
+async def _started() -> asyncio.subprocess.Process:
+    return await asyncio.create_subprocess_exec(
+        *(sys.executable, "-P", "-m", "mlpd.server.worker"),
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        start_new_session=True,  # Ctrl-C in the server's terminal is for the server, which then drains
+    )
+
+
+async def _end(process: asyncio.subprocess.Process) -> None:
+    with suppress(ProcessLookupError):
+        process.kill()
+    await process.wait()

@@ -3,9 +3,10 @@
 import re
 import sys
 import threading
+import time
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -57,13 +58,18 @@ CONSTANT_BYTES = 90_000_000
 
 
 class Peak(threading.Thread):
-    """Watches the workers of a server, by the kernel's own record of peaks."""
+    """Watches the worker that a server at rest has at hand for the next job, by the kernel's own record of peaks."""
+
+    _watched: ClassVar[set[int]] = set()  # workers of jobs before, which may not have ended yet
 
     def __init__(self, server_pid):
         super().__init__(daemon=True)
-        self._server_pid, self._ended = server_pid, threading.Event()
-        self._sizes: dict[int, list[int]] = {}
-        self._earlier = set(children_of(server_pid))  # the worker of the job before may not have ended yet
+        self._ended = threading.Event()
+        while not (found := set(children_running("mlpd.server.worker", server_pid)) - self._watched):
+            time.sleep(0.01)
+        (self._worker,) = found
+        self._watched.add(self._worker)
+        self._sizes = [0, 0]
 
     def __enter__(self):
         self.start()
@@ -76,17 +82,13 @@ class Peak(threading.Thread):
     @property
     def bytes(self):
         """What the worker had at most, but for mapped files."""
-        ((peak, files),) = self._sizes.values()
+        peak, files = self._sizes
         return peak - files
 
     def run(self):
         while not self._ended.wait(0.01):
-            with suppress(FileNotFoundError, ProcessLookupError):  # one has just ended
-                for worker in children_running("mlpd.server.worker", self._server_pid):
-                    if worker in self._earlier:
-                        continue
-                    before = self._sizes.get(worker, [0, 0])
-                    self._sizes[worker] = list(map(max, before, sizes_of(worker)))
+            with suppress(FileNotFoundError, ProcessLookupError):  # it has just ended
+                self._sizes = list(map(max, self._sizes, sizes_of(self._worker)))
 
 
 def children_running(module, pid):

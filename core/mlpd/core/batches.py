@@ -275,7 +275,9 @@ def micro_batch_rows(spec: TrainingSpec) -> int:
     """
     if spec.model.normalization == "batch":
         return spec.batch_size
-    rows, values = _MICRO_BATCH["compiled" if spec.runner == "compiled" else spec.device]
+    # What is drawn for a row depends on where its micro-batch begins, and must not depend on the runner.
+    draws = spec.loss.mixup_alpha or spec.model.input_dropout_rate or any(spec.model.dropout_rates)
+    rows, values = _MICRO_BATCH["compiled" if spec.runner == "compiled" and not draws else spec.device]
     return min(spec.rows_per_step, rows, max(1, values // max(spec.model.layer_sizes)))
 
 

@@ -127,7 +127,7 @@ class Layout:
 
 # Blocks, and the floating-point operations of a step from which on they pay: measured on two cores, where more than two
 # cost a twentieth of a large step and a tenth of a small one, for the sake of machines that have more.
-_BLOCKS = ((4, 2e8), (2, 2e6), (1, 0.0))
+_BLOCKS = ((4, 2e8), (2, 2e6))
 
 
 def best_blocks(spec: TrainingSpec) -> tuple[str, int]:
@@ -137,7 +137,7 @@ def best_blocks(spec: TrainingSpec) -> tuple[str, int]:
     sizes, rows = spec.model.layer_sizes, micro_batch_rows(spec)
     weights = sum(inputs * width for inputs, width in pairwise(sizes))
     split = "rows" if largest_block_count(spec, "units") == 1 or _rows_pay(spec, rows, weights) else "units"
-    wanted = next(count for count, least in _BLOCKS if 6 * rows * weights >= least)
+    wanted = next((count for count, least in _BLOCKS if 6 * rows * weights >= least), 1)
     return split, min(wanted, largest_block_count(spec, split))
 
 

@@ -105,3 +105,9 @@ def test_matrices_that_lie_in_no_order_are_refused_by_how_they_lie():
     every_second = np.ones((8, 8), np.float32)[::2, ::2]
     with pytest.raises(NotRecordable, match=r"a product can't be compiled of matrices that lie like \(64, 8\) and"):
         fuse([[Op("matmul", (every_second, every_second), np.empty((4, 4), np.float32))]], [])
+
+
+def test_a_product_of_nothing_is_refused():
+    nothing = np.empty((3, 0), np.float32)
+    with pytest.raises(NotRecordable, match="a product of nothing can't be compiled"):
+        fuse([[Op("matmul", (nothing, nothing.T), np.empty((3, 3), np.float32))]], [])

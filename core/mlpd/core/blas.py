@@ -46,7 +46,7 @@ def add_product(a: HostArray, b: HostArray, scale: float, out: HostArray) -> Non
         np.add(out, product, out=out)
 
 
-def gemm_arguments(
+def _gemm_arguments(
     a: HostArray, b: HostArray, out: HostArray
 ) -> tuple[tuple[int, int, int, int, int], tuple[tuple[int, int], tuple[int, int], tuple[int, int]]]:
     """Return how ``cblas_?gemm`` is to be called for ``a @ b`` into ``out``, row-major.
@@ -102,7 +102,7 @@ def _bind(function: _Function, integer: type[ctypes.c_int64 | ctypes.c_int32], d
     function.restype = None
 
     def gemm(a: HostArray, b: HostArray, scale: float, keep: float, out: HostArray) -> None:
-        shape, (a_place, b_place, out_place) = gemm_arguments(a, b, out)
+        shape, (a_place, b_place, out_place) = _gemm_arguments(a, b, out)
         function(_ROW_MAJOR, *shape, scale, *a_place, *b_place, keep, *out_place)
 
     return gemm

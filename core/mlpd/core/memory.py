@@ -90,12 +90,20 @@ def _host_bytes(spec: TrainingSpec, rows: StoredRows, row_bytes: int, thread_cou
     passing = [
         max(parameters * (16 + size), 8 * parameters + _DRAWING_BYTES * largest),
         (_SAVED_COPIES + compiled) * saved,
-        (2 * saved + EVALUATION_ROWS * size * (inputs + 2 * widths + 8 * outputs)) * spec.validation.exists,
+        2 * saved * spec.validation.exists,
         min(rows.row_count * inputs, _COLUMN_MEANS_VALUES) * _COLUMN_MEANS_BYTES * model.standardize_inputs,
     ]
     gradients = size * parameters * (blocks if by_rows else 1)
     data = rows.row_count * _bytes_a_row(spec, rows, row_bytes)
-    return process + saved + gradients + buffers + data + max(passing)
+    return process + saved + gradients + buffers + _validation_bytes(spec) + data + max(passing)
+
+
+def _validation_bytes(spec: TrainingSpec) -> int:
+    """Return the bytes of the weights that are validated, beside those that learn, and of the pass that does it."""
+    inputs, *widths = _widths(spec)
+    values = inputs + 2 * sum(widths) + 8 * spec.model.layer_sizes[-1]
+    parameters = parameter_count(spec.model.layers())
+    return np.dtype(spec.model.dtype).itemsize * (parameters + EVALUATION_ROWS * values) * spec.validation.exists
 
 
 def _bytes_a_row(spec: TrainingSpec, rows: StoredRows, row_bytes: int) -> int:

@@ -93,9 +93,8 @@ class Daemon:
             executor = ProcessExecutor()
             jobs = Jobs(store, directory, kernels, executor, _job_limits(options))
             trainer = TrainerService(store, files, jobs, log, serving, devices, _server_info(options))
-            server, health_service = _grpc_server(
-                options, trainer, DatasetService(store, datasets), ModelService(store)
-            )
+            services = trainer, DatasetService(store, datasets), ModelService(store)
+            server, health_service = _grpc_server(options, *services)
             address = _listen(server, options)
 
             await datasets.add_mnist()
@@ -103,11 +102,9 @@ class Daemon:
             await server.start()
             await _tell_health(health_service, True)
             supervisor.watch("job queue", asyncio.create_task(jobs.run()))
-            watching = _watch_storage(directory, database, health_service)
-            supervisor.watch("storage watch", asyncio.create_task(watching))
-            _logger.info("serving", address=address, data_directory=str(directory.root))
-            if not is_loopback(options.host):
-                _logger.warning("whoever reaches this address can use the server: there is no authentication")
+            watching = asyncio.create_task(_watch_storage(directory, database, health_service))
+            supervisor.watch("storage watch", watching)
+            _announce(options, address, directory)
             ready(address)
             await stack.enter_async_context(executor)
             stack.callback(asyncio.create_task(warm(kernels)).cancel)
@@ -120,6 +117,12 @@ class Daemon:
             log.close()
             await server.stop(_STREAM_END_SECONDS)
             _logger.info("drained")
+
+
+def _announce(options: ServerOptions, address: str, directory: DataDirectory) -> None:
+    _logger.info("serving", address=address, data_directory=str(directory.root))
+    if not is_loopback(options.host):
+        _logger.warning("whoever reaches this address can use the server: there is no authentication")
 
 
 def _job_limits(options: ServerOptions) -> JobLimits:

@@ -30,8 +30,18 @@ def source_digest() -> str:
 
 def has_fused_products() -> bool:
     """Return whether this processor multiplies and adds with one rounding; all but x86-64 of before 2013 do."""
-    is_x86 = binding.get_default_triple().startswith("x86_64")
-    return not is_x86 or bool(binding.get_host_cpu_features().get("fma"))
+    return not _is_x86() or bool(binding.get_host_cpu_features().get("fma"))
+
+
+def _is_x86() -> bool:
+    triple: str = binding.get_default_triple()
+    return triple.startswith("x86_64")
+
+
+def _features() -> str:
+    """Return what this processor has, with its registers in their whole width where LLVM would take half."""
+    own: str = binding.get_host_cpu_features().flatten()
+    return f"{own},-prefer-256-bit" if _is_x86() else own
 
 
 class Compiler:
@@ -46,7 +56,7 @@ class Compiler:
         binding.initialize_native_asmprinter()
         self._machine = binding.Target.from_default_triple().create_target_machine(
             cpu=binding.get_host_cpu_name(),
-            features=f"{binding.get_host_cpu_features().flatten()},-prefer-256-bit",  # whole registers where they are
+            features=_features(),
             opt=_OPTIMIZATION_LEVEL,
             reloc="pic",
             codemodel="small",

@@ -17,6 +17,7 @@ from mlpd.core.execution.values import (
     at_least,
     at_most,
     bytes_of,
+    in_lanes,
     maximum,
     minimum,
     select,
@@ -129,16 +130,6 @@ class _Array:
         for lane in range(value.lanes):
             number = builder.extract_element(value.code, ir.Constant(ir.IntType(32), lane))
             builder.store(number, at(builder, self._place(builder.add(i, whole(lane)))), align=bytes_of(kind))
-
-
-def in_lanes(value: Value, lanes: int) -> Value:
-    """Return ``value`` in every lane."""
-    if lanes == 1:
-        return value
-    builder, kind = value.builder, type_of(value.kind, lanes)
-    one = builder.insert_element(ir.Constant(kind, ir.Undefined), value.code, ir.Constant(ir.IntType(32), 0))
-    zeros = ir.Constant(ir.VectorType(ir.IntType(32), lanes), [0] * lanes)
-    return Value(builder, builder.shuffle_vector(one, one, zeros), value.kind, lanes)
 
 
 class _Pass:

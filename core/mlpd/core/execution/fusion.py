@@ -335,7 +335,9 @@ def _product(op: Op) -> Call:
     (rows, inner), columns = a.shape, b.shape[1]
     a_inner, b_inner = _is_line_by_line(a), not _is_line_by_line(b)
     lines = (a if a_inner else a.T), (b.T if b_inner else b), out
-    if not all(map(_is_line_by_line, lines)) or not inner:
+    if not inner:
+        raise NotRecordable("a product of nothing can't be compiled")
+    if not all(map(_is_line_by_line, lines)):
         raise NotRecordable(f"a product can't be compiled of matrices that lie like {a.strides} and {b.strides}")
     places = [number for matrix in lines for number in (matrix.ctypes.data, matrix.strides[0])]
     kernel = Product(out.dtype.name, a_inner, b_inner, adds)

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 from llvmlite import binding, ir
 from mlpd.core.execution.kernels import Product
-from mlpd.core.execution.values import bytes_of, type_of
+from mlpd.core.execution.values import Value, bytes_of, call_intrinsic, in_lanes, type_of
 from mlpd.core.execution.writing import Arguments, at, loop, whole
 
 CHUNK = 192
@@ -21,7 +21,7 @@ _PANELS = 8  # that are copied at a time
 _I32, _I64 = ir.IntType(32), ir.IntType(64)
 
 
-def registers() -> tuple[int, int]:
+def _registers() -> tuple[int, int]:
     """Return the bytes of this processor's vector registers, and how many side by side a tile takes."""
     features = binding.get_host_cpu_features()
     if features.get("avx512f"):
@@ -36,7 +36,7 @@ class ProductWriter:
         self._builder, self._product = builder, product
         self._rows, self._columns, self._inner = (arguments.whole() for _ in range(3))
         self._a, self._b, self._out = ((arguments.whole(), arguments.whole()) for _ in range(3))  # where, line bytes
-        register_bytes, self._vectors = registers()
+        register_bytes, self._vectors = _registers()
         self._bytes = bytes_of(product.kind)
         self._lanes = register_bytes // self._bytes
         self._width = self._lanes * self._vectors
@@ -44,7 +44,7 @@ class ProductWriter:
         self._kind = f"v{self._lanes}f{8 * self._bytes}"
         self._last_row, self._last_column = (builder.sub(n, whole(1)) for n in (self._rows, self._columns))
         if product.adds:
-            self._scale = self._in_lanes(arguments.number().to(product.kind).code)
+            self._scale = self._in_lanes(arguments.number().to(product.kind).code, product.kind)
         copied = builder.alloca(type_of(product.kind), CHUNK * _PANELS * self._width)
         copied.align = register_bytes
         self._copied = builder.ptrtoint(copied, _I64)
@@ -114,10 +114,10 @@ class ProductWriter:
         offset = builder.mul(k, stride)
         for start, own in zip(starts, sums, strict=True):
             number = builder.load(at(builder, builder.add(start, offset)), typ=self._vector.element, align=self._bytes)
-            a = self._in_lanes(number)
+            a = self._in_lanes(number, self._product.kind)
             for b, total in zip(bs, own, strict=True):
                 total.add_incoming(ir.Constant(self._vector, [0.0] * self._lanes), before)
-                total.add_incoming(self._call("llvm.fma", self._vector, [a, b, total], self._kind), turn)
+                total.add_incoming(call_intrinsic(builder, f"llvm.fma.{self._kind}", self._vector, [a, b, total]), turn)
         following = builder.add(k, whole(1))
         k.add_incoming(whole(0), before)
         k.add_incoming(following, turn)
@@ -175,15 +175,13 @@ class ProductWriter:
     def _shuffled(self, a: ir.Value, b: ir.Value, order: Sequence[int]) -> ir.Value:
         return self._builder.shuffle_vector(a, b, ir.Constant(ir.VectorType(_I32, len(order)), list(order)))
 
-    def _in_lanes(self, number: ir.Value) -> ir.Value:
-        kind = ir.VectorType(number.type, self._lanes)
-        one = self._builder.insert_element(ir.Constant(kind, ir.Undefined), number, ir.Constant(_I32, 0))
-        return self._shuffled(one, one, [0] * self._lanes)
+    def _in_lanes(self, number: ir.Value, kind: str) -> ir.Value:
+        return in_lanes(Value(self._builder, number, kind), self._lanes).code
 
     def _mask(self, count: ir.Value) -> ir.Value:
         """Return a vector that is true in the first ``count`` lanes."""
         numbers = ir.Constant(ir.VectorType(_I64, self._lanes), list(range(self._lanes)))
-        return self._builder.icmp_signed("<", numbers, self._in_lanes(count))
+        return self._builder.icmp_signed("<", numbers, self._in_lanes(count, "int64"))
 
     def _number(self, matrix: tuple[ir.Value, ir.Value], line: ir.Value, number: ir.Value) -> ir.Value:
         """Return where a number of a line of a matrix is."""
@@ -199,23 +197,19 @@ class ProductWriter:
             return self._builder.load(at(self._builder, address), typ=self._vector, align=self._bytes)
         zeros = ir.Constant(self._vector, [0.0] * self._lanes)
         place = at(self._builder, address), ir.Constant(_I32, self._bytes)
-        return self._call("llvm.masked.load", self._vector, [*place, mask, zeros], self._kind, "p0")
+        name = f"llvm.masked.load.{self._kind}.p0"
+        return call_intrinsic(self._builder, name, self._vector, [*place, mask, zeros])
 
     def _fetch(self, address: ir.Value) -> None:
         """Have what is at ``address`` brought near, to be written to."""
         write, near, data = 1, 3, 1
         operands = [at(self._builder, address), *(ir.Constant(_I32, number) for number in (write, near, data))]
-        self._call("llvm.prefetch", ir.VoidType(), operands, "p0")
+        call_intrinsic(self._builder, "llvm.prefetch.p0", ir.VoidType(), operands)
 
     def _store(self, vector: ir.Value, address: ir.Value, mask: ir.Value | None = None) -> None:
         place = at(self._builder, address), ir.Constant(_I32, self._bytes)
         if mask is None:
             self._builder.store(vector, place[0], align=self._bytes)
         else:
-            self._call("llvm.masked.store", ir.VoidType(), [vector, *place, mask], self._kind, "p0")
-
-    def _call(self, intrinsic: str, result: ir.Type, operands: Sequence[ir.Value], *kinds: str) -> ir.Value:
-        name = ".".join((intrinsic, *kinds))
-        signature = ir.FunctionType(result, [operand.type for operand in operands])
-        module = self._builder.module
-        return self._builder.call(module.globals.get(name) or ir.Function(module, signature, name), operands)
+            name = f"llvm.masked.store.{self._kind}.p0"
+            call_intrinsic(self._builder, name, ir.VoidType(), [vector, *place, mask])

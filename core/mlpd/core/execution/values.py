@@ -6,6 +6,7 @@ LLVM change a result: no fast-math flags, no contraction, so the same bits come 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from llvmlite import ir
@@ -180,11 +181,26 @@ class Value:
 
     def call(self, intrinsic: str) -> Value:
         """Return what LLVM's ``intrinsic`` makes of it; only for what every processor gives the same bits of."""
-        own, module = type_of(self.kind, self.lanes), self.builder.module
         lanes = "" if self.lanes == 1 else f"v{self.lanes}"
         name = f"{intrinsic}.{lanes}f{8 * bytes_of(self.kind)}"
-        function = module.globals.get(name) or ir.Function(module, ir.FunctionType(own, [own]), name)
-        return self._new(self.builder.call(function, [self.code]))
+        return self._new(call_intrinsic(self.builder, name, type_of(self.kind, self.lanes), [self.code]))
+
+
+def call_intrinsic(builder: ir.IRBuilder, name: str, result: ir.Type, operands: Sequence[ir.Value]) -> ir.Value:
+    """Call LLVM's function of this whole name."""
+    signature = ir.FunctionType(result, [operand.type for operand in operands])
+    module = builder.module
+    return builder.call(module.globals.get(name) or ir.Function(module, signature, name), operands)
+
+
+def in_lanes(value: Value, lanes: int) -> Value:
+    """Return ``value`` in every lane."""
+    if lanes == 1:
+        return value
+    builder, kind = value.builder, type_of(value.kind, lanes)
+    one = builder.insert_element(ir.Constant(kind, ir.Undefined), value.code, ir.Constant(ir.IntType(32), 0))
+    zeros = ir.Constant(ir.VectorType(ir.IntType(32), lanes), [0] * lanes)
+    return Value(builder, builder.shuffle_vector(one, one, zeros), value.kind, lanes)
 
 
 def select(condition: Value, yes: Value, no: Value | float) -> Value:

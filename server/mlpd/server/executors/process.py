@@ -23,6 +23,27 @@ class WorkerProcess:
         self._process = process
         self.has_reported = self.never_started = False
 
+    @classmethod
+    async def started(cls) -> Self:
+        """Start one that waits for its task. Raises `OSError`."""
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-P", "-m", "mlpd.server.worker"),
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            start_new_session=True,  # Ctrl-C in the server's terminal is for the server, which then drains
+        )
+        return cls(process)
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether the process is known to have ended."""
+        return self._process.returncode is not None
+
+    def begin(self, task: Task) -> None:
+        """Tell the worker its task."""
+        assert self._process.stdin is not None
+        self._process.stdin.write(task.to_line())
+
     async def reports(self) -> AsyncIterator[list[Frame]]:
         """Yield what the worker has reported since the last look, in order, until it closes its pipe."""
         assert self._process.stdout is not None
@@ -49,6 +70,11 @@ class WorkerProcess:
         with suppress(ProcessLookupError):
             self._process.kill()
 
+    async def end(self) -> None:
+        """End the worker at once, and wait until it has ended."""
+        self.kill()
+        await self._process.wait()
+
     async def ending(self) -> str:
         """Wait for the end of the process and say how it came: "exited with status 1", "was killed by SIGKILL"."""
         status = await self._process.wait()
@@ -65,7 +91,7 @@ class ProcessExecutor:
     """
 
     def __init__(self) -> None:
-        self._waiting: asyncio.Task[asyncio.subprocess.Process] | None = None
+        self._waiting: asyncio.Task[WorkerProcess] | None = None
         self._is_open = False
         self._running_count = 0
 
@@ -76,49 +102,33 @@ class ProcessExecutor:
 
     async def __aexit__(self, *_: object) -> None:
         self._is_open = False
-        if (process := await self._take_waiting()) is not None:
-            await _end(process)
+        if worker := await self._take_waiting():
+            await worker.end()
 
     @asynccontextmanager
     async def start(self, task: Task) -> AsyncIterator[WorkerProcess]:
         """Run ``task``; the worker does not outlive the block. Raises `OSError` if it can't be started."""
-        process = await self._take_waiting() or await _started()
+        worker = await self._take_waiting() or await WorkerProcess.started()
         self._running_count += 1
         try:
-            assert process.stdin is not None
-            process.stdin.write(task.to_line())
-            yield WorkerProcess(process)
+            worker.begin(task)
+            yield worker
         finally:
-            await _end(process)
+            await worker.end()
             self._running_count -= 1
             self._prepare()
 
     def _prepare(self) -> None:
         if self._is_open and not self._running_count and self._waiting is None:
-            self._waiting = asyncio.create_task(_started())
+            self._waiting = asyncio.create_task(WorkerProcess.started())
 
-    async def _take_waiting(self) -> asyncio.subprocess.Process | None:
-        """Return the process at hand, unless it could not be started or has ended."""
+    async def _take_waiting(self) -> WorkerProcess | None:
+        """Return the worker at hand, unless it could not be started or has ended."""
         waiting, self._waiting = self._waiting, None
         if waiting is None:
             return None
         try:
-            process = await waiting
+            worker = await waiting
         except OSError:
             return None
-        return process if process.returncode is None else None
-
-
-async def _started() -> asyncio.subprocess.Process:
-    return await asyncio.create_subprocess_exec(
-        *(sys.executable, "-P", "-m", "mlpd.server.worker"),
-        stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.PIPE,
-        start_new_session=True,  # Ctrl-C in the server's terminal is for the server, which then drains
-    )
-
-
-async def _end(process: asyncio.subprocess.Process) -> None:
-    with suppress(ProcessLookupError):
-        process.kill()
-    await process.wait()
+        return None if worker.has_ended else worker

@@ -31,17 +31,17 @@ def products(case: Case) -> tuple[Epoch, str]:
 def mlpd(case: Case) -> tuple[Epoch, str]:
     """Return calls of ours."""
     from mlpd.core.architecture import ModelSpec
-    from mlpd.core.arrays import Cpu
-    from mlpd.core.model import Model, Predictor
+    from mlpd.core.model import Model
     from mlpd.core.network import initial_parameters
+    from mlpd.core.predictor import CompiledPredictor
     from mlpd.core.scaling import Scaling
 
     spec = ModelSpec.plain(case.layer_sizes, input_scale=1 / 255)
     parameters = initial_parameters(spec.layers(), spec.initializer, 0, spec.dtype)
     scaling = Scaling(None, spec.input_scale)
     model = Model(spec, "multiclass", "softmax_cross_entropy", parameters, parameters[:0], scaling)
-    predictor = Predictor(Cpu(), model, 512)
-    return _calls(case, lambda rows: model.predictions(predictor.outputs(rows))), f"numpy {np.__version__}"
+    predictor = CompiledPredictor(model, 1024, 2)
+    return _calls(case, predictor.predict), f"numpy {np.__version__}"
 
 
 def pytorch(case: Case, *, compiled: bool = False) -> tuple[Epoch, str]:

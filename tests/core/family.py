@@ -3,14 +3,16 @@
 from dataclasses import dataclass, replace
 
 import numpy as np
-from mlpd.core.architecture import ModelSpec
+from mlpd.core.architecture import ModelSpec, parameter_count, statistic_count
 from mlpd.core.arrays import Cpu
 from mlpd.core.augmentation import AugmentationSpec
 from mlpd.core.batches import Feed, micro_batch_rows, micro_batches
 from mlpd.core.data import Dataset
 from mlpd.core.examples import Examples
 from mlpd.core.execution.recording import RecordingDevice
+from mlpd.core.model import Model
 from mlpd.core.optimizers import AdaGrad, Adam, Lion, RmsProp, Sgd
+from mlpd.core.scaling import Scaling
 from mlpd.core.schedules import Exponential, Joined, OneCycle, Polynomial, Segment, Steps, WarmupCosine
 from mlpd.core.spec import (
     EarlyStoppingSpec,
@@ -57,6 +59,15 @@ def noise(task="multiclass", rows=ROWS, *, weighted=False, dtype="uint8", inputs
     }[task]
     weights = random.uniform(0.1, 3.0, rows).astype(np.float32) if weighted else None
     return Dataset(values, targets, weights)
+
+
+def model_of(spec, task="multiclass", loss="softmax_cross_entropy", scaling=None, seed=3):
+    """Return a model of ``spec`` with random weights and statistics."""
+    random, layers = np.random.default_rng(seed), spec.layers()
+    parameters = random.normal(size=parameter_count(layers)).astype(spec.dtype)
+    statistics = random.uniform(0.5, 2.0, statistic_count(layers)).astype(spec.dtype)
+    scaling = scaling or Scaling(None, spec.input_scale)
+    return Model(spec, task, loss, parameters, statistics, scaling)
 
 
 @dataclass(frozen=True)

@@ -39,7 +39,9 @@ class Machine:
     def run(self, calls, kept, **numbers):
         variant = Variant(next(self._numbers), 0, True, True, False)
         self._calls[variant], self.kept = calls, kept
-        self._runner.run(Work([variant], np.zeros(1, np.int64), {name: np.array([n]) for name, n in numbers.items()}))
+        self._runner.prepare(
+            Work([variant], np.zeros(1, np.int64), {name: np.array([n]) for name, n in numbers.items()})
+        )()
 
 
 def root(array):

@@ -14,9 +14,9 @@ from mlpd.core.data import Dataset, DatasetInfo
 from mlpd.core.examples import Examples
 from mlpd.core.initializers import INITIALIZERS
 from mlpd.core.metrics import evaluate
-from mlpd.core.model import Predictor
 from mlpd.core.optimizers import AdaGrad, Adam, Lion, RmsProp, Sgd
 from mlpd.core.partition import SPLITS, largest_block_count
+from mlpd.core.predictor import Predictor
 from mlpd.core.rules import find_violations
 from mlpd.core.schedules import Constant, Exponential, Joined, OneCycle, Polynomial, Segment, Steps, WarmupCosine
 from mlpd.core.spec import (

@@ -6,8 +6,8 @@ import pytest
 from mlpd.core.arrays import Cpu
 from mlpd.core.control import Monitor
 from mlpd.core.metrics import evaluate
-from mlpd.core.model import Predictor
 from mlpd.core.optimizers import Adam, Sgd
+from mlpd.core.predictor import Predictor
 from mlpd.core.schedules import Polynomial
 from mlpd.core.spec import EarlyStoppingSpec, PlateauSpec, ScheduleSpec
 from mlpd.core.training import MetricsRecorded, StepEnded, StoppedEarly

@@ -9,9 +9,10 @@ from mlpd.core.architecture import ModelSpec
 from mlpd.core.arrays import Cpu
 from mlpd.core.data import Dataset
 from mlpd.core.metrics import FaultyRows, evaluate
-from mlpd.core.model import Model, Predictor
+from mlpd.core.model import Model
 from mlpd.core.network import initial_parameters
 from mlpd.core.partition import SPLITS, largest_block_count
+from mlpd.core.predictor import Predictor
 from mlpd.core.scaling import Scaling
 from mlpd.core.tasks import TASKS
 

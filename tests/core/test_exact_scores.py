@@ -9,7 +9,8 @@ from mlpd.core.arrays import Cpu
 from mlpd.core.data import Dataset
 from mlpd.core.losses import LOSSES
 from mlpd.core.metrics import evaluate
-from mlpd.core.model import Model, Predictor
+from mlpd.core.model import Model
+from mlpd.core.predictor import Predictor
 from mlpd.core.scaling import Scaling
 from mlpd.core.tasks import TASKS
 

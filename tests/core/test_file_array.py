@@ -14,7 +14,8 @@ from mlpd.core.data import Dataset, open_dataset, write_dataset
 from mlpd.core.file_array import FileArray
 from mlpd.core.files import FileDamaged, Interrupted, Verifier, digest_of
 from mlpd.core.metrics import evaluate
-from mlpd.core.model import Model, Predictor
+from mlpd.core.model import Model
+from mlpd.core.predictor import Predictor
 from mlpd.core.scaling import Scaling
 
 ROWS = 20_000

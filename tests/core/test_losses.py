@@ -50,6 +50,13 @@ def measured(name, outputs, targets, weights=None, scale=1.0, dtype=np.float64, 
     return float(total), device.to_host(gradient)
 
 
+def predicted(name, outputs):
+    predictions = np.empty_like(outputs)
+    with np.errstate(over="ignore"):
+        LOSSES[name].predict(np, outputs, predictions, np.empty((len(outputs), 1), outputs.dtype))
+    return predictions
+
+
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("name", LOSSES)
 def test_a_loss_is_the_sum_of_its_formula_over_rows(name, dtype, device):
@@ -83,15 +90,14 @@ def test_a_loss_adds_to_what_is_there(name):
 def test_predictions_are_what_outputs_mean(name):
     outputs = drawn()[0]
     expected = PREDICTED.get(name, lambda z: z)(outputs)
-    assert np.allclose(LOSSES[name].predict(outputs), expected, rtol=1e-12)
-    assert LOSSES[name].predict(outputs.astype(np.float32)).dtype == np.float32
+    assert np.allclose(predicted(name, outputs), expected, rtol=1e-12)
 
 
 def test_softmax_survives_outputs_that_overflow_its_plain_formula():
     total, gradient = measured("softmax_cross_entropy", np.array([[1e4, -1e4]]), np.array([[0, 1]]), dtype=np.float32)
     assert total == pytest.approx(2e4)
     assert np.allclose(gradient, [[1, -1]])
-    shares = LOSSES["softmax_cross_entropy"].predict(np.array([[1e4, 0, -1e4], [1, 1, 1]], np.float32))
+    shares = predicted("softmax_cross_entropy", np.array([[1e4, 0, -1e4], [1, 1, 1]], np.float32))
     assert np.allclose(shares, [[1.0, 0.0, 0.0], [1 / 3, 1 / 3, 1 / 3]])
 
 
@@ -100,7 +106,7 @@ def test_the_sigmoid_survives_outputs_that_overflow_its_plain_formula():
     total, gradient = measured("sigmoid_cross_entropy", outputs, targets, dtype=np.float32)
     assert total == pytest.approx(1e4 / 3)
     assert np.allclose(gradient, [[1 / 3, 0, 0]])
-    assert LOSSES["sigmoid_cross_entropy"].predict(outputs).tolist() == [[1.0, 0.0, 1.0]]
+    assert predicted("sigmoid_cross_entropy", outputs).tolist() == [[1.0, 0.0, 1.0]]
 
 
 def test_the_gradient_of_an_absolute_error_of_zero_is_zero():

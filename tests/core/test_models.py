@@ -8,8 +8,9 @@ from mlpd.core.architecture import ModelSpec
 from mlpd.core.arrays import Cpu
 from mlpd.core.checkpoint import CheckpointError, load_checkpoint, pack, save_checkpoint, unpack
 from mlpd.core.files import write_atomic
-from mlpd.core.model import Model, Predictor, load_model, load_trained, save_model
+from mlpd.core.model import Model, load_model, load_trained, save_model
 from mlpd.core.network import initial_parameters
+from mlpd.core.predictor import Predictor
 from mlpd.core.scaling import Scaling
 
 from .family import FAMILY, finish, run

@@ -13,7 +13,10 @@ from mlpd.core.execution.emitter import write_kernel
 from mlpd.core.execution.fusion import fuse
 from mlpd.core.execution.recording import NotRecordable, Op
 
-SIZES = [(1, 1, 1), (1, 7, 5), (7, 1, 5), (7, 5, 1), (6, 64, 64), (13, 400, 17), (66, 193, 131), (12, 384, 80)]
+SIZES = [
+    *((1, 1, 1), (1, 7, 5), (7, 1, 5), (7, 5, 1), (6, 64, 64), (13, 400, 17), (66, 193, 131), (12, 384, 80)),
+    *((1, 400, 330), (1, 1, 140_000), (8, 200, 700)),  # large second factors, of which nothing is copied for few rows
+]
 ORDERS = [a + b + out for a in "CF" for b in "CF" for out in "CF"]
 
 

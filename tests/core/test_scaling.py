@@ -10,8 +10,9 @@ from mlpd.core.architecture import ModelSpec
 from mlpd.core.arrays import Cpu
 from mlpd.core.data import Dataset
 from mlpd.core.examples import NothingToLearn
-from mlpd.core.model import Predictor, load_model, save_model
+from mlpd.core.model import load_model, save_model
 from mlpd.core.optimizers import Adam
+from mlpd.core.predictor import Predictor
 from mlpd.core.scaling import Scaling
 from mlpd.core.spec import LossSpec, OptimizerSpec, ScheduleSpec
 

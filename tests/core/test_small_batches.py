@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from mlpd.core.arrays import Cpu
 from mlpd.core.layers import BatchNorm
-from mlpd.core.model import Predictor
 from mlpd.core.network import Pass, initial_parameters, initial_statistics
 from mlpd.core.optimizers import Sgd
+from mlpd.core.predictor import Predictor
 from mlpd.core.spec import ValidationSpec
 
 from ..conftest import needs_compiler

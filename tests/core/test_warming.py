@@ -5,14 +5,16 @@ import shutil
 import time
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from mlpd.core.architecture import ModelSpec
 
-from .family import finish, noise, run
+from .family import finish, model_of, noise, run
 
 pytest.importorskip("llvmlite")
 
 from mlpd.core.execution.arithmetic import verified_compiler
+from mlpd.core.predictor import CompiledPredictor
 from mlpd.core.warming import usual_runs, warm
 
 
@@ -37,4 +39,7 @@ def test_networks_of_other_sizes_find_their_kernels_and_what_is_long_unused_goes
     case = run(optimizer=warmed.optimizer, loss=warmed.loss).but(model=model, batch_size=16)
     case = replace(case.unvalidated(), data=noise(rows=160)).but(runner="compiled", block_count=warmed.block_count)
     finish(case.start(), kernels=copy)
+    predictor = CompiledPredictor(model_of(ModelSpec.plain((900, 260, 3), input_scale=1 / 255)), 512, kernels=copy)
+    for count in (1, 20, 512):
+        predictor.predict(np.zeros((count, 900), np.uint8))
     assert verified_compiler(copy).compiled_count == 0

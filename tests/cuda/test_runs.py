@@ -7,9 +7,9 @@ import pytest
 from mlpd.core.arrays import Cpu
 from mlpd.core.layers import Affine
 from mlpd.core.metrics import evaluate
-from mlpd.core.model import Predictor
 from mlpd.core.network import Pass
 from mlpd.core.optimizers import Clipping
+from mlpd.core.predictor import Predictor
 from mlpd.core.training import Diverged, MetricsRecorded, StepEnded, train
 
 from ..core.family import FAMILY, ROWS, events_of, finish, noise, run

@@ -13,8 +13,8 @@ from mlpd.core.architecture import ModelSpec
 from mlpd.core.arrays import Cpu
 from mlpd.core.data import Dataset
 from mlpd.core.examples import Examples
-from mlpd.core.model import Predictor
 from mlpd.core.optimizers import Adam
+from mlpd.core.predictor import Predictor
 from mlpd.core.spec import LossSpec, OptimizerSpec, ScheduleSpec, TrainingSpec
 from mlpd.core.tasks import TASKS
 from mlpd.core.training import TrainingState, train

@@ -15,6 +15,7 @@ import numpy as np
 from mlpd.core.arrays import Array, Device, HostArray, matrix
 from mlpd.core.augmentation import Augmenter
 from mlpd.core.examples import Examples
+from mlpd.core.execution.kernels import readable_type
 from mlpd.core.execution.recording import Scalar
 from mlpd.core.network import Pass, leading_layer_count
 from mlpd.core.random import permutation
@@ -106,7 +107,7 @@ class Feed:
         self.is_staged = spec.augmentation is not None
         self.chunk_count = 1 if spec.loss.mixup_alpha else chunk_count
         rows = examples.train
-        inputs = rows.inputs.astype(readable_type(device, rows.inputs.dtype), copy=False)
+        inputs = rows.inputs.astype(input_type(device, rows.inputs.dtype), copy=False)
         self._row_count, self._host_inputs = len(rows), rows.inputs
         self._inputs = None if self.is_staged else device.from_host(inputs)
         self._labels = device.from_host(task.prepare(rows.targets, spec.model.dtype))
@@ -215,9 +216,9 @@ class Rows:
     weights: Array | None
 
 
-def readable_type(device: Device, dtype: np.dtype[Any]) -> np.dtype[Any]:
-    """Return the type in which a device takes inputs of type ``dtype``: compiled code knows none of two bytes."""
-    return np.dtype(np.float32) if device.order == "F" and dtype == np.float16 else dtype
+def input_type(device: Device, dtype: np.dtype[Any]) -> np.dtype[Any]:
+    """Return the type in which a device takes inputs of type ``dtype``."""
+    return readable_type(dtype) if device.order == "F" else dtype.newbyteorder("=")
 
 
 class _Warped:

@@ -57,9 +57,12 @@ class Loss:
         raise NotImplementedError
 
     @staticmethod
-    def predict(outputs: HostArray) -> HostArray:
-        """Return what ``outputs`` (rows, outputs) say of the targets."""
-        return outputs
+    def predict(xp: Any, outputs: Array, predictions: Array, spare_row: Array) -> None:
+        """Write what ``outputs`` (rows, outputs) say of the targets, over themselves if they are ``predictions``.
+
+        ``spare_row`` is (rows, 1), of any values.
+        """
+        xp.copyto(predictions, outputs)
 
     @staticmethod
     def outputs_for(predictions: HostArray) -> HostArray:
@@ -73,24 +76,20 @@ class SoftmaxCrossEntropy(Loss):
     def _measure(self, xp: Any, z: Array, t: Array, gradient: Array, row: Array) -> float:
         rows = len(z)
         chosen, spare = self._values[:rows], self._spare_row[:rows]
-        xp.max(z, axis=1, keepdims=True, out=row)
-        xp.subtract(z, row, out=gradient)
+        _subtract_largest(xp, z, row, gradient)
         xp.multiply(gradient, t, out=chosen)
         xp.sum(chosen, axis=1, keepdims=True, out=spare)
-        xp.exp(gradient, out=gradient)
-        xp.sum(gradient, axis=1, keepdims=True, out=row)
-        xp.divide(gradient, row, out=gradient)  # softmax(z)
+        _share_out(xp, gradient, row)  # softmax(z)
         xp.log(row, out=row)
         xp.subtract(row, spare, out=row)
         xp.subtract(gradient, t, out=gradient)
         return 1.0
 
     @staticmethod
-    def predict(outputs: HostArray) -> HostArray:
-        """Return probabilities (rows, classes)."""
-        shares: HostArray = np.exp(outputs - outputs.max(axis=1, keepdims=True))
-        shares /= shares.sum(axis=1, keepdims=True)
-        return shares
+    def predict(xp: Any, outputs: Array, predictions: Array, spare_row: Array) -> None:
+        """Write probabilities (rows, classes)."""
+        _subtract_largest(xp, outputs, spare_row, predictions)
+        _share_out(xp, predictions, spare_row)
 
     @staticmethod
     def outputs_for(predictions: HostArray) -> HostArray:
@@ -111,11 +110,12 @@ class SigmoidCrossEntropy(Loss):
         xp.subtract(gradient, t, out=gradient)
 
     @staticmethod
-    def predict(outputs: HostArray) -> HostArray:
-        """Return probabilities (rows, outputs), each by itself."""
-        tail = np.exp(-np.abs(outputs))  # small probabilities keep all their digits
-        shares: HostArray = np.where(outputs > 0, 1, tail) / (1 + tail)
-        return shares
+    def predict(xp: Any, outputs: Array, predictions: Array, spare_row: Array) -> None:
+        """Write probabilities (rows, outputs), each by itself, as ``1 / (1 + exp(-z))``: small ones keep all digits."""
+        xp.negative(outputs, out=predictions)
+        xp.exp(predictions, out=predictions)
+        xp.add(predictions, 1.0, out=predictions)
+        xp.divide(1.0, predictions, out=predictions)
 
     @staticmethod
     def outputs_for(predictions: HostArray) -> HostArray:
@@ -169,14 +169,27 @@ class Poisson(Loss):
         xp.subtract(gradient, t, out=gradient)
 
     @staticmethod
-    def predict(outputs: HostArray) -> HostArray:
-        """Return means (rows, outputs)."""
-        return np.exp(outputs)
+    def predict(xp: Any, outputs: Array, predictions: Array, spare_row: Array) -> None:
+        """Write means (rows, outputs)."""
+        xp.exp(outputs, out=predictions)
 
     @staticmethod
     def outputs_for(predictions: HostArray) -> HostArray:
         """Return logarithms (rows, outputs)."""
         return _log(predictions)
+
+
+def _subtract_largest(xp: Any, z: Array, row: Array, shifted: Array) -> None:
+    """Write ``z`` (rows, classes) less the largest of each row, (rows, 1)."""
+    xp.max(z, axis=1, keepdims=True, out=row)
+    xp.subtract(z, row, out=shifted)
+
+
+def _share_out(xp: Any, shifted: Array, row: Array) -> None:
+    """Replace ``shifted`` (rows, classes) by its exponentials divided by their sums, (rows, 1)."""
+    xp.exp(shifted, out=shifted)
+    xp.sum(shifted, axis=1, keepdims=True, out=row)
+    xp.divide(shifted, row, out=shifted)
 
 
 def _log(values: HostArray) -> HostArray:

@@ -7,7 +7,7 @@ from math import isfinite
 import numpy as np
 from mlpd.core.data import Dataset
 from mlpd.core.losses import LOSSES
-from mlpd.core.model import Predictor
+from mlpd.core.predictor import Predictor
 from mlpd.core.scores import Scorer, Scores
 from mlpd.core.tasks import TASKS
 from numpy.typing import NDArray

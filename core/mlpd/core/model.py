@@ -4,15 +4,15 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from mlpd.core.architecture import ModelSpec, parameter_count, statistic_count
-from mlpd.core.arrays import Array, Device, HostArray
+from mlpd.core.arrays import Array, HostArray
 from mlpd.core.checkpoint import CheckpointError, pack, unpack
 from mlpd.core.codec import from_fields, to_fields
 from mlpd.core.files import FileDigest, write_atomic
 from mlpd.core.losses import LOSSES
-from mlpd.core.network import Pass
 from mlpd.core.scaling import Move, Scaling
 from mlpd.core.tasks import TASKS
 
@@ -42,12 +42,29 @@ class Model:
             digest.update(vector.astype(vector.dtype.newbyteorder("<"), copy=False).tobytes())
         return digest.hexdigest()
 
+    @property
+    def prediction_count(self) -> int:
+        """Numbers that a row's prediction has: two of a binary model, else as many as there are outputs."""
+        return 2 if self.task == "binary" else self.spec.layer_sizes[-1]
+
+    def predict(self, xp: Any, outputs: Array, predictions: Array, spare_row: Array) -> None:
+        """Write what ``outputs`` (rows, outputs) predict: probabilities, of both classes if binary, or numbers.
+
+        ``predictions`` are (rows, prediction_count), ``spare_row`` (rows, 1).
+        """
+        if self.task == "binary":
+            xp.negative(outputs, out=predictions[:, :1])
+            xp.copyto(predictions[:, 1:], outputs)
+            outputs = predictions  # the log odds of either
+        LOSSES[self.loss].predict(xp, outputs, predictions, spare_row)
+
     @np.errstate(all="ignore")  # as in a forward pass
     def predictions(self, outputs: HostArray) -> HostArray:
-        """Return what ``outputs`` (rows, outputs) predict: probabilities, of both classes if binary, or numbers."""
-        if self.task == "binary":
-            outputs = np.concatenate([-outputs, outputs], axis=1)  # the log odds of either
-        return LOSSES[self.loss].predict(outputs)
+        """Return what ``outputs`` (rows, outputs) predict (rows, prediction_count)."""
+        shape = len(outputs), self.prediction_count
+        predictions, spare_row = np.empty(shape, outputs.dtype), np.empty((len(outputs), 1), outputs.dtype)
+        self.predict(np, outputs, predictions, spare_row)
+        return predictions
 
 
 def save_model(
@@ -111,30 +128,3 @@ def load_trained(path: Path, sha256: str) -> TrainedModel:
 def load_model(path: Path, sha256: str) -> Model:
     """Return the model in ``path``, or raise `CheckpointError` unless its bytes have the digest ``sha256``."""
     return load_trained(path, sha256).model
-
-
-class Predictor:
-    """Runs a model on rows in their own units; threads may share the model, never a Predictor."""
-
-    def __init__(self, device: Device, model: Model, capacity: int) -> None:
-        self.device, self.model, self.capacity = device, model, capacity
-        self._scaling = model.scaling.on(device)
-        vectors = device.from_host(model.parameters), device.from_host(model.statistics)
-        input_size = model.spec.layer_sizes[0]
-        self._pass = Pass(device, model.spec.layers(), input_size, *vectors, capacity, trains=False)
-
-    @np.errstate(all="ignore")  # what overflows shows in the outputs; a BLAS may also raise flags for spare lanes
-    def forward(self, inputs: HostArray) -> Array:
-        """Return outputs (rows, outputs) on the device, in a buffer that the next call overwrites."""
-        rows = len(inputs)
-        raw = self.device.from_host(self._scaling.moved(inputs))
-        self._scaling(self.device.xp, raw, self._pass.inputs(rows))
-        return self._pass.forward(rows)
-
-    def outputs(self, inputs: HostArray) -> HostArray:
-        """Return outputs (rows, outputs), logits where there are classes, for any number of rows (rows, input_size)."""
-        outputs = np.empty((len(inputs), self.model.spec.layer_sizes[-1]), self.model.spec.dtype)
-        for start in range(0, len(inputs), self.capacity):
-            block = inputs[start : start + self.capacity]
-            outputs[start : start + len(block)] = self.device.to_host(self.forward(block))
-        return outputs

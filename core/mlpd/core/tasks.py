@@ -76,7 +76,7 @@ class Multiclass(Task):
         self._predicted = device.xp.empty((capacity,), dtype=device.xp.int64)
 
     @staticmethod
-    def prepare(targets: HostArray, dtype: str) -> HostArray:  # noqa: ARG004 - indices have a type of their own
+    def prepare(targets: HostArray, dtype: str) -> HostArray:
         """Return class indices (rows,) int64."""
         indices: HostArray = targets.astype(np.int64)
         return indices

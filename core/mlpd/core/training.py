@@ -177,9 +177,9 @@ class TrainingState:
         if feed.is_staged:
             for i, first in enumerate(batches.first.tolist()):
                 feed.stage(batches.epoch, first)
-                runner.run(work.part(i, i + 1))
+                runner.prepare(work.part(i, i + 1))()
         else:
-            runner.run(work)
+            runner.prepare(work)()
         self._micro_batch_count += len(work)
         self._rows_seen += int(batches.rows.sum())
         self.step += step_count

@@ -7,7 +7,8 @@ import numpy as np
 from mlpd.core.arrays import Cpu, Device, HostArray
 from mlpd.core.examples import Examples
 from mlpd.core.losses import LOSSES
-from mlpd.core.model import Model, Predictor
+from mlpd.core.model import Model
+from mlpd.core.predictor import Predictor
 from mlpd.core.spec import TrainingSpec
 from mlpd.core.tasks import TASKS
 from numpy.typing import NDArray

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from mlpd.core.architecture import parameter_count, statistic_count
 from mlpd.core.arrays import Array, Device, matrix
-from mlpd.core.batches import Rows, readable_type
+from mlpd.core.batches import Rows, input_type
 from mlpd.core.blocks import Measure, Totals
 from mlpd.core.data import Dataset
 from mlpd.core.execution.plan import Plan, Task, Variant, Work
@@ -38,7 +38,7 @@ class Validation:
         self._task = task(self._device, outputs, 1, self.dtype)
         labels = task.prepare(np.array(dataset.targets[:1]), model.dtype)
         inputs = scaling.moved(dataset.inputs[:1])
-        self._raw = device.empty((capacity, model.layer_sizes[0]), readable_type(device, inputs.dtype))
+        self._raw = device.empty((capacity, model.layer_sizes[0]), input_type(device, inputs.dtype))
         self._rows = Rows(
             self._raw,
             matrix(device, (capacity, *labels.shape[1:]), labels.dtype),
@@ -96,6 +96,6 @@ class Validation:
             self._device.write(self._scaling.moved(dataset.inputs[chosen]), self._raw[:rows])
             self._device.write(self._task.prepare(targets, self.dtype.name), self._rows.labels[:rows])
             variant = Variant(rows, 0, is_first=True, is_last=True, flushes=False)
-            runner.run(Work([variant], np.zeros(1, np.int64), {"scale": np.ones(1)}))
+            runner.prepare(Work([variant], np.zeros(1, np.int64), {"scale": np.ones(1)}))()
         loss, hits = float(totals.loss_sum) / len(dataset), int(totals.correct_count) / len(dataset)
         return loss, hits if self._task.counts_hits else None

@@ -10,17 +10,21 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from mlpd.core.architecture import ModelSpec
+import numpy as np
+from mlpd.core.architecture import ModelSpec, parameter_count, statistic_count
 from mlpd.core.arrays import ByColumns
 from mlpd.core.augmentation import AugmentationSpec
+from mlpd.core.examples import Examples
 from mlpd.core.execution.compiled import CompiledRunner
 from mlpd.core.execution.compiler import source_digest
 from mlpd.core.execution.plan import Variant
 from mlpd.core.execution.runners import RunnerUnavailable
 from mlpd.core.explanation import noise
 from mlpd.core.metrics import EVALUATION_ROWS
+from mlpd.core.model import Model
 from mlpd.core.optimizers import Adam, Sgd
 from mlpd.core.partition import best_blocks
+from mlpd.core.predictor import CompiledPredictor
 from mlpd.core.processes import end_with
 from mlpd.core.program import Blocks
 from mlpd.core.spec import LossSpec, OptimizerSpec, ScheduleSpec, TrainingSpec
@@ -88,7 +92,20 @@ def warm(directory: Path) -> None:
         scorer = Validation(ByColumns(), spec, examples.train, examples.scaling)
         with closing(CompiledRunner(scorer, 1, directory)) as runner:
             runner.load(step._replace(rows=EVALUATION_ROWS))
+        _predict(spec, examples, directory)
     done.touch()
+
+
+def _predict(spec: TrainingSpec, examples: Examples, directory: Path) -> None:
+    """Have predictions of one row, a few and many compiled."""
+    layers = spec.model.layers()
+    parameters, statistics = (
+        np.zeros(count, spec.model.dtype) for count in (parameter_count(layers), statistic_count(layers))
+    )
+    model = Model(spec.model, spec.task, spec.loss.name, parameters, statistics, examples.scaling)
+    with closing(CompiledPredictor(model, EVALUATION_ROWS, kernels=directory)) as predictor:
+        for rows in (1, 2, EVALUATION_ROWS):
+            predictor.forward(examples.train.inputs[:rows])
 
 
 def main() -> None:

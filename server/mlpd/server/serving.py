@@ -1,4 +1,4 @@
-"""Evaluates and predicts on NumPy, in threads of its own, beside the event loop.
+"""Evaluates and predicts on the CPU, in threads of its own, beside the event loop: compiled, where that can be.
 
 Threads share a model's parameters, each through buffers of its own. Evaluation has its own thread, so that
 a long one does not keep predictions waiting.
@@ -12,13 +12,17 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
+import structlog
 from mlpd.core.arrays import Cpu
 from mlpd.core.data import Dataset
+from mlpd.core.execution.runners import RunnerUnavailable, missing_for
 from mlpd.core.metrics import Counts, FaultyRows, evaluate
-from mlpd.core.model import Model, Predictor
+from mlpd.core.model import Model
+from mlpd.core.predictor import CompiledPredictor, Predictor
 from mlpd.core.scores import Scores
 from mlpd.core.tasks import TASKS
 from mlpd.server.records import DatasetRecord, ModelRecord
@@ -27,6 +31,7 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
 T = TypeVar("T")
+_logger = structlog.get_logger()
 
 # Rows times outputs: of a prediction, whose answer then has at most 48 MB; of scores, which need all of them at once.
 MAX_PREDICTION_VALUES = 2**21
@@ -65,7 +70,8 @@ class Evaluation:
 class Serving:
     """The models of one server, loaded when first asked for."""
 
-    def __init__(self, files: StoredFiles) -> None:
+    def __init__(self, files: StoredFiles, kernels: Path) -> None:
+        self._kernels: Path | None = None if missing_for("compiled") else kernels
         # One BLAS thread a serving thread: they must not fight each other, nor a training worker.
         self._limits = threadpool_limits(1)
         self._files = files
@@ -81,8 +87,7 @@ class Serving:
         def compute(_stopped: threading.Event) -> Prediction:
             started = time.perf_counter()
             predictor, task = self._predictor(record), TASKS[record.task]
-            outputs = predictor.outputs(inputs)
-            predictions = predictor.model.predictions(outputs)
+            outputs, predictions = predictor.predict(inputs)
             decisions = task.classes(outputs) if task.counts_hits else None
             finite = np.all(np.isfinite(outputs), axis=1) & np.all(np.isfinite(predictions), axis=1)
             faulty = FaultyRows().and_those_of(~finite)
@@ -134,8 +139,17 @@ class Serving:
         predictors: OrderedDict[str, Predictor] = self._local.__dict__.setdefault("predictors", OrderedDict())
         if record.file_sha256 not in predictors:
             rows = min(_CAPACITY_ROWS, max(1, _BUFFER_VALUES // sum(record.spec.layer_sizes)))
-            predictors[record.file_sha256] = Predictor(Cpu(), self._model(record), rows)
+            predictors[record.file_sha256] = self._open(self._model(record), rows)
         return _newest(predictors, record.file_sha256, _PREDICTORS_KEPT)
+
+    def _open(self, model: Model, capacity: int) -> Predictor:
+        if self._kernels:
+            try:
+                return CompiledPredictor(model, capacity, kernels=self._kernels)
+            except RunnerUnavailable as error:
+                self._kernels = None
+                _logger.warning("predictions are made with NumPy", reason=str(error))
+        return Predictor(Cpu(), model, capacity)
 
     def _model(self, record: ModelRecord) -> Model:
         with self._models_lock:

@@ -83,24 +83,31 @@ class CompiledRunner:
         kernel = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p)(address)
         return lambda: kernel(arguments, rows[1:].ctypes.data)
 
-    def run(self, work: Work) -> None:
-        """Run micro-batches one after the other."""
+    def prepare(self, work: Work) -> Callable[[], None]:
+        """Return what runs micro-batches one after the other."""
         table = self._stage_table(work)
         rows = self._rows(work.numbers, len(work))
-        self._cells[:] = 0
+        widest = max(len(phase) for variant in work.variants for phase in self._plan(variant)[0].phases)
+        thread_count = min(self._thread_count, widest)
         chunk = np.array(
             [
                 *(len(table), table.ctypes.data, rows.ctypes.data, rows.strides[0]),
-                *(self._cells.ctypes.data, self._cells.ctypes.data + CELL_BYTES, self._thread_count, self._yield),
+                *(self._cells.ctypes.data, self._cells.ctypes.data + CELL_BYTES, thread_count, self._yield),
             ],
             np.int64,
         )
-        self._chunk = table, rows, chunk  # which a thread may still look at when this one is interrupted
-        for inbox in self._inboxes:
-            inbox.put(chunk.ctypes.data)
-        self._loop(chunk.ctypes.data, 0)
-        for _ in self._inboxes:
-            self._done.get()
+        inboxes, address = self._inboxes[: thread_count - 1], chunk.ctypes.data
+
+        def run() -> None:
+            self._chunk = table, rows, chunk  # which a thread may still look at when this one is interrupted
+            self._cells.fill(0)
+            for inbox in inboxes:
+                inbox.put(address)
+            self._loop(address, 0)
+            for _ in inboxes:
+                self._done.get()
+
+        return run
 
     def _rows(self, numbers: Mapping[str, NDArray[Any]], count: int) -> NDArray[np.int64]:
         """Return the scalars of ``count`` micro-batches, a row each, after a row that nobody looks at."""

@@ -11,6 +11,8 @@ from mlpd.core.execution.plan import Task
 from mlpd.core.execution.recording import ELEMENTWISE, NotRecordable, Op, Scalar
 
 _OF_FLOATS = frozenset(("absolute", "divide", "exp", "expm1", "log", "log1p", "sign", "sqrt", "tanh"))
+# Of a product: rows for which a second factor of so many bytes is not copied, as measured.
+_FEW_ROWS, _LARGE_BYTES = 48, 2**19
 _OPERATIONS_A_WORD = 30  # of Philox: ten rounds of two products and four exclusive ors, for four words
 
 
@@ -136,7 +138,7 @@ class Fuser:
         if 0 in op.out.shape:
             return
         for array in (*op.operands, op.out):
-            if isinstance(array, np.ndarray) and array.dtype.name not in KINDS:
+            if isinstance(array, np.ndarray) and not (array.dtype.name in KINDS and array.dtype.isnative):
                 raise NotRecordable(f"numbers of type {array.dtype} can't be compiled")
         if op.name in _ALONE:
             self._groups.append(_ALONE[op.name](op))
@@ -340,7 +342,8 @@ def _product(op: Op) -> Call:
     if not all(map(_is_line_by_line, lines)):
         raise NotRecordable(f"a product can't be compiled of matrices that lie like {a.strides} and {b.strides}")
     places = [number for matrix in lines for number in (matrix.ctypes.data, matrix.strides[0])]
-    kernel = Product(out.dtype.name, a_inner, b_inner, adds)
+    in_place = not b_inner and rows <= _FEW_ROWS and b.nbytes >= _LARGE_BYTES
+    kernel = Product(out.dtype.name, a_inner, b_inner, adds, in_place)
     return Call(kernel, (rows, columns, inner, *places, *op.operands[2:]), reads, (op.out,), op.operations)
 
 

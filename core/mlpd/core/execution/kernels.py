@@ -7,9 +7,16 @@ one along which most arrays are contiguous.
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+import numpy as np
 from mlpd.core.arrays import HostArray
 
 KINDS = frozenset(("bool", "uint8", "uint16", "int32", "int64", "uint64", "float32", "float64"))  # types of numbers
+
+
+def readable_type(dtype: np.dtype[Any]) -> np.dtype[Any]:
+    """Return a type that compiled code knows and that has all numbers of type ``dtype``, a number's type."""
+    native = dtype.newbyteorder("=")
+    return native if native.name in KINDS else np.dtype(np.float32)  # float16
 
 
 class Slot(NamedTuple):
@@ -55,12 +62,14 @@ class Product:
     """A product of matrices of type ``kind``; the numbers of their inner dimension lie side by side, or the others.
 
     It is ``out = a @ b``, or where it ``adds``, ``out += scale * a @ b``; numbers of a row of ``out`` lie side by side.
+    Made ``in_place``, it copies nothing of ``b``, of which numbers of the inner dimension must not lie side by side.
     """
 
     kind: str
     a_inner: bool
     b_inner: bool
     adds: bool
+    in_place: bool = False
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,8 @@ Each number of ``out`` is made of chains of fused multiply-adds in the order of 
 nor the processor changes a bit.
 
 A tile of ``out`` stays in registers while a panel of ``b``, copied to lie as it is read, comes by from the nearest
-cache (Goto and van de Geijn 2008, doi:10.1145/1356052.1356053); ``a`` is read where it is.
+cache (Goto and van de Geijn 2008, doi:10.1145/1356052.1356053); ``a`` is read where it is. So is ``b``, but for what
+fills no panel, in a product that is made in place: where there are too few rows to make a copy worth its time.
 """
 
 from collections.abc import Sequence
@@ -58,16 +59,41 @@ class ProductWriter:
             in_panels = builder.sub(width, builder.srem(width, whole(self._width)))
             with loop(builder, whole(0), self._inner, CHUNK) as first:
                 depth = self._smaller(whole(CHUNK), builder.sub(self._inner, first))
-                copy(column, width, first, depth)
-                with loop(builder, whole(0), self._rows, _TILE_ROWS) as row:
-                    with loop(builder, whole(0), in_panels, self._width) as lane:
-                        self._write_tile(row, column, lane, first, depth, self._vectors, None)
-                    with loop(builder, in_panels, width, self._lanes) as lane:
-                        self._write_tile(row, column, lane, first, depth, 1, self._mask(builder.sub(width, lane)))
+                copied = in_panels if self._product.in_place else whole(0), width
+                copy(column, copied, first, depth)
+                place = column, in_panels, width, first, depth
+                if self._product.in_place:
+                    is_one = builder.icmp_signed("==", self._rows, whole(1))
+                    with builder.if_else(is_one) as (one, more):
+                        with one:
+                            self._write_rows(1, *place)
+                        with more:
+                            self._write_rows(_TILE_ROWS, *place)
+                else:
+                    self._write_rows(_TILE_ROWS, *place)
+
+    def _write_rows(
+        self,
+        count: int,
+        column: ir.Value,
+        in_panels: ir.Value,
+        width: ir.Value,
+        first: ir.Value,
+        depth: ir.Value,
+    ) -> None:
+        """Write the tiles of so many rows each, beside each other and below."""
+        builder = self._builder
+        with loop(builder, whole(0), self._rows, count) as row:
+            with loop(builder, whole(0), in_panels, self._width) as lane:
+                self._write_tile(row, count, column, lane, first, depth, self._vectors, None)
+            with loop(builder, in_panels, width, self._lanes) as lane:
+                mask = self._mask(builder.sub(width, lane))
+                self._write_tile(row, count, column, lane, first, depth, 1, mask)
 
     def _write_tile(
         self,
         row: ir.Value,
+        row_count: int,
         column: ir.Value,
         lane: ir.Value,
         first: ir.Value,
@@ -78,12 +104,15 @@ class ProductWriter:
         """Write the tile of so many ``vectors`` that begins at ``row`` and at ``lane`` of what is copied."""
         builder = self._builder
         # What has no row any more computes the last one again, and keeps it for itself.
-        rows = [self._smaller(builder.add(row, whole(i)), self._last_row) for i in range(_TILE_ROWS)]
+        rows = [self._smaller(builder.add(row, whole(i)), self._last_row) for i in range(row_count)]
         numbers = [builder.add(builder.add(column, lane), whole(j * self._lanes)) for j in range(vectors)]
         outs = [[self._number(self._out, one, number) for number in numbers] for one in rows]
         for out in (out for own in outs for out in own):
             self._fetch(out)
-        sums = self._chain(rows, self._place(lane), first, depth, vectors)
+        panel = self._place(lane), whole(self._width * self._bytes)
+        if self._product.in_place and mask is None:
+            panel = self._number(self._b, first, numbers[0]), self._b[1]
+        sums = self._chain(rows, panel, first, depth, vectors)
         for i, (own_outs, own) in enumerate(zip(outs, sums, strict=True)):
             with builder.if_then(builder.icmp_signed("<", builder.add(row, whole(i)), self._rows)):
                 for out, total in zip(own_outs, own, strict=True):
@@ -97,9 +126,14 @@ class ProductWriter:
         return builder.add(self._copied, builder.mul(builder.add(start, in_panel), whole(self._bytes)))
 
     def _chain(
-        self, rows: Sequence[ir.Value], panel: ir.Value, first: ir.Value, depth: ir.Value, vectors: int
+        self,
+        rows: Sequence[ir.Value],
+        panel: tuple[ir.Value, ir.Value],
+        first: ir.Value,
+        depth: ir.Value,
+        vectors: int,
     ) -> list[list[ir.Value]]:
-        """Return the sums over a chunk: a list of vectors for each row."""
+        """Return the sums over a chunk of ``panel`` (where, line bytes): a list of vectors for each row."""
         builder, a_inner = self._builder, self._product.a_inner
         starts = [self._number(self._a, *((row, first) if a_inner else (first, row))) for row in rows]
         stride = whole(self._bytes) if a_inner else self._a[1]
@@ -109,7 +143,7 @@ class ProductWriter:
         builder.position_at_end(turn)
         k = builder.phi(_I64)
         sums = [[builder.phi(self._vector) for _ in range(vectors)] for _ in rows]
-        line = builder.add(panel, builder.mul(k, whole(self._width * self._bytes)))
+        line = builder.add(panel[0], builder.mul(k, panel[1]))
         bs = [self._load(builder.add(line, whole(j * self._lanes * self._bytes))) for j in range(vectors)]
         offset = builder.mul(k, stride)
         for start, own in zip(starts, sums, strict=True):
@@ -135,25 +169,27 @@ class ProductWriter:
             both = builder.select(builder.icmp_signed("==", first, whole(0)), total, both)
         self._store(both, address, mask)
 
-    def _copy(self, column: ir.Value, width: ir.Value, first: ir.Value, depth: ir.Value) -> None:
+    def _copy(self, column: ir.Value, lanes: tuple[ir.Value, ir.Value], first: ir.Value, depth: ir.Value) -> None:
         """Fill panels with a chunk of ``b``, whose rows lie one after the other."""
-        builder = self._builder
-        with loop(builder, whole(0), width, self._lanes) as lane:
-            mask = self._mask(builder.sub(width, lane))
+        builder, (start, end) = self._builder, lanes
+        with loop(builder, start, end, self._lanes) as lane:
+            mask = self._mask(builder.sub(end, lane))
             source = self._number(self._b, first, builder.add(column, lane))
             into = self._place(lane)
             with loop(builder, whole(0), depth) as k:
                 vector = self._load(builder.add(source, builder.mul(k, self._b[1])), mask=mask)
                 self._store(vector, builder.add(into, builder.mul(k, whole(self._width * self._bytes))))
 
-    def _copy_transposed(self, column: ir.Value, width: ir.Value, first: ir.Value, depth: ir.Value) -> None:
+    def _copy_transposed(
+        self, column: ir.Value, lanes: tuple[ir.Value, ir.Value], first: ir.Value, depth: ir.Value
+    ) -> None:
         """Fill panels with a chunk of ``b``, whose columns lie one after the other."""
-        builder, lanes = self._builder, self._lanes
-        with loop(builder, whole(0), width, lanes) as lane:
+        builder, (start, end) = self._builder, lanes
+        with loop(builder, start, end, self._lanes) as lane:
             into = self._place(lane)
-            numbers = [builder.add(builder.add(column, lane), whole(i)) for i in range(lanes)]
+            numbers = [builder.add(builder.add(column, lane), whole(i)) for i in range(self._lanes)]
             lines = [self._number(self._b, self._smaller(number, self._last_column), first) for number in numbers]
-            with loop(builder, whole(0), depth, lanes) as k:
+            with loop(builder, whole(0), depth, self._lanes) as k:
                 mask, offset = self._mask(builder.sub(depth, k)), builder.mul(k, whole(self._bytes))
                 square = [self._load(builder.add(line, offset), mask=mask) for line in lines]
                 line = builder.add(into, builder.mul(k, whole(self._width * self._bytes)))

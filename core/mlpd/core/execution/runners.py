@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol
@@ -52,8 +53,8 @@ class Runner(Protocol):
     def calls(self, plan: Plan) -> list[list[PlannedCall]]:
         """Return what it makes of each task of a plan, to be looked at and run one by one."""
 
-    def run(self, work: Work) -> None:
-        """Run micro-batches of one epoch; the device may still be busy with them afterwards."""
+    def prepare(self, work: Work) -> Callable[[], None]:
+        """Return what runs micro-batches of one epoch, any number of times; the device may be busy with them still."""
 
     def close(self) -> None:
         """Give up threads."""
@@ -74,9 +75,12 @@ class PlainRunner:
         call = op.call(self._device)
         return PlannedCall(op.name, op.bytes, op.operations, lambda numbers: lambda: call(numbers))
 
+    def prepare(self, work: Work) -> Callable[[], None]:
+        """Return what runs micro-batches one after the other."""
+        return partial(self._run, work)
+
     @np.errstate(all="ignore")  # what overflows is found in a report or a checkpoint, and ends the run with a reason
-    def run(self, work: Work) -> None:
-        """Run micro-batches one after the other."""
+    def _run(self, work: Work) -> None:
         columns = {name: column.tolist() for name, column in work.numbers.items()}
         for i, number in enumerate(work.which.tolist()):
             variant = work.variants[number]

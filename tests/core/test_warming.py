@@ -15,7 +15,8 @@ pytest.importorskip("llvmlite")
 
 from mlpd.core.execution.arithmetic import verified_compiler
 from mlpd.core.predictor import CompiledPredictor
-from mlpd.core.warming import usual_runs, warm
+from mlpd.core.usual_runs import usual_runs
+from mlpd.core.warming import warm
 
 
 def test_networks_of_other_sizes_find_their_kernels_and_what_is_long_unused_goes(tmp_path):

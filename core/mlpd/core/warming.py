@@ -1,73 +1,21 @@
-"""Compiles ahead what usual runs call, so that none waits: ``python -m mlpd.core.warming DIRECTORY PARENT``."""
+"""Compiles ahead what usual runs call, so that none waits: ``python -m mlpd.core.warming DIRECTORY PARENT``.
+
+A server does this whenever it starts, and mostly finds it done; so what it takes is imported where it is wanted.
+"""
 
 import os
 import shutil
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import closing
-from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-from mlpd.core.architecture import ModelSpec, parameter_count, statistic_count
-from mlpd.core.arrays import ByColumns
-from mlpd.core.augmentation import AugmentationSpec
-from mlpd.core.examples import Examples
-from mlpd.core.execution.compiled import CompiledRunner
 from mlpd.core.execution.compiler import source_digest
-from mlpd.core.execution.plan import Variant
 from mlpd.core.execution.runners import RunnerUnavailable
-from mlpd.core.explanation import noise
-from mlpd.core.metrics import EVALUATION_ROWS
-from mlpd.core.model import Model
-from mlpd.core.optimizers import Adam, Sgd
-from mlpd.core.partition import best_blocks
-from mlpd.core.predictor import CompiledPredictor
 from mlpd.core.processes import end_with
-from mlpd.core.program import Blocks
-from mlpd.core.spec import LossSpec, OptimizerSpec, ScheduleSpec, TrainingSpec
-from mlpd.core.validation import Validation
 
-_ROWS = 1024
 _MARK = "warmed"  # a file that says when its folder was last asked for
 _KEPT_SECONDS = 30 * 24 * 60 * 60
 _NICENESS = 19  # what is warmed is needed later, if at all
-_IMAGES = AugmentationSpec(28, 28, 1.0, 10.0, 0.1, 0.1, 0.5, 2.0)
-
-
-def usual_runs() -> Iterator[tuple[TrainingSpec, str]]:
-    """Yield specs, of networks between them with all that the presets have, and types of inputs."""
-    wide = ModelSpec.plain((784, 532, 10), input_scale=1 / 255)
-    dropping = replace(wide, dropout_rates=(0.3,))
-    deep = ModelSpec.plain((784, 1024, 512, 10), input_scale=1 / 255)
-    narrow = ModelSpec.plain((50, 256, 128, 2), standardize_inputs=True)
-    adamw = OptimizerSpec(Adam(), weight_decay=0.1)
-    optimizers = OptimizerSpec(Sgd()), OptimizerSpec(Adam()), adamw
-    runs: list[tuple[ModelSpec, OptimizerSpec, dict[str, Any], str]] = [
-        (dropping, adamw, {"loss": LossSpec(label_smoothing=0.05)}, "uint8"),
-        (deep, adamw, {"loss": LossSpec(label_smoothing=0.05), "augmentation": _IMAGES}, "uint8"),
-    ]
-    for optimizer in optimizers:
-        runs += [(model, optimizer, {}, dtype) for model, dtype in ((wide, "uint8"), (narrow, "float32"))]
-    for model, optimizer, changes, dtype in runs:
-        spec = TrainingSpec(
-            model=model,
-            train_dataset="",
-            train_sha256="",
-            batch_size=128,
-            epoch_count=1,
-            optimizer=optimizer,
-            schedule=ScheduleSpec(0.01),
-            seed=0,
-            device="cpu",
-            metrics_interval_steps=1,
-            runner="compiled",
-            **changes,
-        )
-        split, block_count = best_blocks(spec)
-        yield replace(spec, split=split, block_count=block_count), dtype
 
 
 def warm(directory: Path) -> None:
@@ -80,32 +28,11 @@ def warm(directory: Path) -> None:
     for mark in directory.glob(f"*/{_MARK}"):
         if mark != done and time.time() - mark.stat().st_mtime > _KEPT_SECONDS:
             shutil.rmtree(mark.parent, ignore_errors=True)
-    if done.exists():
-        done.touch()
-        return
-    for spec, dtype in usual_runs():
-        examples = noise(spec, _ROWS, dtype)
-        step = Variant(spec.batch_size, 0, is_first=True, is_last=True, flushes=False)
-        with closing(CompiledRunner(Blocks(ByColumns(), spec, examples), 1, directory)) as runner:
-            runner.load(step)
-            runner.load(step._replace(flushes=True))
-        scorer = Validation(ByColumns(), spec, examples.train, examples.scaling)
-        with closing(CompiledRunner(scorer, 1, directory)) as runner:
-            runner.load(step._replace(rows=EVALUATION_ROWS))
-        _predict(spec, examples, directory)
+    if not done.exists():
+        from mlpd.core.usual_runs import compile_usual_runs
+
+        compile_usual_runs(directory)
     done.touch()
-
-
-def _predict(spec: TrainingSpec, examples: Examples, directory: Path) -> None:
-    """Have predictions of one row, a few and many compiled."""
-    layers = spec.model.layers()
-    parameters, statistics = (
-        np.zeros(count, spec.model.dtype) for count in (parameter_count(layers), statistic_count(layers))
-    )
-    model = Model(spec.model, spec.task, spec.loss.name, parameters, statistics, examples.scaling)
-    with closing(CompiledPredictor(model, EVALUATION_ROWS, kernels=directory)) as predictor:
-        for rows in (1, 2, EVALUATION_ROWS):
-            predictor.forward(examples.train.inputs[:rows])
 
 
 def main() -> None:

@@ -87,8 +87,9 @@ class CompiledRunner:
         """Return what runs micro-batches one after the other."""
         table = self._stage_table(work)
         rows = self._rows(work.numbers, len(work))
-        widest = max(len(phase) for variant in work.variants for phase in self._plan(variant)[0].phases)
-        thread_count = min(self._thread_count, widest)
+        plans = [self._plan(variant)[0] for variant in work.variants]
+        most_tasks = max(len(plan.prepare) + max(map(len, plan.phases)) for plan in plans)  # that a round may have
+        thread_count = min(self._thread_count, most_tasks)
         chunk = np.array(
             [
                 *(len(table), table.ctypes.data, rows.ctypes.data, rows.strides[0]),

@@ -54,10 +54,20 @@ def test_a_row_has_the_same_bits_in_any_company_on_any_number_of_threads():
         predictor.close()
 
 
-@pytest.mark.parametrize("dtype", ["float16", "float32", "float64", "int32", "int64", "uint16", ">f4"])
+@pytest.mark.parametrize(
+    "dtype", ["float16", "float32", "float64", "int16", "int32", "int64", "uint16", "uint32", ">f4", ">i8"]
+)
 def test_the_same_rows_in_another_type_give_the_same_bits(dtype):
     predictor, inputs = CompiledPredictor(model_of(WIDE), 16), rows(30)
     assert predictor.outputs(inputs.astype(dtype)).tobytes() == predictor.outputs(inputs).tobytes()
+
+
+def test_large_whole_numbers_of_a_type_that_compiled_code_does_not_know_keep_all_their_digits():
+    spec = ModelSpec.plain((300, 7, 3), standardize_inputs=True)
+    inputs = rows(40).astype(np.uint32) + np.uint32(2**32 - 256)
+    model = model_of(spec, scaling=Scaling.of(spec, inputs))
+    expected = Predictor(Cpu(), model, 16).outputs(inputs)
+    np.testing.assert_allclose(CompiledPredictor(model, 16).outputs(inputs), expected, rtol=1e-3, atol=1e-4)
 
 
 def test_columns_that_are_moved_are_moved_once():

@@ -14,9 +14,9 @@ KINDS = frozenset(("bool", "uint8", "uint16", "int32", "int64", "uint64", "float
 
 
 def readable_type(dtype: np.dtype[Any]) -> np.dtype[Any]:
-    """Return a type that compiled code knows and that has all numbers of type ``dtype``, a number's type."""
+    """Return a type that compiled code knows and that has all numbers of type ``dtype``; what has none is returned."""
     native = dtype.newbyteorder("=")
-    return native if native.name in KINDS else np.dtype(np.float32)  # float16
+    return native if native.name in KINDS else np.result_type(native, np.float32 if native.kind == "f" else np.int32)
 
 
 class Slot(NamedTuple):

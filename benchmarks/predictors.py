@@ -40,8 +40,9 @@ def mlpd(case: Case) -> tuple[Epoch, str]:
     parameters = initial_parameters(spec.layers(), spec.initializer, 0, spec.dtype)
     scaling = Scaling(None, spec.input_scale)
     model = Model(spec, "multiclass", "softmax_cross_entropy", parameters, parameters[:0], scaling)
-    predictor = CompiledPredictor(model, 1024, 2)
-    return _calls(case, predictor.predict), f"numpy {np.__version__}"
+    threads = os.cpu_count() or 1
+    predictor = CompiledPredictor(model, 1024, threads)
+    return _calls(case, predictor.predict), f"numpy {np.__version__}, compiled, {threads} threads"
 
 
 def pytorch(case: Case, *, compiled: bool = False) -> tuple[Epoch, str]:

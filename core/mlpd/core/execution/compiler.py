@@ -94,7 +94,7 @@ class Compiler:
         write(module, name)
         parsed = binding.parse_assembly(str(module))
         parsed.verify()
-        # What is written is vectors in loops already: unrolled, it was no faster, and took twice as long to compile.
+        # What is written is vectors in loops already: unrolled, it was no faster, and took a third longer to compile.
         options = binding.create_pipeline_tuning_options(_PASSES_LEVEL)
         options.loop_vectorization = options.slp_vectorization = options.loop_unrolling = False
         builder = binding.create_pass_builder(self._machine, options)

@@ -1,0 +1,22 @@
+"""Runs end with the bits that they ended with when they were recorded: nothing that is rebuilt changes a result."""
+
+import pytest
+
+from ..conftest import needs_compiler
+from .recorded_runs import CASES, PORTABLE, digest_after, recorded
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_run_call_by_call_ends_as_recorded_where_the_machine_is_the_same(name):
+    environment, digest = digest_after(CASES[name])
+    known = recorded().get(environment)
+    if known is None:
+        pytest.skip(f"nothing was recorded in this environment: {environment}")
+    assert digest == known[name]
+
+
+@needs_compiler
+@pytest.mark.parametrize("thread_count", [1, 3])
+@pytest.mark.parametrize("name", PORTABLE)
+def test_a_compiled_run_ends_as_recorded_on_every_machine(name, thread_count, kernels):
+    assert digest_after(PORTABLE[name], thread_count=thread_count, kernels=kernels)[1] == recorded()["compiled"][name]

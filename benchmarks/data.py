@@ -12,7 +12,7 @@ Epoch = Callable[[], object]
 def data_of(case: Case) -> tuple[Any, Any]:
     """Return inputs, uint8 images or float32 noise, and labels."""
     if case.layer_sizes[0] == 784:
-        from mlpd.core import mnist
+        from mlpd.core.data import mnist
 
         return mnist.load("train")
     random = np.random.default_rng(0)

@@ -30,11 +30,11 @@ def products(case: Case) -> tuple[Epoch, str]:
 
 def mlpd(case: Case) -> tuple[Epoch, str]:
     """Return calls of ours."""
-    from mlpd.core.architecture import ModelSpec
-    from mlpd.core.model import Model
-    from mlpd.core.network import initial_parameters
-    from mlpd.core.predictor import CompiledPredictor
-    from mlpd.core.scaling import Scaling
+    from mlpd.core.models.model import Model
+    from mlpd.core.models.predictor import CompiledPredictor
+    from mlpd.core.network.architecture import ModelSpec
+    from mlpd.core.network.network import initial_parameters
+    from mlpd.core.network.scaling import Scaling
 
     spec = ModelSpec.plain(case.layer_sizes, input_scale=1 / 255)
     parameters = initial_parameters(spec.layers(), spec.initializer, 0, spec.dtype)

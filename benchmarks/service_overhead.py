@@ -12,7 +12,7 @@ from statistics import median
 
 from mlpd.client import Client, training_spec
 from mlpd.client.embedded import embedded_server
-from mlpd.server.resolution import resolved_spec
+from mlpd.server.jobs.resolution import resolved_spec
 from mlpd.v1.trainer_service_pb2 import MetricsRecorded
 from running import machine
 
@@ -29,11 +29,11 @@ SPEC = training_spec(
 ALONE = """
 import sys, time
 from pathlib import Path
-from mlpd.core import training
-from mlpd.core.arrays import Cpu
-from mlpd.core.data import open_dataset
-from mlpd.core.examples import Examples
-from mlpd.core.spec import TrainingSpec
+from mlpd.core.training import loop as training
+from mlpd.core.devices.arrays import Cpu
+from mlpd.core.data.datasets import open_dataset
+from mlpd.core.steps.examples import Examples
+from mlpd.core.spec.training import TrainingSpec
 data, spec = open_dataset(Path(sys.argv[1])), TrainingSpec.from_json(sys.argv[2])
 state = training.TrainingState.initial(Cpu(), spec, Examples.of(spec, data, None))
 for event in training.train(state):

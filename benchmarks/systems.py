@@ -22,7 +22,7 @@ from predictors import PREDICTORS
 
 def products(case: Case) -> tuple[Epoch, str]:
     """Return the matrix products of an epoch, and nothing else."""
-    from mlpd.core.arrays import open_device
+    from mlpd.core.devices.arrays import open_device
 
     device = open_device(case.device)
     matmul, random = device.xp.matmul, np.random.default_rng(0)
@@ -52,10 +52,10 @@ def _library(device: Any) -> str:
 
 def spec_of(case: Case, inputs: Any) -> Any:
     """Return the spec of our run of a case."""
-    from mlpd.core.architecture import ModelSpec
-    from mlpd.core.optimizers import OPTIMIZERS
-    from mlpd.core.partition import best_blocks
-    from mlpd.core.spec import OptimizerSpec, ScheduleSpec, TrainingSpec
+    from mlpd.core.network.architecture import ModelSpec
+    from mlpd.core.optimization.optimizers import OPTIMIZERS
+    from mlpd.core.spec.split import best_blocks
+    from mlpd.core.spec.training import OptimizerSpec, ScheduleSpec, TrainingSpec
 
     scale = 1 / 255 if inputs.dtype == np.uint8 else 1.0
     spec = TrainingSpec(
@@ -77,10 +77,10 @@ def spec_of(case: Case, inputs: Any) -> Any:
 
 def mlpd(case: Case) -> tuple[Epoch, str]:
     """Return an epoch of ours."""
-    from mlpd.core.arrays import open_device
-    from mlpd.core.data import Dataset
-    from mlpd.core.examples import Examples
-    from mlpd.core.training import MetricsRecorded, TrainingState, train
+    from mlpd.core.data.datasets import Dataset
+    from mlpd.core.devices.arrays import open_device
+    from mlpd.core.steps.examples import Examples
+    from mlpd.core.training.loop import MetricsRecorded, TrainingState, train
 
     inputs, labels = data_of(case)
     spec, device = spec_of(case, inputs), open_device(case.device)

@@ -15,7 +15,7 @@ from statistics import median
 from typing import Any, Self
 
 from cases import CASES, Case
-from mlpd.core.arrays import DeviceUnavailable, open_device
+from mlpd.core.devices.arrays import DeviceUnavailable, open_device
 from running import Steal, machine, save_records
 
 _NEEDED = {"pytorch": "torch", "pytorch compiled": "torch", "jax": "jax", "keras": "keras", "scikit-learn": "sklearn"}

@@ -11,8 +11,8 @@ import matplotlib as mpl
 from cases import CASES, Case
 from data import data_of
 from matplotlib import pyplot as plt
-from mlpd.core.batches import micro_batch_rows
-from mlpd.core.explanation import Line, explain
+from mlpd.core.planning.explanation import Line, explain
+from mlpd.core.spec.split import micro_batch_rows
 from running import machine
 from systems import mlpd, spec_of
 

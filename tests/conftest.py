@@ -14,7 +14,7 @@ from typing import Any, Self
 import numpy as np
 import pytest
 from hypothesis import settings
-from mlpd.core.arrays import Device, DeviceUnavailable, open_device
+from mlpd.core.devices.arrays import Device, DeviceUnavailable, open_device
 from mlpd.core.execution.runners import missing_for
 from numpy.typing import NDArray
 

@@ -4,7 +4,7 @@ import os
 
 import numpy as np
 import pytest
-from mlpd.core.arrays import Cpu
+from mlpd.core.devices.arrays import Cpu
 
 from ..conftest import open_cuda
 from .kernel_machine import DTYPES, Machine

@@ -3,18 +3,18 @@
 from dataclasses import dataclass, replace
 
 import numpy as np
-from mlpd.core.architecture import ModelSpec, parameter_count, statistic_count
-from mlpd.core.arrays import Cpu
-from mlpd.core.augmentation import AugmentationSpec
-from mlpd.core.batches import Feed, micro_batch_rows, micro_batches
-from mlpd.core.data import Dataset
-from mlpd.core.examples import Examples
+from mlpd.core.data.augmentation import AugmentationSpec
+from mlpd.core.data.datasets import Dataset
+from mlpd.core.devices.arrays import Cpu
 from mlpd.core.execution.recording import RecordingDevice
-from mlpd.core.model import Model
-from mlpd.core.optimizers import AdaGrad, Adam, Lion, RmsProp, Sgd
-from mlpd.core.scaling import Scaling
-from mlpd.core.schedules import Exponential, Joined, OneCycle, Polynomial, Segment, Steps, WarmupCosine
-from mlpd.core.spec import (
+from mlpd.core.models.model import Model
+from mlpd.core.network.architecture import ModelSpec, parameter_count, statistic_count
+from mlpd.core.network.scaling import Scaling
+from mlpd.core.network.tasks import mixing_share
+from mlpd.core.optimization.optimizers import AdaGrad, Adam, Lion, RmsProp, Sgd
+from mlpd.core.optimization.schedules import Exponential, Joined, OneCycle, Polynomial, Segment, Steps, WarmupCosine
+from mlpd.core.spec.split import micro_batch_rows
+from mlpd.core.spec.training import (
     EarlyStoppingSpec,
     LossSpec,
     OptimizerSpec,
@@ -23,8 +23,9 @@ from mlpd.core.spec import (
     TrainingSpec,
     ValidationSpec,
 )
-from mlpd.core.tasks import mixing_share
-from mlpd.core.training import TrainingState, train
+from mlpd.core.steps.batches import Feed, micro_batches
+from mlpd.core.steps.examples import Examples
+from mlpd.core.training.loop import TrainingState, train
 
 ROWS = 70
 INPUTS = 20  # images of 4 x 5

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from mlpd.core.arrays import ByColumns, Cpu
+from mlpd.core.devices.arrays import ByColumns, Cpu
 from mlpd.core.execution.plan import Plan, Variant, Work
 from mlpd.core.execution.recording import RecordingDevice
 from mlpd.core.execution.runners import open_runner

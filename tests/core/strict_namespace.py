@@ -1,7 +1,7 @@
 """NumPy cut down to what CuPy also takes, and to writing into what is already there."""
 
 import numpy as np
-from mlpd.core.arrays import Cpu
+from mlpd.core.devices.arrays import Cpu
 
 _CREATION = {"arange", "asarray", "empty", "empty_like", "zeros", "zeros_like"}
 _TYPES = {"float32", "float64", "int64", "uint16", "uint64"}

@@ -4,14 +4,14 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from mlpd.core.activations import ACTIVATIONS
-from mlpd.core.architecture import NORMALIZATIONS, ModelSpec
-from mlpd.core.optimizers import AdaGrad, Adam, Lion, RmsProp, Sgd
-from mlpd.core.partition import SPLITS, largest_block_count
-from mlpd.core.rules import find_violations
-from mlpd.core.spec import LossSpec, OptimizerSpec, ScheduleSpec, TrainingSpec
-from mlpd.core.tasks import TASKS
-from mlpd.core.training import MetricsRecorded
+from mlpd.core.network.activations import ACTIVATIONS
+from mlpd.core.network.architecture import NORMALIZATIONS, ModelSpec
+from mlpd.core.network.tasks import TASKS
+from mlpd.core.optimization.optimizers import AdaGrad, Adam, Lion, RmsProp, Sgd
+from mlpd.core.spec.rules import find_violations
+from mlpd.core.spec.split import SPLITS, largest_block_count
+from mlpd.core.spec.training import LossSpec, OptimizerSpec, ScheduleSpec, TrainingSpec
+from mlpd.core.training.loop import MetricsRecorded
 
 from ..conftest import needs_compiler
 from .family import Run, finish, noise

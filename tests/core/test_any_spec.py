@@ -6,20 +6,29 @@ from typing import Any
 import numpy as np
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
-from mlpd.core.activations import ACTIVATIONS
-from mlpd.core.architecture import NORMALIZATIONS, ModelSpec, parameter_count
-from mlpd.core.arrays import Cpu
-from mlpd.core.augmentation import AugmentationSpec
-from mlpd.core.data import Dataset, DatasetInfo
-from mlpd.core.examples import Examples
-from mlpd.core.initializers import INITIALIZERS
-from mlpd.core.metrics import evaluate
-from mlpd.core.optimizers import AdaGrad, Adam, Lion, RmsProp, Sgd
-from mlpd.core.partition import SPLITS, largest_block_count
-from mlpd.core.predictor import Predictor
-from mlpd.core.rules import find_violations
-from mlpd.core.schedules import Constant, Exponential, Joined, OneCycle, Polynomial, Segment, Steps, WarmupCosine
-from mlpd.core.spec import (
+from mlpd.core.data.augmentation import AugmentationSpec
+from mlpd.core.data.datasets import Dataset, DatasetInfo
+from mlpd.core.devices.arrays import Cpu
+from mlpd.core.models.metrics import evaluate
+from mlpd.core.models.predictor import Predictor
+from mlpd.core.network.activations import ACTIVATIONS
+from mlpd.core.network.architecture import NORMALIZATIONS, ModelSpec, parameter_count
+from mlpd.core.network.initializers import INITIALIZERS
+from mlpd.core.network.tasks import TASKS
+from mlpd.core.optimization.optimizers import AdaGrad, Adam, Lion, RmsProp, Sgd
+from mlpd.core.optimization.schedules import (
+    Constant,
+    Exponential,
+    Joined,
+    OneCycle,
+    Polynomial,
+    Segment,
+    Steps,
+    WarmupCosine,
+)
+from mlpd.core.spec.rules import find_violations
+from mlpd.core.spec.split import SPLITS, largest_block_count
+from mlpd.core.spec.training import (
     EarlyStoppingSpec,
     LossSpec,
     OptimizerSpec,
@@ -28,8 +37,8 @@ from mlpd.core.spec import (
     TrainingSpec,
     ValidationSpec,
 )
-from mlpd.core.tasks import TASKS
-from mlpd.core.training import Diverged, StepEnded, TrainingState
+from mlpd.core.steps.examples import Examples
+from mlpd.core.training.loop import Diverged, StepEnded, TrainingState
 
 from ..conftest import needs_compiler
 from .family import events_of, finish

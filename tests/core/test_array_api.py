@@ -6,12 +6,12 @@ from types import SimpleNamespace
 import array_api_strict
 import numpy as np
 import pytest
-from mlpd.core.activations import Relu, Tanh
-from mlpd.core.arrays import Cpu
-from mlpd.core.layers import Affine, LayerNorm, Slot
-from mlpd.core.losses import MeanSquared, SoftmaxCrossEntropy
-from mlpd.core.network import initial_parameters
-from mlpd.core.optimizers import Adam, Block, Sgd
+from mlpd.core.devices.arrays import Cpu
+from mlpd.core.network.activations import Relu, Tanh
+from mlpd.core.network.layers import Affine, LayerNorm, Slot
+from mlpd.core.network.losses import MeanSquared, SoftmaxCrossEntropy
+from mlpd.core.network.network import initial_parameters
+from mlpd.core.optimization.optimizers import Adam, Block, Sgd
 
 
 class StrictArray:

@@ -4,11 +4,11 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from mlpd.core.arrays import Cpu
-from mlpd.core.augmentation import AugmentationSpec, Augmenter, basis_size
-from mlpd.core.batches import Feed
+from mlpd.core.data.augmentation import AugmentationSpec, Augmenter, basis_size
+from mlpd.core.devices.arrays import Cpu
 from mlpd.core.execution.recording import RecordingDevice
 from mlpd.core.random import permutation
+from mlpd.core.steps.batches import Feed
 
 from .family import AUGMENTATION, AUGMENTED, FAMILY, brought, finish, run, scaled
 

@@ -2,9 +2,9 @@
 
 import numpy as np
 import pytest
-from mlpd.core.arrays import ByColumns, Cpu
-from mlpd.core.arrays import matrix as matrix_of
-from mlpd.core.blas import AS_IS, TRANSPOSED, add_product, one_product_thread, order_of, product_threads
+from mlpd.core.devices.arrays import ByColumns, Cpu
+from mlpd.core.devices.arrays import matrix as matrix_of
+from mlpd.core.devices.blas import AS_IS, TRANSPOSED, add_product, one_product_thread, order_of, product_threads
 from threadpoolctl import threadpool_limits
 
 SIZES = [(1, 1, 1), (1, 7, 5), (7, 1, 5), (7, 5, 1), (33, 17, 65), (130, 129, 67)]

@@ -10,11 +10,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from mlpd.core.architecture import ModelSpec
-from mlpd.core.checkpoint import load_checkpoint, save_checkpoint
-from mlpd.core.partition import SPLITS, Layout, best_blocks, largest_block_count, share, unit_parts
-from mlpd.core.rules import find_violations
-from mlpd.core.training import Diverged, MetricsRecorded, StepEnded, train
+from mlpd.core.execution.plan import share
+from mlpd.core.network.architecture import ModelSpec
+from mlpd.core.spec.rules import find_violations
+from mlpd.core.spec.split import SPLITS, best_blocks, largest_block_count
+from mlpd.core.steps.partition import Layout, unit_parts
+from mlpd.core.training.checkpoint import load_checkpoint, save_checkpoint
+from mlpd.core.training.loop import Diverged, MetricsRecorded, StepEnded, train
 from threadpoolctl import threadpool_info, threadpool_limits
 
 from ..conftest import needs_compiler

@@ -14,10 +14,10 @@ pytest.importorskip("llvmlite", reason="llvmlite is not installed")
 
 import mlpd.core
 from llvmlite import binding
+from mlpd.core.codegen.compiler import Compiler
+from mlpd.core.codegen.emitter import write_kernel
+from mlpd.core.codegen.kernels import Kernel, Product, Ref, Slot, Step
 from mlpd.core.execution import arithmetic
-from mlpd.core.execution.compiler import Compiler
-from mlpd.core.execution.emitter import write_kernel
-from mlpd.core.execution.kernels import Kernel, Product, Ref, Slot, Step
 from mlpd.core.execution.runners import ARITHMETIC, RunnerUnavailable
 
 SLOT = Slot("float64", "next")
@@ -112,7 +112,7 @@ def test_threads_that_want_the_same_function_get_it_compiled_once(tmp_path):
 
 def test_processes_that_compile_at_the_same_time_leave_whole_files_and_nothing_else(tmp_path):
     code = (
-        "import sys; from pathlib import Path; from mlpd.core.execution.compiler import Compiler;"
+        "import sys; from pathlib import Path; from mlpd.core.codegen.compiler import Compiler;"
         "from mlpd.core.execution.arithmetic import digest_of; print(digest_of(Compiler(Path(sys.argv[1]))))"
     )
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}

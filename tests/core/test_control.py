@@ -3,14 +3,14 @@
 from dataclasses import replace
 
 import pytest
-from mlpd.core.arrays import Cpu
-from mlpd.core.control import Monitor
-from mlpd.core.metrics import evaluate
-from mlpd.core.optimizers import Adam, Sgd
-from mlpd.core.predictor import Predictor
-from mlpd.core.schedules import Polynomial
-from mlpd.core.spec import EarlyStoppingSpec, PlateauSpec, ScheduleSpec
-from mlpd.core.training import MetricsRecorded, StepEnded, StoppedEarly
+from mlpd.core.devices.arrays import Cpu
+from mlpd.core.models.metrics import evaluate
+from mlpd.core.models.predictor import Predictor
+from mlpd.core.optimization.optimizers import Adam, Sgd
+from mlpd.core.optimization.schedules import Polynomial
+from mlpd.core.spec.training import EarlyStoppingSpec, PlateauSpec, ScheduleSpec
+from mlpd.core.training.control import Monitor
+from mlpd.core.training.loop import MetricsRecorded, StepEnded, StoppedEarly
 
 from .family import events_of, finish, optimized, run
 

@@ -7,10 +7,16 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from mlpd.core.arrays import Cpu
-from mlpd.core.checkpoint import CheckpointError
-from mlpd.core.environment import check_environment, computing_threads, difference, environment_of, shares_products
+from mlpd.core.devices.arrays import Cpu
 from mlpd.core.execution.runners import ARITHMETIC
+from mlpd.core.state_file import StateFileError
+from mlpd.core.training.environment import (
+    check_environment,
+    computing_threads,
+    difference,
+    environment_of,
+    shares_products,
+)
 from threadpoolctl import threadpool_info, threadpool_limits
 
 from .family import AUGMENTATION, SPEC, run
@@ -74,7 +80,7 @@ def test_features_that_numpy_is_told_to_leave_alone_are_left_out():
     found = np.show_config(mode="dicts")["SIMD Extensions"]["found"]
     if not found:
         pytest.skip("NumPy has no features here that it could leave alone")
-    program = "from mlpd.core.arrays import Cpu; print(Cpu().environment())"
+    program = "from mlpd.core.devices.arrays import Cpu; print(Cpu().environment())"
     variables = os.environ | {"NPY_DISABLE_CPU_FEATURES": found[-1], "PYTHONPATH": os.pathsep.join(sys.path)}
     done = subprocess.run([sys.executable, "-c", program], env=variables, capture_output=True, text=True, check=True)
     assert found[-1] in Cpu().environment()
@@ -84,5 +90,5 @@ def test_features_that_numpy_is_told_to_leave_alone_are_left_out():
 def test_a_checkpoint_of_another_environment_is_refused():
     saved = run().start().checkpoint()
     check_environment(saved, environment_of(Cpu(), run().spec))
-    with pytest.raises(CheckpointError, match="must be of this environment, numpy"):
+    with pytest.raises(StateFileError, match="must be of this environment, numpy"):
         check_environment(saved, "numpy 1.0, 2 threads")

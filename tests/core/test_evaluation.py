@@ -5,16 +5,16 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from mlpd.core.architecture import ModelSpec
-from mlpd.core.arrays import Cpu
-from mlpd.core.data import Dataset
-from mlpd.core.metrics import FaultyRows, evaluate
-from mlpd.core.model import Model
-from mlpd.core.network import initial_parameters
-from mlpd.core.partition import SPLITS, largest_block_count
-from mlpd.core.predictor import Predictor
-from mlpd.core.scaling import Scaling
-from mlpd.core.tasks import TASKS
+from mlpd.core.data.datasets import Dataset
+from mlpd.core.devices.arrays import Cpu
+from mlpd.core.models.metrics import FaultyRows, evaluate
+from mlpd.core.models.model import Model
+from mlpd.core.models.predictor import Predictor
+from mlpd.core.network.architecture import ModelSpec
+from mlpd.core.network.network import initial_parameters
+from mlpd.core.network.scaling import Scaling
+from mlpd.core.network.tasks import TASKS
+from mlpd.core.spec.split import SPLITS, largest_block_count
 
 from ..conftest import needs_compiler
 from .family import FAMILY, finish, noise, run

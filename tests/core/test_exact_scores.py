@@ -4,15 +4,15 @@ from math import exp, log1p
 
 import numpy as np
 import pytest
-from mlpd.core.architecture import ModelSpec
-from mlpd.core.arrays import Cpu
-from mlpd.core.data import Dataset
-from mlpd.core.losses import LOSSES
-from mlpd.core.metrics import evaluate
-from mlpd.core.model import Model
-from mlpd.core.predictor import Predictor
-from mlpd.core.scaling import Scaling
-from mlpd.core.tasks import TASKS
+from mlpd.core.data.datasets import Dataset
+from mlpd.core.devices.arrays import Cpu
+from mlpd.core.models.metrics import evaluate
+from mlpd.core.models.model import Model
+from mlpd.core.models.predictor import Predictor
+from mlpd.core.network.architecture import ModelSpec
+from mlpd.core.network.losses import LOSSES
+from mlpd.core.network.scaling import Scaling
+from mlpd.core.network.tasks import TASKS
 
 
 def model_that_repeats(task, width, loss="", dtype="float32"):

@@ -2,10 +2,10 @@
 
 import numpy as np
 import pytest
-from mlpd.core.architecture import ModelSpec
-from mlpd.core.scaling import Scaling
-from mlpd.core.spec import LossSpec, ValidationSpec
-from mlpd.core.splits import held_out_rows
+from mlpd.core.data.splits import held_out_rows
+from mlpd.core.network.architecture import ModelSpec
+from mlpd.core.network.scaling import Scaling
+from mlpd.core.spec.training import LossSpec, ValidationSpec
 
 from .family import ROWS, noise, run
 

@@ -8,15 +8,15 @@ from pathlib import Path
 import mlpd.core
 import numpy as np
 import pytest
-from mlpd.core.architecture import ModelSpec
-from mlpd.core.arrays import Cpu
-from mlpd.core.data import Dataset, open_dataset, write_dataset
-from mlpd.core.file_array import FileArray
+from mlpd.core.data.datasets import Dataset, open_dataset, write_dataset
+from mlpd.core.data.file_array import FileArray
+from mlpd.core.devices.arrays import Cpu
 from mlpd.core.files import FileDamaged, Interrupted, Verifier, digest_of
-from mlpd.core.metrics import evaluate
-from mlpd.core.model import Model
-from mlpd.core.predictor import Predictor
-from mlpd.core.scaling import Scaling
+from mlpd.core.models.metrics import evaluate
+from mlpd.core.models.model import Model
+from mlpd.core.models.predictor import Predictor
+from mlpd.core.network.architecture import ModelSpec
+from mlpd.core.network.scaling import Scaling
 
 ROWS = 20_000
 
@@ -80,7 +80,7 @@ def test_a_file_that_changes_under_an_evaluation_is_an_error(path, predictor, ch
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_a_file_that_has_long_been_the_same_is_read_once():
-    path = Path(mlpd.core.__file__).parent / "mnist_files" / "t10k-images-idx3-ubyte.gz"
+    path = Path(mlpd.core.__file__).parent / "data" / "mnist_files" / "t10k-images-idx3-ubyte.gz"
     verifier, sha256 = Verifier(), digest_of(path).sha256
     before = bytes_read()
     verifier.check(path, sha256)

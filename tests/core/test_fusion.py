@@ -2,12 +2,12 @@
 
 import numpy as np
 import pytest
-from mlpd.core.arrays import ByColumns
+from mlpd.core.codegen.kernels import Kernel
+from mlpd.core.devices.arrays import ByColumns
 from mlpd.core.execution.fusion import fuse
-from mlpd.core.execution.kernels import Kernel
 from mlpd.core.execution.recording import ELEMENTWISE, REDUCTIONS, NotRecordable, RecordingDevice, Scalar
+from mlpd.core.network.tasks import MixUp
 from mlpd.core.random import Purpose
-from mlpd.core.tasks import MixUp
 
 from ..conftest import needs_compiler
 from .kernel_machine import (

@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from mlpd.core.activations import ACTIVATIONS
-from mlpd.core.architecture import NORMALIZATIONS, ModelSpec, parameter_count
-from mlpd.core.arrays import Cpu
-from mlpd.core.layers import Affine, BatchNorm, Dropout, LayerNorm, Linear
-from mlpd.core.losses import LOSSES
-from mlpd.core.network import Pass, initial_statistics
+from mlpd.core.devices.arrays import Cpu
+from mlpd.core.network.activations import ACTIVATIONS
+from mlpd.core.network.architecture import NORMALIZATIONS, ModelSpec, parameter_count
+from mlpd.core.network.layers import Affine, BatchNorm, Dropout, LayerNorm, Linear
+from mlpd.core.network.losses import LOSSES
+from mlpd.core.network.network import Pass, initial_statistics
 
 from .slopes import assert_gradient
 

@@ -4,12 +4,12 @@ from math import erf, exp, log1p, sqrt, tanh
 
 import numpy as np
 import pytest
-from mlpd.core.activations import ACTIVATIONS, normal_distribution
-from mlpd.core.architecture import ModelSpec
-from mlpd.core.arrays import Cpu
-from mlpd.core.initializers import INITIALIZERS
-from mlpd.core.layers import Affine, BatchNorm, Dropout, LayerNorm
-from mlpd.core.network import Pass, initial_parameters, initial_statistics, views
+from mlpd.core.devices.arrays import Cpu
+from mlpd.core.network.activations import ACTIVATIONS, normal_distribution
+from mlpd.core.network.architecture import ModelSpec
+from mlpd.core.network.initializers import INITIALIZERS
+from mlpd.core.network.layers import Affine, BatchNorm, Dropout, LayerNorm
+from mlpd.core.network.network import Pass, initial_parameters, initial_statistics, views
 
 PLAIN = {
     "identity": lambda x: x,

@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from mlpd.core.arrays import Cpu
-from mlpd.core.losses import LOSSES
+from mlpd.core.devices.arrays import Cpu
+from mlpd.core.network.losses import LOSSES
 
 ROWS, WIDTH, DELTA = 9, 4, 0.7
 

@@ -4,14 +4,15 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from mlpd.core.architecture import ModelSpec
-from mlpd.core.arrays import Cpu
-from mlpd.core.checkpoint import CheckpointError, load_checkpoint, pack, save_checkpoint, unpack
+from mlpd.core.devices.arrays import Cpu
 from mlpd.core.files import write_atomic
-from mlpd.core.model import Model, load_model, load_trained, save_model
-from mlpd.core.network import initial_parameters
-from mlpd.core.predictor import Predictor
-from mlpd.core.scaling import Scaling
+from mlpd.core.models.model import Model, load_model, load_trained, save_model
+from mlpd.core.models.predictor import Predictor
+from mlpd.core.network.architecture import ModelSpec
+from mlpd.core.network.network import initial_parameters
+from mlpd.core.network.scaling import Scaling
+from mlpd.core.state_file import StateFileError, pack, unpack
+from mlpd.core.training.checkpoint import load_checkpoint, save_checkpoint
 
 from .family import FAMILY, finish, run
 
@@ -65,14 +66,14 @@ def test_a_file_with_one_changed_byte_is_refused(tmp_path, position):
     content = bytearray((tmp_path / "m").read_bytes())
     content[position] ^= 1
     (tmp_path / "m").write_bytes(content)
-    with pytest.raises(CheckpointError, match="must have the SHA-256"):
+    with pytest.raises(StateFileError, match="must have the SHA-256"):
         load_model(tmp_path / "m", digest)
 
 
 def test_a_torn_file_is_refused(tmp_path):
     digest = saved(tmp_path / "m")
     (tmp_path / "m").write_bytes((tmp_path / "m").read_bytes()[:-1])
-    with pytest.raises(CheckpointError):
+    with pytest.raises(StateFileError):
         load_model(tmp_path / "m", digest)
 
 
@@ -101,7 +102,7 @@ def test_a_whole_file_that_holds_no_model_is_refused(tmp_path, vectors, fields, 
     digest = saved(tmp_path / "m")
     sound_vectors, sound_fields = unpack(tmp_path / "m", digest)
     digest = write_atomic(tmp_path / "m", pack(sound_vectors | vectors, sound_fields | fields)).sha256
-    with pytest.raises(CheckpointError, match=sentence):
+    with pytest.raises(StateFileError, match=sentence):
         load_model(tmp_path / "m", digest)
 
 
@@ -119,13 +120,13 @@ def test_a_checkpoint_survives_its_file(name, tmp_path):
 
 def test_a_model_is_no_checkpoint(tmp_path):
     digest = saved(tmp_path / "m")
-    with pytest.raises(CheckpointError, match="m must hold a checkpoint"):
+    with pytest.raises(StateFileError, match="m must hold a checkpoint"):
         load_checkpoint(tmp_path / "m", digest)
 
 
 def test_a_file_of_another_program_is_refused(tmp_path):
     digest = write_atomic(tmp_path / "m", b"PK\x03\x04 and more").sha256
-    with pytest.raises(CheckpointError, match="must be a safetensors file written by mlpd"):
+    with pytest.raises(StateFileError, match="must be a safetensors file written by mlpd"):
         load_model(tmp_path / "m", digest)
 
 

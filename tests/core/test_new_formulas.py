@@ -5,9 +5,9 @@ from typing import ClassVar
 
 import numpy as np
 import pytest
-from mlpd.core.activations import ACTIVATIONS, Activation
-from mlpd.core.optimizers import Optimizer
-from mlpd.core.partition import SPLITS
+from mlpd.core.network.activations import ACTIVATIONS, Activation
+from mlpd.core.optimization.optimizers import Optimizer
+from mlpd.core.spec.split import SPLITS
 
 from ..conftest import needs_compiler
 from .family import finish, optimized, run, vectors

@@ -2,8 +2,8 @@
 
 import numpy as np
 import pytest
-from mlpd.core.arrays import Cpu
-from mlpd.core.optimizers import (
+from mlpd.core.devices.arrays import Cpu
+from mlpd.core.optimization.optimizers import (
     FLUSH_STEPS,
     OPTIMIZERS,
     AdaGrad,

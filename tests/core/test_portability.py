@@ -6,10 +6,10 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from mlpd.core.data import Dataset
+from mlpd.core.data.datasets import Dataset
+from mlpd.core.network.tasks import TASKS
 from mlpd.core.random import permutation
-from mlpd.core.tasks import TASKS
-from mlpd.core.training import StepEnded
+from mlpd.core.training.loop import StepEnded
 
 from ..conftest import needs_compiler
 from .family import AUGMENTED, FAMILY, PLAIN, brought, events_of, finish, scaled, vectors

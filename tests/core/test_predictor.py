@@ -5,12 +5,12 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from mlpd.core.architecture import ModelSpec
-from mlpd.core.arrays import Cpu
-from mlpd.core.data import Dataset
-from mlpd.core.metrics import evaluate
-from mlpd.core.predictor import CompiledPredictor, Predictor
-from mlpd.core.scaling import Scaling
+from mlpd.core.data.datasets import Dataset
+from mlpd.core.devices.arrays import Cpu
+from mlpd.core.models.metrics import evaluate
+from mlpd.core.models.predictor import CompiledPredictor, Predictor
+from mlpd.core.network.architecture import ModelSpec
+from mlpd.core.network.scaling import Scaling
 
 from ..conftest import needs_compiler
 from .family import model_of

@@ -8,8 +8,8 @@ import pytest
 
 pytest.importorskip("llvmlite", reason="llvmlite is not installed")
 
-from mlpd.core.execution.compiler import Compiler
-from mlpd.core.execution.emitter import write_kernel
+from mlpd.core.codegen.compiler import Compiler
+from mlpd.core.codegen.emitter import write_kernel
 from mlpd.core.execution.fusion import fuse
 from mlpd.core.execution.recording import NotRecordable, Op
 

@@ -2,14 +2,14 @@
 
 import numpy as np
 import pytest
-from mlpd.core.arrays import Cpu, Cuda, DeviceUnavailable, open_device
-from mlpd.core.augmentation import AugmentationSpec, Augmenter
-from mlpd.core.initializers import INITIALIZERS
-from mlpd.core.layers import Dropout
-from mlpd.core.network import Pass
+from mlpd.core.data.augmentation import AugmentationSpec, Augmenter
+from mlpd.core.data.splits import held_out_rows
+from mlpd.core.devices.arrays import Cpu, Cuda, DeviceUnavailable, open_device
+from mlpd.core.network.initializers import INITIALIZERS
+from mlpd.core.network.layers import Dropout
+from mlpd.core.network.network import Pass
+from mlpd.core.network.tasks import mixing_share
 from mlpd.core.random import Purpose, bits, generator, normal, permutation, uniform
-from mlpd.core.splits import held_out_rows
-from mlpd.core.tasks import mixing_share
 
 
 def test_an_order_is_a_permutation_that_depends_on_seed_and_epoch_alone():

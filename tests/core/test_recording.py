@@ -5,9 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from mlpd.core.activations import ACTIVATIONS
-from mlpd.core.arrays import ByColumns, Cpu
-from mlpd.core.batches import cut as cut_steps
+from mlpd.core.devices.arrays import ByColumns, Cpu
 from mlpd.core.execution.plan import Plan
 from mlpd.core.execution.recording import (
     DEVICE_CALLS,
@@ -18,13 +16,15 @@ from mlpd.core.execution.recording import (
     Scalar,
 )
 from mlpd.core.execution.runners import PlainRunner, open_runner
-from mlpd.core.layers import Affine, BatchNorm, Dropout, LayerNorm, Linear
-from mlpd.core.losses import LOSSES
-from mlpd.core.network import Pass, initial_parameters, initial_statistics
-from mlpd.core.optimizers import Average, Clipping, OptimizerState
-from mlpd.core.partition import SPLITS, largest_block_count
-from mlpd.core.program import work_of
-from mlpd.core.tasks import TASKS, MixUp
+from mlpd.core.network.activations import ACTIVATIONS
+from mlpd.core.network.layers import Affine, BatchNorm, Dropout, LayerNorm, Linear
+from mlpd.core.network.losses import LOSSES
+from mlpd.core.network.network import Pass, initial_parameters, initial_statistics
+from mlpd.core.network.tasks import TASKS, MixUp
+from mlpd.core.optimization.optimizers import Average, Clipping, OptimizerState
+from mlpd.core.spec.split import SPLITS, largest_block_count
+from mlpd.core.steps.batches import cut as cut_steps
+from mlpd.core.steps.program import work_of
 
 from ..conftest import needs_compiler
 from .family import FAMILY, noise, run

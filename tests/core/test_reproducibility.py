@@ -1,9 +1,10 @@
 """Runs are the same bits twice, and resumed after any step."""
 
 import pytest
-from mlpd.core.arrays import Cpu
-from mlpd.core.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
-from mlpd.core.training import StepEnded
+from mlpd.core.devices.arrays import Cpu
+from mlpd.core.state_file import StateFileError
+from mlpd.core.training.checkpoint import load_checkpoint, save_checkpoint
+from mlpd.core.training.loop import StepEnded
 
 from .family import FAMILY, events_of, finish, run, vectors
 
@@ -46,7 +47,7 @@ def test_another_seed_gives_other_bits(case):
 def test_a_checkpoint_of_another_spec_is_refused():
     case = run()
     checkpoint = case.start().checkpoint()
-    with pytest.raises(CheckpointError, match="must be of spec"):
+    with pytest.raises(StateFileError, match="must be of spec"):
         case.but(seed=6).restore(checkpoint)
 
 

@@ -3,13 +3,13 @@
 from dataclasses import replace
 
 import pytest
-from mlpd.core.architecture import ModelSpec
-from mlpd.core.augmentation import AugmentationSpec
-from mlpd.core.data import DatasetInfo
-from mlpd.core.optimizers import Adam, Sgd
-from mlpd.core.rules import find_violations
-from mlpd.core.schedules import WarmupCosine
-from mlpd.core.spec import (
+from mlpd.core.data.augmentation import AugmentationSpec
+from mlpd.core.data.datasets import DatasetInfo
+from mlpd.core.network.architecture import ModelSpec
+from mlpd.core.optimization.optimizers import Adam, Sgd
+from mlpd.core.optimization.schedules import WarmupCosine
+from mlpd.core.spec.rules import find_violations
+from mlpd.core.spec.training import (
     EarlyStoppingSpec,
     LossSpec,
     OptimizerSpec,

@@ -6,15 +6,15 @@ from math import copysign, sqrt
 
 import numpy as np
 import pytest
-from mlpd.core.architecture import ModelSpec
-from mlpd.core.arrays import Cpu
-from mlpd.core.data import Dataset
-from mlpd.core.examples import NothingToLearn
-from mlpd.core.model import load_model, save_model
-from mlpd.core.optimizers import Adam
-from mlpd.core.predictor import Predictor
-from mlpd.core.scaling import Scaling
-from mlpd.core.spec import LossSpec, OptimizerSpec, ScheduleSpec
+from mlpd.core.data.datasets import Dataset
+from mlpd.core.devices.arrays import Cpu
+from mlpd.core.models.model import load_model, save_model
+from mlpd.core.models.predictor import Predictor
+from mlpd.core.network.architecture import ModelSpec
+from mlpd.core.network.scaling import Scaling
+from mlpd.core.optimization.optimizers import Adam
+from mlpd.core.spec.training import LossSpec, OptimizerSpec, ScheduleSpec
+from mlpd.core.steps.examples import NothingToLearn
 
 from ..conftest import needs_compiler
 from .family import AUGMENTATION, Run, finish, run

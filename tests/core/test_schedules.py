@@ -3,7 +3,7 @@
 from math import cos, pi
 
 import pytest
-from mlpd.core.schedules import (
+from mlpd.core.optimization.schedules import (
     SCHEDULES,
     Constant,
     Exponential,

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from mlpd.core.scores import Scorer
+from mlpd.core.models.scores import Scorer
 from sklearn import metrics
 
 AVERAGES = ("macro", "weighted")

@@ -4,12 +4,12 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from mlpd.core.arrays import Cpu
-from mlpd.core.layers import BatchNorm
-from mlpd.core.network import Pass, initial_parameters, initial_statistics
-from mlpd.core.optimizers import Sgd
-from mlpd.core.predictor import Predictor
-from mlpd.core.spec import ValidationSpec
+from mlpd.core.devices.arrays import Cpu
+from mlpd.core.models.predictor import Predictor
+from mlpd.core.network.layers import BatchNorm
+from mlpd.core.network.network import Pass, initial_parameters, initial_statistics
+from mlpd.core.optimization.optimizers import Sgd
+from mlpd.core.spec.training import ValidationSpec
 
 from ..conftest import needs_compiler
 from .family import finish, noise, optimized, run

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from mlpd.core.optimizers import AdaGrad, Adam, Lion, RmsProp, Sgd, smallest_kept
+from mlpd.core.optimization.optimizers import AdaGrad, Adam, Lion, RmsProp, Sgd, smallest_kept
 
 from .test_optimizers import RATE, adagrad, adam, lion, ours, rmsprop, sgd
 

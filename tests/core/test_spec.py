@@ -4,12 +4,12 @@ import json
 from dataclasses import replace
 
 import pytest
-from mlpd.core.activations import ACTIVATIONS
 from mlpd.core.codec import from_fields, to_fields
-from mlpd.core.memory import estimate_bytes
-from mlpd.core.optimizers import OPTIMIZERS, Adam, Sgd
-from mlpd.core.schedules import SCHEDULES, Joined, Segment, Steps
-from mlpd.core.spec import (
+from mlpd.core.network.activations import ACTIVATIONS
+from mlpd.core.optimization.optimizers import OPTIMIZERS, Adam, Sgd
+from mlpd.core.optimization.schedules import SCHEDULES, Joined, Segment, Steps
+from mlpd.core.planning.memory import estimate_bytes
+from mlpd.core.spec.training import (
     LossSpec,
     OptimizerSpec,
     PlateauSpec,

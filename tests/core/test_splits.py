@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from mlpd.core.data import Dataset
-from mlpd.core.examples import Examples
+from mlpd.core.data.datasets import Dataset
+from mlpd.core.data.splits import held_out_rows, train_class_counts
 from mlpd.core.random import Purpose, bits
-from mlpd.core.spec import ValidationSpec
-from mlpd.core.splits import held_out_rows, train_class_counts
+from mlpd.core.spec.training import ValidationSpec
+from mlpd.core.steps.examples import Examples
 
 from .family import run
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from mlpd.core.tasks import TASKS, MixUp, mixing_share
+from mlpd.core.network.tasks import TASKS, MixUp, mixing_share
 
 OUTPUTS = np.array([[1.0, 3.0, 3.0], [-1.0, -2.0, -3.0], [0.5, 0.0, -0.5], [2.0, 1.0, 4.0]])
 

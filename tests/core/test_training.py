@@ -4,13 +4,13 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from mlpd.core.batches import micro_batch_rows
-from mlpd.core.data import Dataset
-from mlpd.core.optimizers import Sgd
-from mlpd.core.schedules import Constant, Steps
-from mlpd.core.spec import LossSpec, OptimizerSpec, ScheduleSpec
-from mlpd.core.tasks import mixing_share
-from mlpd.core.training import Diverged, MetricsRecorded, StepEnded, StoppedEarly
+from mlpd.core.data.datasets import Dataset
+from mlpd.core.network.tasks import mixing_share
+from mlpd.core.optimization.optimizers import Sgd
+from mlpd.core.optimization.schedules import Constant, Steps
+from mlpd.core.spec.split import micro_batch_rows
+from mlpd.core.spec.training import LossSpec, OptimizerSpec, ScheduleSpec
+from mlpd.core.training.loop import Diverged, MetricsRecorded, StepEnded, StoppedEarly
 
 from .family import FAMILY, INPUTS, LAYERS, ROWS, Run, events_of, finish, noise, optimized, run
 

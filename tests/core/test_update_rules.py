@@ -3,9 +3,18 @@
 from dataclasses import replace
 
 import pytest
-from mlpd.core.optimizers import AdaGrad, Adam, Lion, RmsProp, Sgd
-from mlpd.core.schedules import Constant, Exponential, Joined, OneCycle, Polynomial, Segment, Steps, WarmupCosine
-from mlpd.core.spec import PlateauSpec, ScheduleSpec
+from mlpd.core.optimization.optimizers import AdaGrad, Adam, Lion, RmsProp, Sgd
+from mlpd.core.optimization.schedules import (
+    Constant,
+    Exponential,
+    Joined,
+    OneCycle,
+    Polynomial,
+    Segment,
+    Steps,
+    WarmupCosine,
+)
+from mlpd.core.spec.training import PlateauSpec, ScheduleSpec
 
 from .test_rules import INF, NAN, SPEC, optimizer, plateau, schedule, sentences
 

@@ -4,13 +4,13 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from mlpd.core.arrays import Cpu
-from mlpd.core.data import Dataset
-from mlpd.core.losses import LOSSES
-from mlpd.core.optimizers import Adam, Sgd
-from mlpd.core.spec import LossSpec, OptimizerSpec, ScheduleSpec
-from mlpd.core.tasks import TASKS
-from mlpd.core.usefulness import reason_to_doubt
+from mlpd.core.data.datasets import Dataset
+from mlpd.core.devices.arrays import Cpu
+from mlpd.core.network.losses import LOSSES
+from mlpd.core.network.tasks import TASKS
+from mlpd.core.optimization.optimizers import Adam, Sgd
+from mlpd.core.spec.training import LossSpec, OptimizerSpec, ScheduleSpec
+from mlpd.core.training.usefulness import reason_to_doubt
 
 from .family import Run, finish, run
 

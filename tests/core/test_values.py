@@ -4,8 +4,15 @@ import json
 
 import numpy as np
 import pytest
-from mlpd.core import data
-from mlpd.core.data import DataError, Dataset, default_input_scale, inspect_dataset, open_dataset, write_dataset
+from mlpd.core.data import datasets as data
+from mlpd.core.data.datasets import (
+    DataError,
+    Dataset,
+    default_input_scale,
+    inspect_dataset,
+    open_dataset,
+    write_dataset,
+)
 from safetensors.numpy import save
 
 TYPES = ["uint8", "int32", "int64", "float16", "float32", "float64"]

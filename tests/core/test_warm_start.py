@@ -4,11 +4,11 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from mlpd.core.arrays import Cpu
-from mlpd.core.examples import Examples
-from mlpd.core.optimizers import AdaGrad, Adam, Lion, RmsProp, Sgd
-from mlpd.core.spec import WarmStartSpec
-from mlpd.core.training import MetricsRecorded, TrainingState
+from mlpd.core.devices.arrays import Cpu
+from mlpd.core.optimization.optimizers import AdaGrad, Adam, Lion, RmsProp, Sgd
+from mlpd.core.spec.training import WarmStartSpec
+from mlpd.core.steps.examples import Examples
+from mlpd.core.training.loop import MetricsRecorded, TrainingState
 
 from .family import ROWS, finish, optimized, run, vectors
 

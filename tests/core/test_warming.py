@@ -7,16 +7,16 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from mlpd.core.architecture import ModelSpec
+from mlpd.core.network.architecture import ModelSpec
 
 from .family import finish, model_of, noise, run
 
 pytest.importorskip("llvmlite")
 
 from mlpd.core.execution.arithmetic import verified_compiler
-from mlpd.core.predictor import CompiledPredictor
-from mlpd.core.usual_runs import usual_runs
-from mlpd.core.warming import warm
+from mlpd.core.models.predictor import CompiledPredictor
+from mlpd.core.planning.usual_runs import usual_runs
+from mlpd.core.planning.warming import warm
 
 
 def test_networks_of_other_sizes_find_their_kernels_and_what_is_long_unused_goes(tmp_path):

@@ -2,9 +2,9 @@
 
 import numpy as np
 import pytest
-from mlpd.core.data import DataError, Dataset, inspect_dataset, write_dataset
-from mlpd.core.examples import NothingToLearn
-from mlpd.core.spec import LossSpec, ValidationSpec
+from mlpd.core.data.datasets import DataError, Dataset, inspect_dataset, write_dataset
+from mlpd.core.spec.training import LossSpec, ValidationSpec
+from mlpd.core.steps.examples import NothingToLearn
 
 from .family import ROWS, Run, noise, run
 

@@ -4,10 +4,10 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from mlpd.core.arrays import Cpu
-from mlpd.core.layers import Dropout
-from mlpd.core.network import Pass
-from mlpd.core.training import StepEnded
+from mlpd.core.devices.arrays import Cpu
+from mlpd.core.network.layers import Dropout
+from mlpd.core.network.network import Pass
+from mlpd.core.training.loop import StepEnded
 
 from ..core.family import FAMILY, brought, events_of, finish, run, vectors
 

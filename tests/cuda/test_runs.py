@@ -4,13 +4,13 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from mlpd.core.arrays import Cpu
-from mlpd.core.layers import Affine
-from mlpd.core.metrics import evaluate
-from mlpd.core.network import Pass
-from mlpd.core.optimizers import Clipping
-from mlpd.core.predictor import Predictor
-from mlpd.core.training import Diverged, MetricsRecorded, StepEnded, train
+from mlpd.core.devices.arrays import Cpu
+from mlpd.core.models.metrics import evaluate
+from mlpd.core.models.predictor import Predictor
+from mlpd.core.network.layers import Affine
+from mlpd.core.network.network import Pass
+from mlpd.core.optimization.optimizers import Clipping
+from mlpd.core.training.loop import Diverged, MetricsRecorded, StepEnded, train
 
 from ..core.family import FAMILY, ROWS, events_of, finish, noise, run
 from .exceptions import BUSIER_STEPS, LOOSER_LOSSES, LOSS_TOLERANCE

@@ -1,6 +1,6 @@
 """The group commit as it was once, wrong: the negative control of the fault tests, which must catch it."""
 
-from mlpd.server.database import Database
+from mlpd.server.storage.database import Database
 
 
 class OldGroupCommit(Database):

@@ -16,10 +16,10 @@ import grpc
 import pytest
 from google.rpc import error_details_pb2, status_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from mlpd.server import schema
-from mlpd.server.database import Database
-from mlpd.server.events import EventLog
-from mlpd.server.store import Store
+from mlpd.server.jobs.events import EventLog
+from mlpd.server.storage import schema
+from mlpd.server.storage.database import Database
+from mlpd.server.storage.store import Store
 from mlpd.v1 import trainer_service_pb2 as pb
 from mlpd.v1 import types_pb2 as types
 

@@ -10,8 +10,8 @@ from itertools import pairwise
 from pathlib import Path
 
 import torch
-from mlpd.core.network import initial_parameters, views
-from mlpd.core.optimizers import AdaGrad, Adam, RmsProp, Sgd
+from mlpd.core.network.network import initial_parameters, views
+from mlpd.core.optimization.optimizers import AdaGrad, Adam, RmsProp, Sgd
 from mlpd.core.random import permutation
 
 from .trajectories import BATCH_SIZE, CASES, EPOCHS, ROWS, SEED, SIZES, STEPS, problem, spec_of

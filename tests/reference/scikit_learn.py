@@ -9,15 +9,15 @@ from typing import Any
 
 import numpy as np
 import sklearn
-from mlpd.core.architecture import ModelSpec
-from mlpd.core.arrays import Cpu
-from mlpd.core.data import Dataset
-from mlpd.core.examples import Examples
-from mlpd.core.optimizers import Adam
-from mlpd.core.predictor import Predictor
-from mlpd.core.spec import LossSpec, OptimizerSpec, ScheduleSpec, TrainingSpec
-from mlpd.core.tasks import TASKS
-from mlpd.core.training import TrainingState, train
+from mlpd.core.data.datasets import Dataset
+from mlpd.core.devices.arrays import Cpu
+from mlpd.core.models.predictor import Predictor
+from mlpd.core.network.architecture import ModelSpec
+from mlpd.core.network.tasks import TASKS
+from mlpd.core.optimization.optimizers import Adam
+from mlpd.core.spec.training import LossSpec, OptimizerSpec, ScheduleSpec, TrainingSpec
+from mlpd.core.steps.examples import Examples
+from mlpd.core.training.loop import TrainingState, train
 from sklearn.datasets import load_breast_cancer, load_diabetes, load_digits
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import accuracy_score, r2_score

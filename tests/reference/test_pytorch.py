@@ -2,11 +2,11 @@
 
 import numpy as np
 import pytest
-from mlpd.core.activations import ACTIVATIONS
-from mlpd.core.arrays import Cpu
-from mlpd.core.layers import BatchNorm, Layer, LayerNorm
-from mlpd.core.losses import LOSSES
-from mlpd.core.network import Pass, initial_statistics
+from mlpd.core.devices.arrays import Cpu
+from mlpd.core.network.activations import ACTIVATIONS
+from mlpd.core.network.layers import BatchNorm, Layer, LayerNorm
+from mlpd.core.network.losses import LOSSES
+from mlpd.core.network.network import Pass, initial_statistics
 
 from .trajectories import CASES, our_losses
 

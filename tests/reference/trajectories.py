@@ -3,13 +3,13 @@
 from dataclasses import replace
 
 import numpy as np
-from mlpd.core.architecture import ModelSpec
-from mlpd.core.arrays import Cpu
-from mlpd.core.data import Dataset
-from mlpd.core.examples import Examples
-from mlpd.core.optimizers import AdaGrad, Adam, Optimizer, RmsProp, Sgd
-from mlpd.core.spec import OptimizerSpec, ScheduleSpec, TrainingSpec
-from mlpd.core.training import MetricsRecorded, TrainingState, train
+from mlpd.core.data.datasets import Dataset
+from mlpd.core.devices.arrays import Cpu
+from mlpd.core.network.architecture import ModelSpec
+from mlpd.core.optimization.optimizers import AdaGrad, Adam, Optimizer, RmsProp, Sgd
+from mlpd.core.spec.training import OptimizerSpec, ScheduleSpec, TrainingSpec
+from mlpd.core.steps.examples import Examples
+from mlpd.core.training.loop import MetricsRecorded, TrainingState, train
 
 SIZES = (20, 16, 12, 4)
 ROWS, BATCH_SIZE, EPOCHS = 160, 32, 40

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 import sqlalchemy as sa
-from mlpd.server.database import Database, SchemaMismatch
+from mlpd.server.storage.database import Database, SchemaMismatch
 
 METADATA = sa.MetaData()
 NUMBERS = sa.Table("numbers", METADATA, sa.Column("number", sa.Integer, primary_key=True))

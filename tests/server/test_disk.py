@@ -8,7 +8,7 @@ import pytest
 from google.rpc import code_pb2, error_details_pb2
 from mlpd.core.files import write_atomic
 from mlpd.server.disk import trouble_of, waits_seconds
-from mlpd.server.status import status_of_error
+from mlpd.server.wire.status import status_of_error
 
 CODES = {
     errno.ENOSPC: code_pb2.RESOURCE_EXHAUSTED,

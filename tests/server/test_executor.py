@@ -5,8 +5,8 @@ import os
 import signal
 
 import pytest
+from mlpd.server.executors.attempt import Task
 from mlpd.server.executors.process import ProcessExecutor
-from mlpd.server.tasks import Task
 
 from ..system.processes import children_of, workers_among
 

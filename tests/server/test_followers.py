@@ -4,7 +4,7 @@ import asyncio
 import random
 
 import pytest
-from mlpd.server.events import EventLog
+from mlpd.server.jobs.events import EventLog
 from mlpd.server.records import Event, JobState, MessageLogged, StateChanged
 
 QUIET_SECONDS = 60.0

@@ -8,7 +8,7 @@ import grpc.aio
 import pytest
 from grpc import StatusCode
 from mlpd.server.errors import ResourceExhausted
-from mlpd.server.guard import Guard
+from mlpd.server.wire.guard import Guard
 from mlpd.v1 import trainer_service_pb2 as pb
 from mlpd.v1.trainer_service_pb2_grpc import (
     TrainerServiceServicer,

@@ -4,7 +4,7 @@ import asyncio
 import pwd
 import stat
 
-from mlpd.server.kernels import kernels_directory, warm
+from mlpd.server.executors.kernels import kernels_directory, warm
 from structlog.testing import capture_logs
 
 from ..conftest import needs_compiler

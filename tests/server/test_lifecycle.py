@@ -5,14 +5,16 @@ from dataclasses import replace
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from mlpd.core.architecture import ModelSpec
-from mlpd.core.optimizers import Sgd
-from mlpd.core.spec import OptimizerSpec, ScheduleSpec, TrainingSpec
-from mlpd.server import lifecycle
+from mlpd.core.network.architecture import ModelSpec
+from mlpd.core.optimization.optimizers import Sgd
+from mlpd.core.spec.training import OptimizerSpec, ScheduleSpec, TrainingSpec
 from mlpd.server.errors import PreconditionFailed
+from mlpd.server.executors.attempt import Task
+from mlpd.server.jobs import lifecycle
 from mlpd.server.records import (
     AttemptStarted,
     CheckpointSaved,
+    Decision,
     Failed,
     Failure,
     Finished,
@@ -27,8 +29,6 @@ from mlpd.server.records import (
     decode_frame,
     encode_frame,
 )
-from mlpd.server.store import Decision
-from mlpd.server.tasks import Task
 
 SPEC = TrainingSpec(
     ModelSpec.plain((2, 2)),

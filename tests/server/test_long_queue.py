@@ -6,16 +6,16 @@ from dataclasses import replace
 
 import pytest
 import sqlalchemy as sa
-from mlpd.core.architecture import ModelSpec
-from mlpd.core.optimizers import Sgd
-from mlpd.core.spec import OptimizerSpec, ScheduleSpec, TrainingSpec
-from mlpd.server import listing, schema
-from mlpd.server.artifacts import DataDirectory
-from mlpd.server.database import Database
+from mlpd.core.network.architecture import ModelSpec
+from mlpd.core.optimization.optimizers import Sgd
+from mlpd.core.spec.training import OptimizerSpec, ScheduleSpec, TrainingSpec
 from mlpd.server.executors.process import ProcessExecutor
-from mlpd.server.jobs import JobLimits, Jobs, Submission
-from mlpd.server.records import JobState
-from mlpd.server.store import Store
+from mlpd.server.jobs.queue import JobLimits, Jobs
+from mlpd.server.records import JobState, Submission
+from mlpd.server.storage import listing, schema
+from mlpd.server.storage.artifacts import DataDirectory
+from mlpd.server.storage.database import Database
+from mlpd.server.storage.store import Store
 from mlpd.v1 import trainer_service_pb2 as pb
 
 from ..conftest import SOURCE_ROOTS

@@ -5,10 +5,10 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from mlpd.core.architecture import ModelSpec
-from mlpd.server.devices import DeviceReport
+from mlpd.core.network.architecture import ModelSpec
 from mlpd.server.errors import ResourceExhausted
-from mlpd.server.resolution import _check_memory
+from mlpd.server.executors.devices import DeviceReport
+from mlpd.server.jobs.resolution import _check_memory
 
 from .test_lifecycle import SPEC
 

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from google.rpc import error_details_pb2
 from grpc import StatusCode
-from mlpd.core.architecture import ModelSpec
-from mlpd.core.partition import best_blocks
+from mlpd.core.network.architecture import ModelSpec
+from mlpd.core.spec.split import best_blocks
 from mlpd.v1 import trainer_service_pb2 as pb
 from mlpd.v1 import types_pb2 as types
 

@@ -3,11 +3,11 @@
 from contextlib import closing
 
 import numpy as np
-from mlpd.core.architecture import ModelSpec
-from mlpd.core.predictor import CompiledPredictor, Predictor
-from mlpd.server.artifacts import DataDirectory
-from mlpd.server.serving import Serving
-from mlpd.server.stored_files import StoredFiles
+from mlpd.core.models.predictor import CompiledPredictor, Predictor
+from mlpd.core.network.architecture import ModelSpec
+from mlpd.server.inference.serving import Serving
+from mlpd.server.storage.artifacts import DataDirectory
+from mlpd.server.storage.stored_files import StoredFiles
 from structlog.testing import capture_logs
 
 from ..conftest import needs_compiler

@@ -6,14 +6,14 @@ import signal
 from dataclasses import replace
 
 import pytest
-from mlpd.server import schema
-from mlpd.server.artifacts import DataDirectory
-from mlpd.server.database import Database
-from mlpd.server.events import EventLog
 from mlpd.server.executors.process import ProcessExecutor
-from mlpd.server.jobs import JobLimits, Jobs, Submission
-from mlpd.server.records import AttemptStarted, JobState, MessageLogged
-from mlpd.server.store import Store
+from mlpd.server.jobs.events import EventLog
+from mlpd.server.jobs.queue import JobLimits, Jobs
+from mlpd.server.records import AttemptStarted, JobState, MessageLogged, Submission
+from mlpd.server.storage import schema
+from mlpd.server.storage.artifacts import DataDirectory
+from mlpd.server.storage.database import Database
+from mlpd.server.storage.store import Store
 
 from ..conftest import ENVIRONMENT
 from ..system.processes import children_of, workers_among

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from grpc import StatusCode
-from mlpd.core.splits import held_out_rows
+from mlpd.core.data.splits import held_out_rows
 from mlpd.v1 import trainer_service_pb2 as pb
 from mlpd.v1 import types_pb2 as types
 from safetensors.numpy import save

@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager, contextmanager, suppress
 import pytest
 import sqlalchemy as sa
 from mlpd.server import errors
-from mlpd.server.database import Database, _Request
+from mlpd.server.storage.database import Database, _Request
 
 METADATA = sa.MetaData()
 BLOBS = sa.Table(

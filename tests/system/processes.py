@@ -10,7 +10,7 @@ def children_of(pid: int) -> list[int]:
 
 def workers_among(pids: list[int]) -> list[int]:
     """Return the process ids of workers."""
-    return [pid for pid in pids if "mlpd.server.worker" in Path(f"/proc/{pid}/cmdline").read_text()]
+    return [pid for pid in pids if "mlpd.server.executors.worker" in Path(f"/proc/{pid}/cmdline").read_text()]
 
 
 def worker_of(server) -> int:

@@ -17,13 +17,13 @@ ROWS, INPUTS = 400_000, 1000
 FROM_A_MAP = f"""
 import resource, sys
 from pathlib import Path
-from mlpd.core.arrays import Cpu
-from mlpd.core.architecture import ModelSpec
-from mlpd.core.data import open_dataset
-from mlpd.core.examples import Examples
-from mlpd.core.optimizers import Sgd
-from mlpd.core.spec import OptimizerSpec, ScheduleSpec, TrainingSpec
-from mlpd.core.training import TrainingState, train
+from mlpd.core.devices.arrays import Cpu
+from mlpd.core.network.architecture import ModelSpec
+from mlpd.core.data.datasets import open_dataset
+from mlpd.core.steps.examples import Examples
+from mlpd.core.optimization.optimizers import Sgd
+from mlpd.core.spec.training import OptimizerSpec, ScheduleSpec, TrainingSpec
+from mlpd.core.training.loop import TrainingState, train
 data = open_dataset(Path(sys.argv[1]))
 model = ModelSpec.plain(({INPUTS}, 16, 3), standardize_inputs=True)
 blocks = {{"runner": "compiled", "split": "units", "block_count": 2}}

@@ -65,7 +65,7 @@ class Peak(threading.Thread):
     def __init__(self, server_pid):
         super().__init__(daemon=True)
         self._ended = threading.Event()
-        while not (found := set(children_running("mlpd.server.worker", server_pid)) - self._watched):
+        while not (found := set(children_running("mlpd.server.executors.worker", server_pid)) - self._watched):
             time.sleep(0.01)
         (self._worker,) = found
         self._watched.add(self._worker)

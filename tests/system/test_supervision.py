@@ -27,7 +27,10 @@ REQUEST = pb.TrainRequest(
 FAULTY_SERVER = """
 import os, sys
 from mlpd.server.__main__ import app
-from mlpd.server import database, events, storage, store
+from mlpd.server.storage import database
+from mlpd.server.jobs import events
+from mlpd.server.storage import health as storage
+from mlpd.server.storage import store
 
 moment = sys.argv.pop(1)
 
@@ -86,7 +89,7 @@ def test_a_server_ends_with_each_of_its_parts(part, data_directory, tmp_path):
 
 
 def test_a_worker_whose_server_has_ended_before_it_said_a_word_ends_in_silence():
-    command = [sys.executable, "-P", "-m", "mlpd.server.worker"]
+    command = [sys.executable, "-P", "-m", "mlpd.server.executors.worker"]
     done = subprocess.run(
         command, stdin=subprocess.DEVNULL, env=ENVIRONMENT, capture_output=True, timeout=60, check=False
     )

@@ -11,11 +11,11 @@ from typing import Annotated, TextIO, cast
 
 import structlog
 import typer
-from mlpd.server.artifacts import DataDirectoryInUse
 from mlpd.server.daemon import PortTaken, serve
-from mlpd.server.database import SchemaMismatch
 from mlpd.server.errors import StorageTrouble
 from mlpd.server.options import ServerOptions
+from mlpd.server.storage.artifacts import DataDirectoryInUse
+from mlpd.server.storage.database import SchemaMismatch
 from sqlalchemy.exc import DatabaseError
 
 _DEFAULTS = ServerOptions()

@@ -14,24 +14,24 @@ import grpc.aio
 import structlog
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
-from mlpd.server import schema
-from mlpd.server.artifacts import DataDirectory
-from mlpd.server.database import Database
-from mlpd.server.datasets import PREFERRED_CHUNK_BYTES, Datasets
-from mlpd.server.devices import Devices
-from mlpd.server.events import EventLog
+from mlpd.server.executors.devices import Devices
+from mlpd.server.executors.kernels import kernels_directory, warm
 from mlpd.server.executors.process import ProcessExecutor
-from mlpd.server.guard import Guard
-from mlpd.server.jobs import JobLimits, Jobs
-from mlpd.server.kernels import kernels_directory, warm
+from mlpd.server.inference.serving import MAX_PREDICTION_VALUES, Serving
+from mlpd.server.jobs.events import EventLog
+from mlpd.server.jobs.queue import JobLimits, Jobs
 from mlpd.server.options import ServerOptions
 from mlpd.server.services.datasets import DatasetService
 from mlpd.server.services.models import ModelService
 from mlpd.server.services.trainer import TrainerService
-from mlpd.server.serving import MAX_PREDICTION_VALUES, Serving
-from mlpd.server.store import Store
-from mlpd.server.stored_files import StoredFiles
+from mlpd.server.storage import schema
+from mlpd.server.storage.artifacts import DataDirectory
+from mlpd.server.storage.database import Database
+from mlpd.server.storage.datasets import PREFERRED_CHUNK_BYTES, Datasets
+from mlpd.server.storage.store import Store
+from mlpd.server.storage.stored_files import StoredFiles
 from mlpd.server.supervision import Supervisor
+from mlpd.server.wire.guard import Guard
 from mlpd.v1 import dataset_service_pb2, model_service_pb2, trainer_service_pb2
 from mlpd.v1.dataset_service_pb2_grpc import add_DatasetServiceServicer_to_server
 from mlpd.v1.model_service_pb2_grpc import add_ModelServiceServicer_to_server

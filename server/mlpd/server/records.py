@@ -5,12 +5,13 @@ it came. Nothing here knows SQL, protobuf or gRPC.
 """
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Any
 
-from mlpd.core.architecture import ModelSpec
-from mlpd.core.spec import TrainingSpec
+from mlpd.core.network.architecture import ModelSpec
+from mlpd.core.spec.training import TrainingSpec
 
 
 class JobState(StrEnum):
@@ -231,6 +232,40 @@ class ModelRecord:
     parameter_count: int
     create_time: int
     input_names: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Submission:
+    """A checked request for a job; ``digest`` is the same for equal requests."""
+
+    request_id: str | None
+    digest: str
+    job_id: str
+    model_id: str
+    spec: TrainingSpec
+    row_count: int
+    memory_bytes: int
+
+
+@dataclass(frozen=True)
+class Publication:
+    """A model version to publish together with a job's success; its number is given by the store."""
+
+    file_sha256: str
+    parameters_sha256: str
+    spec: ModelSpec
+    task: str
+    loss: str
+    parameter_count: int
+
+
+@dataclass(frozen=True)
+class Decision:
+    """A job as it shall be, what the log shall say of it, and what is published with it."""
+
+    job: Job
+    payloads: Sequence[Payload] = ()
+    publication: Publication | None = None
 
 
 _KINDS: dict[str, type[Any]] = {

@@ -69,7 +69,7 @@ def explain(
 
 def _explained(request: dict[str, Any]) -> dict[str, Any]:
     done = subprocess.run(
-        [sys.executable, "-P", "-m", "mlpd.server.explaining"],
+        [sys.executable, "-P", "-m", "mlpd.server.jobs.explaining"],
         input=json.dumps(request),
         stdout=subprocess.PIPE,
         text=True,

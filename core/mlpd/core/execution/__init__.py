@@ -1,1 +1,1 @@
-"""A step as a plan: recorded from the formulas once, printed, and run by NumPy, CuPy or compiled threads."""
+"""A plan of calls: recorded from the formulas once, fused into kernels, and run by NumPy, CuPy or compiled threads."""

@@ -7,10 +7,10 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-from mlpd.core.arrays import HostArray
-from mlpd.core.execution.compiler import Compiler, has_fused_products
-from mlpd.core.execution.emitter import write_kernel
-from mlpd.core.execution.kernels import AnyKernel, Kernel, Product, Ref, Slot, Step
+from mlpd.core.codegen.compiler import Compiler, has_fused_products
+from mlpd.core.codegen.emitter import write_kernel
+from mlpd.core.codegen.kernels import AnyKernel, Kernel, Product, Ref, Slot, Step
+from mlpd.core.devices.arrays import HostArray
 from mlpd.core.execution.runners import ARITHMETIC, RunnerUnavailable
 
 _FUNCTIONS = ("exp", "expm1", "log", "log1p", "sqrt", "tanh")

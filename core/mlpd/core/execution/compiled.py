@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from mlpd.core.codegen.emitter import write_kernel
+from mlpd.core.codegen.kernels import Call
+from mlpd.core.codegen.schedule import CELL_BYTES, write_loop
 from mlpd.core.execution.arithmetic import verified_compiler
-from mlpd.core.execution.emitter import write_kernel
 from mlpd.core.execution.fusion import fuse
-from mlpd.core.execution.kernels import Call
 from mlpd.core.execution.plan import Plan, Variant, Work
 from mlpd.core.execution.recording import Numbers, Scalar
 from mlpd.core.execution.runners import PlannedCall, Program
-from mlpd.core.execution.schedule import CELL_BYTES, write_loop
 from numpy.typing import NDArray
 
 Segment = tuple[int, int]  # where a table of calls is, and how many

@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
-from mlpd.core.arrays import HostArray
-from mlpd.core.execution.kernels import KINDS, ArgMax, Call, Draw, Kernel, Product, Ref, Slot, Step
+from mlpd.core.codegen.kernels import KINDS, ArgMax, Call, Draw, Kernel, Product, Ref, Slot, Step
+from mlpd.core.devices.arrays import HostArray
 from mlpd.core.execution.plan import Task
 from mlpd.core.execution.recording import ELEMENTWISE, NotRecordable, Op, Scalar
 

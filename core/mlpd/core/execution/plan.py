@@ -62,3 +62,8 @@ class Work:
         return Work(
             self.variants, self.which[start:end], {name: column[start:end] for name, column in self.numbers.items()}
         )
+
+
+def share(width: int, block: int, count: int) -> tuple[int, int]:
+    """Return the first of ``width`` units or rows that is the block's, and the first that is not any more."""
+    return width * block // count, width * (block + 1) // count

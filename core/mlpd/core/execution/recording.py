@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from mlpd.core.arrays import Array, Device
+from mlpd.core.devices.arrays import Array, Device
 
 Numbers = Mapping[str, float]  # the values of scalars in a step, by name
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
-from mlpd.core.arrays import Array, Device
+from mlpd.core.devices.arrays import Array, Device
 from mlpd.core.execution.plan import Plan, Variant, Work
 from mlpd.core.execution.recording import Numbers, Op
 

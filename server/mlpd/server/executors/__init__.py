@@ -1,1 +1,1 @@
-"""Where a job runs; what a job is they do not know."""
+"""Where a job runs, in a process of its own, and on what."""

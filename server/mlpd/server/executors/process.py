@@ -7,8 +7,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from typing import Self
 
+from mlpd.server.executors.attempt import Order, Task
 from mlpd.server.records import Frame, decode_frame
-from mlpd.server.tasks import Order, Task
 
 _READ_BYTES = 65536
 
@@ -27,7 +27,7 @@ class WorkerProcess:
     async def started(cls) -> Self:
         """Start one that waits for its task. Raises `OSError`."""
         process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-P", "-m", "mlpd.server.worker"),
+            *(sys.executable, "-P", "-m", "mlpd.server.executors.worker"),
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             start_new_session=True,  # Ctrl-C in the server's terminal is for the server, which then drains

@@ -3,14 +3,14 @@
 from collections.abc import AsyncIterator
 
 import mlpd.v1.dataset_service_pb2 as pb
-from mlpd.server import listing
-from mlpd.server.datasets import Datasets
 from mlpd.server.errors import InvalidRequest
-from mlpd.server.guard import Context
-from mlpd.server.messages import dataset_message
 from mlpd.server.names import parse_dataset
-from mlpd.server.paging import page_of, page_size, text_cursor, token_of
-from mlpd.server.store import Store
+from mlpd.server.storage import listing
+from mlpd.server.storage.datasets import Datasets
+from mlpd.server.storage.store import Store
+from mlpd.server.wire.guard import Context
+from mlpd.server.wire.messages import dataset_message
+from mlpd.server.wire.paging import page_of, page_size, text_cursor, token_of
 from mlpd.v1.dataset_service_pb2_grpc import DatasetServiceServicer
 
 

@@ -1,12 +1,12 @@
 """mlpd.v1.ModelService."""
 
 import mlpd.v1.model_service_pb2 as pb
-from mlpd.server import listing
-from mlpd.server.guard import Context
-from mlpd.server.messages import model_message
 from mlpd.server.names import parse_model, parse_series
-from mlpd.server.paging import number_cursor, page_of, page_size, token_of
-from mlpd.server.store import Store
+from mlpd.server.storage import listing
+from mlpd.server.storage.store import Store
+from mlpd.server.wire.guard import Context
+from mlpd.server.wire.messages import model_message
+from mlpd.server.wire.paging import number_cursor, page_of, page_size, token_of
 from mlpd.v1.model_service_pb2_grpc import ModelServiceServicer
 
 _EVERY_MODEL = ("", "models/-")

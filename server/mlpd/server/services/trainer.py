@@ -8,26 +8,26 @@ from functools import partial
 import mlpd.v1.trainer_service_pb2 as pb
 import numpy as np
 from google.protobuf.duration_pb2 import Duration
-from mlpd.core.data import Dataset
-from mlpd.core.tasks import TASKS
-from mlpd.server import listing
+from mlpd.core.data.datasets import Dataset
+from mlpd.core.network.tasks import TASKS
 from mlpd.server.columns import order_of
-from mlpd.server.devices import Devices
-from mlpd.server.durations import check_duration, duration, seconds_of
 from mlpd.server.errors import CursorOutOfRange, InvalidRequest, PreconditionFailed
-from mlpd.server.events import EventLog
-from mlpd.server.finite import check_evaluated, check_predicted
-from mlpd.server.guard import Context
-from mlpd.server.jobs import Jobs
-from mlpd.server.messages import event_message, job_message
+from mlpd.server.executors.devices import Devices
+from mlpd.server.inference.finite import check_evaluated, check_predicted
+from mlpd.server.inference.serving import MAX_PREDICTION_VALUES, SCORED_VALUES_LIMIT, Evaluation, Prediction, Serving
+from mlpd.server.jobs.events import EventLog
+from mlpd.server.jobs.queue import Jobs
+from mlpd.server.jobs.resolution import digest_of, resolve
 from mlpd.server.names import check_id, check_request_id, job_name, parse_dataset, parse_job, parse_model, version_name
-from mlpd.server.paging import number_cursor, page_of, page_size, token_of
 from mlpd.server.records import DatasetRecord, Event, Job, JobState, ModelRecord
-from mlpd.server.resolution import digest_of, resolve
-from mlpd.server.serving import MAX_PREDICTION_VALUES, SCORED_VALUES_LIMIT, Evaluation, Prediction, Serving
-from mlpd.server.store import LogState, Store
-from mlpd.server.stored_files import StoredFiles
-from mlpd.server.tensors import fill_tensor, inputs_from, labels_from, targets_from
+from mlpd.server.storage import listing
+from mlpd.server.storage.store import LogState, Store
+from mlpd.server.storage.stored_files import StoredFiles
+from mlpd.server.wire.durations import check_duration, duration, seconds_of
+from mlpd.server.wire.guard import Context
+from mlpd.server.wire.messages import event_message, job_message
+from mlpd.server.wire.paging import number_cursor, page_of, page_size, token_of
+from mlpd.server.wire.tensors import fill_tensor, inputs_from, labels_from, targets_from
 from mlpd.v1 import types_pb2 as types
 from mlpd.v1.trainer_service_pb2_grpc import TrainerServiceServicer
 from numpy.typing import NDArray

@@ -1,0 +1,1 @@
+"""Kernels and the loop that runs them, as machine code, by LLVM."""

@@ -1,0 +1,226 @@
+"""Exponential functions, logarithms and the hyperbolic tangent, written with values: the same bits on every processor.
+
+They have no branches, are within 2 units in the last place over the whole range of float32 and float64, and consist of
+operations that IEEE 754 rounds correctly. Formulas and coefficients are those of fdlibm (Sun Microsystems, 1993), of
+its float32 versions in musl, and for tanh of Cephes (Moshier, 1989), but where a comment says otherwise. Muller,
+Elementary Functions (3rd edition, 2016), explains them.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from mlpd.core.codegen.values import Value, at_least, at_most, select
+
+
+@dataclass(frozen=True)
+class _Format:
+    """What the formulas need to know of a type. Coefficients begin with that of the lowest power."""
+
+    fraction_bits: int
+    bias: int  # of the exponent
+    root_half: int  # the bits of sqrt(1/2)
+    # ln 2 as a sum whose first part has so few bits that its product with any exponent is exact (Cody and Waite,
+    # Software Manual for the Elementary Functions, 1980); from musl's expf.c and fdlibm's e_exp.c.
+    ln2_high: float
+    ln2_low: float
+    # Where results stay the same: exp is 0 from here and infinite from here, expm1 is -1, tanh of half of it is 1.
+    exp_least: float
+    exp_most: float
+    expm1_least: float
+    tanh_most: float
+    # (exp(r) - 1 - r) / r**2 for |r| <= 0.34675: ln(2)/2, and a little for quotients rounded to the other integer. From
+    # Remez's exchange (Muller, chapter 3) for the relative error of expm1, at most 1.8e-8 and 3.3e-17.
+    exp_coefficients: tuple[float, ...]
+    # (log((1 + s) / (1 - s)) / s - 2) / s**2 in s**2: Lg1, Lg2 and so on of musl's logf.c and of fdlibm's e_log.c.
+    log_coefficients: tuple[float, ...]
+    # (tanh(x) / x - 1) / x**2 as a quotient in x**2 for |x| < 0.625: of Lambert's continued fraction x / (1 + x**2 /
+    # (3 + x**2 / (5 + x**2 / (7 + x**2 / 9)))), relative error of tanh at most 7.5e-10, and of Cephes's tanh.c.
+    tanh_numerator: tuple[float, ...]
+    tanh_denominator: tuple[float, ...]
+
+
+_FORMATS = {
+    "float32": _Format(
+        fraction_bits=23,
+        bias=127,
+        root_half=0x3F3504F3,
+        ln2_high=6.9314575195e-01,
+        ln2_low=1.4286067653e-06,
+        exp_least=-104.0,
+        exp_most=89.0,
+        expm1_least=-18.0,
+        tanh_most=20.0,
+        exp_coefficients=(
+            *(0.4999999701976776, 0.1666654348373413, 0.04166720062494278, 0.008366547524929047),
+            0.0013882518978789449,
+        ),
+        log_coefficients=(0.66666662693, 0.40000972152, 0.28498786688, 0.24279078841),
+        tanh_numerator=(-21.0, -14.0 / 15.0),
+        tanh_denominator=(63.0, 28.0, 1.0),
+    ),
+    "float64": _Format(
+        fraction_bits=52,
+        bias=1023,
+        root_half=0x3FE6A09E667F3BCD,
+        ln2_high=6.93147180369123816490e-01,
+        ln2_low=1.90821492927058770002e-10,
+        exp_least=-746.0,
+        exp_most=710.0,
+        expm1_least=-40.0,
+        tanh_most=40.0,
+        exp_coefficients=(
+            *(0.5000000000000006, 0.16666666666666588, 0.04166666666657646, 0.008333333333389733),
+            *(0.0013888888931669209, 0.00019841269718713647, 2.4801505139998588e-05, 2.7557407680767177e-06),
+            *(2.762609396840829e-07, 2.505377846504643e-08),
+        ),
+        log_coefficients=(
+            *(6.666666666666735130e-01, 3.999999999940941908e-01, 2.857142874366239149e-01, 2.222219843214978396e-01),
+            *(1.818357216161805012e-01, 1.531383769920937332e-01, 1.479819860511658591e-01),
+        ),
+        tanh_numerator=(-1.61468768441708447952e03, -9.92877231001918586564e01, -9.64399179425052238628e-01),
+        tanh_denominator=(4.84406305325125486048e03, 2.23548839060100448583e03, 1.12811678491632931402e02, 1.0),
+    ),
+}
+
+
+def exp(x: Value) -> Value:
+    """Return e to the power of ``x``."""
+    form = _FORMATS[x.kind]
+    reduced = _reduce(at_most(at_least(x, form.exp_least), form.exp_most), 2 * form.bias)
+    # 2**n can be too large or too small for a number, but both halves of the exponent are exponents of normal numbers,
+    # and of the two products only the last rounds.
+    first = (reduced.integer >> 1) << form.fraction_bits
+    second = (reduced.integer << form.fraction_bits) - first
+    return (reduced.rest + reduced.curve + 1) * first.as_float() * second.as_float()
+
+
+def expm1(x: Value) -> Value:
+    """Return e to the power of ``x``, minus 1."""
+    form = _FORMATS[x.kind]
+    reduced = _reduce(at_most(at_least(x, form.expm1_least), form.exp_most), form.bias)
+    power = (reduced.integer << form.fraction_bits).as_float()
+    # For the largest results 2**n is no number. They are computed with half of it; what 1 is then does not matter.
+    most = 2.0**form.bias
+    halved = power > most
+    power = select(halved, power.like(most), power)
+    # Unlike fdlibm's sum this one is the same for all n: first the large terms, which are exact before they are summed.
+    # Zeros are subtracted, because -0 - 0 keeps the sign that -0 + 0 loses.
+    result = (power * reduced.high - (1 - power)) - power * (reduced.low - reduced.curve)
+    return select(halved, result + result, result)
+
+
+def log(x: Value) -> Value:
+    """Return the natural logarithm of ``x``: minus infinity for 0, NaN for less."""
+    form = _FORMATS[x.kind]
+    shift = form.fraction_bits + 2
+    subnormal = x < 2.0 ** (1 - form.bias)
+    exponent, significand = _split(select(subnormal, x * 2.0**shift, x))
+    zero = _exponent_zero(form)
+    minus_exponent = select(subnormal, x.like(zero + shift), zero) - exponent
+    return _with_ends(x, 0, _log_of_split(minus_exponent, significand - 1))
+
+
+def log1p(x: Value) -> Value:
+    """Return the natural logarithm of 1 + ``x``: minus infinity for -1, NaN for less."""
+    form = _FORMATS[x.kind]
+    larger, smaller = at_least(x, 1), at_most(x, 1)
+    total = larger + smaller
+    lost = smaller - (total - larger)  # what rounding took (Dekker, A Floating-Point Technique, 1971)
+    exponent, significand = _split(total)
+    # fdlibm adds lost / total to the logarithm. It can as well be added to the fraction, which costs no division, and
+    # for small x makes the fraction x itself. Where 2**-n is too small for a number, nothing that counts was lost.
+    inverse_power = (significand.bits() - total.bits() + x.like(1).bits()).as_float()
+    fraction = lost * at_least(inverse_power, 0) - (1 - significand)
+    return _with_ends(x, -1, _log_of_split(_exponent_zero(form) - exponent, fraction))
+
+
+def tanh(x: Value) -> Value:
+    """Return the hyperbolic tangent of ``x``."""
+    form = _FORMATS[x.kind]
+    sign = x.bits() & x.like(-0.0).bits()
+    size = (x.bits() ^ sign).as_float()
+    square = size * size
+    reduced = _reduce(at_most(size + size, form.tanh_most), form.bias)
+    growth = (reduced.rest + reduced.curve + 1) * (reduced.integer << form.fraction_bits).as_float()
+    # Either x and x**3 times a quotient, or 1 - 2 / (exp(2 x) + 1); one division serves both.
+    small = size < 0.625
+    numerator = select(small, size * square * _polynomial(form.tanh_numerator, square), -2)
+    denominator = select(small, _polynomial(form.tanh_denominator, square), growth + 1)
+    result = select(small, size, 1) + numerator / denominator
+    return (result.bits() | sign).as_float()
+
+
+@dataclass(frozen=True)
+class _Reduced:
+    """A number as n ln(2) + rest, where rest = high - low, and exp(rest) = 1 + rest + curve."""
+
+    integer: Value  # its lowest bits are those of n and what was asked to be added to it
+    high: Value
+    low: Value
+    rest: Value
+    curve: Value
+
+
+def _reduce(x: Value, added: int) -> _Reduced:
+    """Take from ``x`` the closest multiple n of ln 2."""
+    form = _FORMATS[x.kind]
+    # A number as large as this has no fraction: adding it rounds, and leaves the integer in the lowest bits.
+    rounder = 2.0**form.fraction_bits + added
+    rounded = x * (1 / math.log(2)) + rounder
+    multiple = rounded - rounder
+    high = x - multiple * form.ln2_high
+    low = multiple * form.ln2_low
+    rest = high - low
+    return _Reduced(rounded.bits(), high, low, rest, rest * rest * _polynomial(form.exp_coefficients, rest))
+
+
+def _split(x: Value) -> tuple[Value, Value]:
+    """Return exponent and significand, from sqrt(1/2) to sqrt(2), of ``x``, which is positive and normal.
+
+    The exponent is a float and counts from ``_exponent_zero``: in the lowest bits of a float as large as that an
+    integer is a float already. Few processors can convert 64-bit integers side by side.
+    """
+    form = _FORMATS[x.kind]
+    shifted = x.bits() + (x.like(1).bits() - form.root_half)
+    exponent = (shifted >> form.fraction_bits) | x.like(2.0**form.fraction_bits).bits()
+    significand = (shifted & (2**form.fraction_bits - 1)) + form.root_half
+    return exponent.as_float(), significand.as_float()
+
+
+def _exponent_zero(form: _Format) -> float:
+    return 2.0**form.fraction_bits + form.bias
+
+
+def _log_of_split(minus_exponent: Value, fraction: Value) -> Value:
+    """Return the logarithm of (1 + ``fraction``) / 2**``minus_exponent``.
+
+    The sum is fdlibm's, but with differences in place of sums where these would lose the sign of -0.
+    """
+    form = _FORMATS[fraction.kind]
+    half_square = 0.5 * fraction * fraction
+    ratio = fraction / (2 + fraction)
+    square = ratio * ratio
+    series = square * _polynomial(form.log_coefficients, square)
+    small = ratio * (half_square + series) - minus_exponent * form.ln2_low
+    return (fraction - (half_square - small)) - minus_exponent * form.ln2_high
+
+
+def _with_ends(x: Value, pole: float, result: Value) -> Value:
+    """Return ``result`` for ``x`` between ``pole`` and infinity, and what a logarithm is elsewhere."""
+    elsewhere = select(x < pole, x.like(math.nan), -math.inf)
+    return select(x < math.inf, select(x > pole, result, elsewhere), x)
+
+
+def _polynomial(coefficients: tuple[float, ...], x: Value) -> Value:
+    """Return the polynomial by Horner's rule, even and odd powers apart, so that neither waits for the other."""
+    square = x * x
+    return _horner(coefficients[::2], square) + x * _horner(coefficients[1::2], square)
+
+
+def _horner(coefficients: tuple[float, ...], x: Value) -> Value:
+    result = x.like(coefficients[-1])
+    for coefficient in reversed(coefficients[:-1]):
+        result = result * x + coefficient
+    return result

@@ -1,0 +1,318 @@
+"""Writes kernels as LLVM code: ``void kernel(i64* arguments, i64* scalars)``.
+
+Loops are written with explicit lanes, and what is left of a row one by one, so that sums are added in one order
+everywhere and nothing depends on what a compiler would make of a loop.
+"""
+
+from collections.abc import Callable
+
+from llvmlite import ir
+from mlpd.core.codegen.elementary import exp, expm1, log, log1p, tanh
+from mlpd.core.codegen.kernels import AnyKernel, ArgMax, Draw, Kernel, Product, Ref, Slot, Step
+from mlpd.core.codegen.products import ProductWriter
+from mlpd.core.codegen.values import (
+    LANES,
+    Value,
+    absolute,
+    at_least,
+    at_most,
+    bytes_of,
+    in_lanes,
+    maximum,
+    minimum,
+    select,
+    square_root,
+    type_of,
+)
+from mlpd.core.codegen.writing import Arguments, at, loop, whole
+
+_I64 = ir.IntType(64)
+_POINTER = ir.PointerType()
+
+_FUNCTIONS: dict[str, Callable[..., Value]] = {
+    "absolute": absolute,
+    "add": lambda x, y: x + y,
+    "copyto": lambda x: x,
+    "divide": lambda x, y: x / y,
+    "equal": lambda x, y: x.equals(y),
+    "exp": exp,
+    "expm1": expm1,
+    "greater": lambda x, y: x > y,
+    "greater_equal": lambda x, y: x >= y,
+    "less": lambda x, y: x < y,
+    "log": log,
+    "log1p": log1p,
+    "maximum": maximum,
+    "minimum": minimum,
+    "multiply": lambda x, y: x * y,
+    "negative": lambda x: -x,
+    "sign": lambda x: select(x.is_nan(), x, (x > 0).to(x.kind) - (x < 0).to(x.kind)),
+    "sqrt": square_root,
+    "subtract": lambda x, y: x - y,
+    "tanh": tanh,
+}
+_BY_NUMBER: dict[str, Callable[..., Value]] = {"maximum": at_least, "minimum": at_most}
+_COMBINE: dict[str, Callable[[Value, Value], Value]] = {
+    "sum": lambda x, y: x + y,
+    "square_sum": lambda x, y: x + y,
+    "max": maximum,
+}
+_START = {"sum": 0.0, "square_sum": 0.0, "max": float("-inf")}
+
+
+def write_kernel(module: ir.Module, name: str, kernel: AnyKernel) -> None:
+    """Add the function ``name`` of ``kernel`` to ``module``."""
+    function = ir.Function(module, ir.FunctionType(ir.VoidType(), [_POINTER, _POINTER]), name)
+    builder = ir.IRBuilder(function.append_basic_block("entry"))
+    arguments = Arguments(builder, *function.args)
+    match kernel:
+        case Kernel():
+            _Pass(builder, arguments, kernel).write()
+        case Product():
+            ProductWriter(builder, arguments, kernel).write()
+        case Draw():
+            _write_draw(builder, arguments)
+        case ArgMax():
+            _write_argmax(builder, arguments, kernel)
+    builder.ret_void()
+
+
+class _Array:
+    """A slot in the code: where its numbers are, and its part of the current row."""
+
+    def __init__(self, builder: ir.IRBuilder, arguments: Arguments, slot: Slot) -> None:
+        self.builder, self.slot = builder, slot
+        self.address = arguments.whole()
+        self.outer, self.inner = arguments.whole(), arguments.whole()
+        if slot.chosen:
+            self.order, self.first = arguments.whole(), arguments.whole_scalar()
+        self.row: ir.Value = self.address
+
+    def _chosen_row(self, number: ir.Value) -> ir.Value:
+        """Return how far from the first the row is that stands at ``number`` of the ones chosen."""
+        builder = self.builder
+        place = builder.add(self.first, number)
+        if self.slot.ordered:
+            entry = builder.add(self.order, builder.mul(place, whole(8)))
+            place = builder.load(at(builder, entry), typ=_I64)
+        return builder.mul(place, self.outer)
+
+    def enter_row(self, j: ir.Value) -> None:
+        if self.slot.chosen == "outer":
+            self.row = self.builder.add(self.address, self._chosen_row(j))
+        else:
+            stride = self.inner if self.slot.chosen else self.outer
+            self.row = self.builder.add(self.address, self.builder.mul(j, stride))
+
+    def _place(self, i: ir.Value) -> ir.Value:
+        if self.slot.chosen == "inner":
+            return self.builder.add(self.row, self._chosen_row(i))
+        stride: ir.Value = whole(bytes_of(self.slot.kind)) if self.slot.inner == "next" else self.inner
+        return self.builder.add(self.row, self.builder.mul(i, stride))
+
+    def load(self, i: ir.Value, lanes: int) -> Value:
+        builder, kind = self.builder, self.slot.kind
+        if lanes == 1 or self.slot.inner == "next":
+            pointer = at(builder, self._place(i))
+            return Value(builder, builder.load(pointer, align=bytes_of(kind), typ=type_of(kind, lanes)), kind, lanes)
+        vector: ir.Value = ir.Constant(type_of(kind, lanes), ir.Undefined)
+        for lane in range(lanes):
+            pointer = at(builder, self._place(builder.add(i, whole(lane))))
+            number = builder.load(pointer, align=bytes_of(kind), typ=type_of(kind))
+            vector = builder.insert_element(vector, number, ir.Constant(ir.IntType(32), lane))
+        return Value(builder, vector, kind, lanes)
+
+    def store(self, i: ir.Value, value: Value) -> None:
+        builder, kind = self.builder, self.slot.kind
+        if value.lanes == 1 or self.slot.inner == "next":
+            builder.store(value.code, at(builder, self._place(i)), align=bytes_of(kind))
+            return
+        for lane in range(value.lanes):
+            number = builder.extract_element(value.code, ir.Constant(ir.IntType(32), lane))
+            builder.store(number, at(builder, self._place(builder.add(i, whole(lane)))), align=bytes_of(kind))
+
+
+class _Pass:
+    """Writes one kernel's loops."""
+
+    def __init__(self, builder: ir.IRBuilder, arguments: Arguments, kernel: Kernel) -> None:
+        self._builder, self._kernel = builder, kernel
+        self._outer, self._inner = arguments.whole(), arguments.whole()
+        self._arrays = [_Array(builder, arguments, slot) for slot in kernel.slots]
+        refs = [ref for step in kernel.steps for ref in step.operands]
+        self._numbers = {
+            what: [read() for _ in range(1 + max((ref.number for ref in refs if ref.what == what), default=-1))]
+            for what, read in (("constant", arguments.number), ("scalar", arguments.scalar))
+        }
+        self._known: dict[tuple[str, int, str, int], Value] = {}
+        self._sums: dict[tuple[int, int], ir.Value] = {}
+        for number, step in enumerate(kernel.steps):
+            if step.along == "inner":
+                for lanes in (LANES, 1):
+                    self._sums[number, lanes] = builder.alloca(type_of(step.kind, lanes))
+            for ref in step.operands:
+                if ref.what != "slot":
+                    for lanes in (LANES, 1):
+                        self._number(ref, step.kind, lanes)
+
+    def _number(self, ref: Ref, kind: str, lanes: int) -> Value:
+        key = (ref.what, ref.number, kind, lanes)
+        if key not in self._known:
+            self._known[key] = in_lanes(_converted(self._numbers[ref.what][ref.number], kind), lanes)
+        return self._known[key]
+
+    def write(self) -> None:
+        builder = self._builder
+        lanes_end = builder.and_(self._inner, whole(-LANES))
+        with loop(builder, whole(0), self._outer) as j:
+            for array in self._arrays:
+                array.enter_row(j)
+            same = self._load_same()
+            for (number, lanes), place in self._sums.items():
+                step = self._kernel.steps[number]
+                start = Value.constant(builder, _START[step.name], step.kind, lanes)
+                builder.store(start.code, place)
+            with loop(builder, whole(0), lanes_end, LANES) as i:
+                self._write_steps(j, i, LANES, same)
+            with loop(builder, lanes_end, self._inner) as i:
+                self._write_steps(j, i, 1, same)
+            self._finish_sums()
+
+    def _load_same(self) -> dict[int, Value]:
+        reduced = {step.target for step in self._kernel.steps if step.along}
+        places = [p for p, array in enumerate(self._arrays) if array.slot.inner == "same" and not array.slot.chosen]
+        return {place: self._arrays[place].load(whole(0), 1) for place in places if place not in reduced}
+
+    def _write_steps(self, j: ir.Value, i: ir.Value, lanes: int, same: dict[int, Value]) -> None:
+        values: dict[int, Value] = {}
+
+        def value(ref: Ref, kind: str) -> Value:
+            if ref.what != "slot":
+                return self._number(ref, kind, lanes)
+            if ref.number not in values:
+                once = same.get(ref.number)
+                values[ref.number] = in_lanes(once, lanes) if once else self._arrays[ref.number].load(i, lanes)
+            return values[ref.number].to(kind)
+
+        for number, step in enumerate(self._kernel.steps):
+            operands = [value(ref, step.kind) for ref in step.operands]
+            if step.along:
+                self._reduce(number, step, operands[0], (j, i))
+                continue
+            target = self._arrays[step.target]
+            by_number = step.name in _BY_NUMBER and step.operands[1].what == "constant"
+            function = (_BY_NUMBER if by_number else _FUNCTIONS)[step.name]
+            values[step.target] = function(*operands).to(target.slot.kind)
+        for place in self._kernel.stored:
+            if place in values:
+                self._arrays[place].store(i, values[place])
+
+    def _reduce(self, number: int, step: Step, value: Value, where: tuple[ir.Value, ir.Value]) -> None:
+        builder, (j, i) = self._builder, where
+        if step.name == "square_sum":
+            value *= value
+        combine = _COMBINE[step.name]
+        if step.along == "inner":
+            place = self._sums[number, value.lanes]
+            known = Value(builder, builder.load(place, typ=type_of(step.kind, value.lanes)), step.kind, value.lanes)
+            builder.store(combine(known, value).code, place)
+            return
+        array = self._arrays[step.target]
+        is_first = Value(builder, builder.icmp_signed("==", j, whole(0)), "bool")
+        both = combine(array.load(i, value.lanes).to(step.kind), value)
+        chosen = builder.select(is_first.code, value.code, both.code)
+        array.store(i, Value(builder, chosen, step.kind, value.lanes).to(array.slot.kind))
+
+    def _finish_sums(self) -> None:
+        builder = self._builder
+        for number, step in enumerate(self._kernel.steps):
+            if step.along != "inner":
+                continue
+            vector = builder.load(self._sums[number, LANES], typ=type_of(step.kind, LANES))
+            lanes = [
+                Value(builder, builder.extract_element(vector, ir.Constant(ir.IntType(32), lane)), step.kind)
+                for lane in range(LANES)
+            ]
+            while len(lanes) > 1:
+                half = len(lanes) // 2
+                lanes = [_COMBINE[step.name](a, b) for a, b in zip(lanes[:half], lanes[half:], strict=True)]
+            rest = Value(builder, builder.load(self._sums[number, 1], typ=type_of(step.kind)), step.kind)
+            array = self._arrays[step.target]
+            array.store(whole(0), _COMBINE[step.name](lanes[0], rest).to(array.slot.kind))
+
+
+def _converted(number: Value, kind: str) -> Value:
+    """Return a float as a number of ``kind``."""
+    return number.to(kind) if kind.startswith("float") else number.to("int64").to(kind)
+
+
+_MULTIPLIERS = 0xD2E7470EE14C6C93, 0xCA5A826395121157
+_KEY_STEPS = 0x9E3779B97F4A7C15, 0xBB67AE8584CAA73B
+
+
+def _write_draw(builder: ir.IRBuilder, arguments: Arguments) -> None:
+    """Fill rows of words by Philox4x64-10 (see `Device.draw`), a word at a time, a counter where it changes."""
+    rows, words, address, stride = (arguments.whole() for _ in range(4))
+    seed, step, first_row = arguments.whole(), arguments.whole_scalar(), arguments.whole_scalar()
+    counters, layer, purpose, start_row, row_words, first_word = (arguments.whole() for _ in range(6))
+    base = builder.mul(first_row, counters)
+    places = [builder.alloca(_I64) for _ in range(4)]
+    with loop(builder, whole(0), rows) as j:
+        row = builder.add(address, builder.mul(j, stride))
+        start = builder.add(builder.mul(builder.add(start_row, j), row_words), first_word)
+        with loop(builder, whole(0), words) as k:
+            index = builder.add(start, k)
+            lane = builder.and_(index, whole(3))
+            fresh = builder.or_(builder.icmp_signed("==", k, whole(0)), builder.icmp_signed("==", lane, whole(0)))
+            with builder.if_then(fresh):
+                counter = builder.add(builder.add(base, builder.lshr(index, whole(2))), whole(1))
+                four = _philox(builder, [counter, layer, step, purpose], seed)
+                for place, word in zip(places, four, strict=True):
+                    builder.store(word, place)
+            chosen = builder.load(places[3], typ=_I64)
+            for number in (2, 1, 0):
+                is_it = builder.icmp_signed("==", lane, whole(number))
+                chosen = builder.select(is_it, builder.load(places[number], typ=_I64), chosen)
+            builder.store(chosen, at(builder, builder.add(row, builder.mul(k, whole(8)))))
+
+
+def _philox(builder: ir.IRBuilder, counter: list[ir.Value], seed: ir.Value) -> list[ir.Value]:
+    """Return four words: Salmon et al. 2011, section 3.3 and table 2."""
+    wide = ir.IntType(128)
+
+    def product(x: ir.Value, multiplier: int) -> tuple[ir.Value, ir.Value]:
+        both = builder.mul(builder.zext(x, wide), ir.Constant(wide, multiplier))
+        return builder.trunc(builder.lshr(both, ir.Constant(wide, 64)), _I64), builder.trunc(both, _I64)
+
+    a, b, c, d = counter
+    keys: list[ir.Value] = [seed, whole(0)]
+    for _ in range(10):
+        high, low = product(a, _MULTIPLIERS[0])
+        other_high, other_low = product(c, _MULTIPLIERS[1])
+        a, b = builder.xor(builder.xor(other_high, b), keys[0]), other_low
+        c, d = builder.xor(builder.xor(high, d), keys[1]), low
+        keys = [builder.add(key, ir.Constant(_I64, step)) for key, step in zip(keys, _KEY_STEPS, strict=True)]
+    return [a, b, c, d]
+
+
+def _write_argmax(builder: ir.IRBuilder, arguments: Arguments, kernel: ArgMax) -> None:
+    """Write the place of the first largest number of each row of ``outer``; NaN is larger than any."""
+    outer, inner = arguments.whole(), arguments.whole()
+    values, places = (_Array(builder, arguments, Slot(kind, "next")) for kind in (kernel.kind, "int64"))
+    lanes_end = builder.and_(inner, whole(-LANES))
+    for lanes, start, end in ((LANES, whole(0), lanes_end), (1, lanes_end, inner)):
+        place, best = builder.alloca(type_of("int64", lanes)), builder.alloca(type_of(kernel.kind, lanes))
+        with loop(builder, start, end, lanes) as i:
+            values.enter_row(whole(0))
+            builder.store(Value.constant(builder, 0, "int64", lanes).code, place)
+            builder.store(values.load(i, lanes).code, best)
+            with loop(builder, whole(1), outer) as j:
+                values.enter_row(j)
+                value = values.load(i, lanes)
+                known = Value(builder, builder.load(best, typ=type_of(kernel.kind, lanes)), kernel.kind, lanes)
+                found = Value(builder, builder.load(place, typ=type_of("int64", lanes)), "int64", lanes)
+                is_larger = (value > known) | (value.is_nan() & known.equals(known))
+                builder.store(select(is_larger, value, known).code, best)
+                here = in_lanes(Value(builder, j, "int64"), lanes)
+                builder.store(select(is_larger, here, found).code, place)
+            places.store(i, Value(builder, builder.load(place, typ=type_of("int64", lanes)), "int64", lanes))

@@ -1,0 +1,1 @@
+"""Data sets: rows in memory and in files, their splits, images warped at random, MNIST."""

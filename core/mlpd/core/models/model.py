@@ -1,0 +1,130 @@
+"""A trained model: its file, and the buffers that run it."""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from mlpd.core.codec import from_fields, to_fields
+from mlpd.core.devices.arrays import Array, HostArray
+from mlpd.core.files import FileDigest, write_atomic
+from mlpd.core.network.architecture import ModelSpec, parameter_count, statistic_count
+from mlpd.core.network.losses import LOSSES
+from mlpd.core.network.scaling import Move, Scaling
+from mlpd.core.network.tasks import TASKS
+from mlpd.core.state_file import StateFileError, pack, unpack
+
+_MOMENT = "moment."
+
+
+@dataclass(frozen=True)
+class Model:
+    """A network with its weights: flat vectors of ``spec.dtype`` in host memory, and how its inputs are scaled.
+
+    ``task`` and ``loss`` say what its outputs mean; ``huber_delta`` belongs to the loss.
+    """
+
+    spec: ModelSpec
+    task: str
+    loss: str
+    parameters: Array
+    statistics: Array
+    scaling: Scaling
+    huber_delta: float = 1.0
+
+    @property
+    def sha256(self) -> str:
+        """Digest of the weights: little-endian parameters, then statistics."""
+        digest = hashlib.sha256()
+        for vector in (self.parameters, self.statistics):
+            digest.update(vector.astype(vector.dtype.newbyteorder("<"), copy=False).tobytes())
+        return digest.hexdigest()
+
+    @property
+    def prediction_count(self) -> int:
+        """Numbers that a row's prediction has: two of a binary model, else as many as there are outputs."""
+        return 2 if self.task == "binary" else self.spec.layer_sizes[-1]
+
+    def predict(self, xp: Any, outputs: Array, predictions: Array, spare_row: Array) -> None:
+        """Write what ``outputs`` (rows, outputs) predict: probabilities, of both classes if binary, or numbers.
+
+        ``predictions`` are (rows, prediction_count), ``spare_row`` (rows, 1).
+        """
+        if self.task == "binary":
+            xp.negative(outputs, out=predictions[:, :1])
+            xp.copyto(predictions[:, 1:], outputs)
+            outputs = predictions  # the log odds of either
+        LOSSES[self.loss].predict(xp, outputs, predictions, spare_row)
+
+    @np.errstate(all="ignore")  # as in a forward pass
+    def predictions(self, outputs: HostArray) -> HostArray:
+        """Return what ``outputs`` (rows, outputs) predict (rows, prediction_count)."""
+        shape = len(outputs), self.prediction_count
+        predictions, spare_row = np.empty(shape, outputs.dtype), np.empty((len(outputs), 1), outputs.dtype)
+        self.predict(np, outputs, predictions, spare_row)
+        return predictions
+
+
+def save_model(
+    path: Path, model: Model, moments: Mapping[str, HostArray], optimizer_step: int, provenance: Mapping[str, str]
+) -> FileDigest:
+    """Make ``model`` durable as ``path``, with the optimizer's moments, from which training can go on."""
+    vectors = {"parameters": model.parameters} | {_MOMENT + name: vector for name, vector in moments.items()}
+    if len(model.statistics):
+        vectors["statistics"] = model.statistics
+    if model.scaling.shift is not None:
+        vectors |= {"input_shift": model.scaling.shift, "input_factor": np.asarray(model.scaling.factor)}
+    if move := model.scaling.move:
+        vectors |= {"input_origin": move.origin, "input_size": move.size}
+    fields = {
+        "model": to_fields(model.spec),
+        "task": model.task,
+        "loss": model.loss,
+        "huber_delta": model.huber_delta,
+        "optimizer_step": optimizer_step,
+        "provenance": dict(provenance),
+    }
+    return write_atomic(path, pack(vectors, fields))
+
+
+@dataclass(frozen=True)
+class TrainedModel:
+    """A model and the optimizer's state when it was trained."""
+
+    model: Model
+    moments: Mapping[str, HostArray]
+    optimizer_step: int
+
+
+def load_trained(path: Path, sha256: str) -> TrainedModel:
+    """Return what is in ``path``, or raise `StateFileError` unless its bytes have the digest ``sha256``."""
+    vectors, fields = unpack(path, sha256)
+    try:
+        spec = from_fields(ModelSpec, fields["model"])
+        task, loss = fields["task"], fields["loss"]
+        if task not in TASKS or loss not in LOSSES:
+            raise StateFileError(f"{path.name} must be of a known task and loss, got {task} and {loss}")
+        layers, dtype = spec.layers(), np.dtype(spec.dtype)
+        statistics = vectors.get("statistics", np.zeros(0, dtype))
+        move = Move(vectors["input_origin"], vectors["input_size"]) if "input_origin" in vectors else None
+        scaling = Scaling(vectors.get("input_shift"), vectors.get("input_factor", spec.input_scale), move)
+        delta = float(fields["huber_delta"])
+        model = Model(spec, task, loss, vectors["parameters"], statistics, scaling, delta)
+        moments = {name.removeprefix(_MOMENT): vector for name, vector in vectors.items() if name.startswith(_MOMENT)}
+        trained = TrainedModel(model, moments, int(fields["optimizer_step"]))
+    except (KeyError, TypeError, ValueError) as error:
+        raise StateFileError(f"{path.name} must hold a model: {error}") from error
+    for name, vector, count in (
+        ("parameters", model.parameters, parameter_count(layers)),
+        ("statistics", statistics, statistic_count(layers)),
+    ):
+        if vector.shape != (count,) or vector.dtype != dtype:
+            raise StateFileError(f"{path.name} must hold {count} {name} of {dtype}")
+    return trained
+
+
+def load_model(path: Path, sha256: str) -> Model:
+    """Return the model in ``path``, or raise `StateFileError` unless its bytes have the digest ``sha256``."""
+    return load_trained(path, sha256).model

@@ -1,0 +1,207 @@
+"""Losses: each row's loss and its gradient, for targets that are rows of numbers.
+
+So label smoothing, mix-up and weights are arithmetic on rows, and no loss knows of them.
+"""
+
+from typing import Any
+
+import numpy as np
+from mlpd.core.devices.arrays import Array, Device, HostArray, matrix
+from mlpd.core.network.activations import sigmoid, softplus_tail
+
+_SMALLEST = 1e-30
+
+
+class Loss:
+    """A loss with buffers for up to ``capacity`` rows of ``outputs`` numbers; not for use by two threads."""
+
+    def __init__(self, device: Device, outputs: int, capacity: int, dtype: Any, huber_delta: float = 1.0) -> None:
+        xp = self._xp = device.xp
+        self._row, self._spare_row = (xp.empty((capacity, 1), dtype=dtype) for _ in range(2))
+        self._values = matrix(device, (capacity, outputs), dtype)
+        self._sum = xp.zeros((), dtype=xp.float64)
+        self._huber_delta = huber_delta
+
+    def __call__(
+        self, outputs: Array, targets: Array, weights: Array | None, gradient: Array, total: Array, scale: Any
+    ) -> None:
+        """Add the rows' weighted, summed loss to ``total``; write the gradient of ``scale`` times that sum.
+
+        ``outputs``, ``targets`` and ``gradient`` are (rows, outputs), ``weights`` (rows, 1), ``total`` is a float64
+        scalar on the device. ``scale`` is a number, or what stands for the one of each step.
+        """
+        xp, row = self._xp, self._row[: len(outputs)]
+        scale *= self._measure(xp, outputs, targets, gradient, row)
+        if weights is not None:
+            xp.multiply(row, weights, out=row)
+            xp.multiply(gradient, weights, out=gradient)
+        xp.sum(row, dtype=xp.float64, out=self._sum)
+        xp.add(total, self._sum, out=total)
+        xp.multiply(gradient, scale, out=gradient)
+
+    def of_rows(self, count: int) -> Array:
+        """Return the losses (count, 1) of the last call's rows; none is finite whose outputs are not all."""
+        return self._row[:count]
+
+    def _measure(self, xp: Any, z: Array, t: Array, gradient: Array, row: Array) -> float:
+        """Write the rows' losses and, but for the factor that is returned, their gradients."""
+        values = self._values[: len(z)]
+        self._elements(xp, z, t, values, gradient)
+        mean = 1.0 / int(z.shape[1])
+        xp.sum(values, axis=1, keepdims=True, out=row)
+        xp.multiply(row, mean, out=row)
+        return mean
+
+    def _elements(self, xp: Any, z: Array, t: Array, values: Array, gradient: Array) -> None:
+        """Write the loss and gradient of each number; a row's loss is the mean over its numbers."""
+        raise NotImplementedError
+
+    @staticmethod
+    def predict(xp: Any, outputs: Array, predictions: Array, spare_row: Array) -> None:
+        """Write what ``outputs`` (rows, outputs) say of the targets, over themselves if they are ``predictions``.
+
+        ``spare_row`` is (rows, 1), of any values.
+        """
+        xp.copyto(predictions, outputs)
+
+    @staticmethod
+    def outputs_for(predictions: HostArray) -> HostArray:
+        """Return outputs that predict ``predictions`` (rows, outputs), or almost where none do."""
+        return predictions
+
+
+class SoftmaxCrossEntropy(Loss):
+    """``-sum(target * log(softmax(output)))`` by log-sum-exp, for rows of targets that sum to one."""
+
+    def _measure(self, xp: Any, z: Array, t: Array, gradient: Array, row: Array) -> float:
+        rows = len(z)
+        chosen, spare = self._values[:rows], self._spare_row[:rows]
+        _subtract_largest(xp, z, row, gradient)
+        xp.multiply(gradient, t, out=chosen)
+        xp.sum(chosen, axis=1, keepdims=True, out=spare)
+        _share_out(xp, gradient, row)  # softmax(z)
+        xp.log(row, out=row)
+        xp.subtract(row, spare, out=row)
+        xp.subtract(gradient, t, out=gradient)
+        return 1.0
+
+    @staticmethod
+    def predict(xp: Any, outputs: Array, predictions: Array, spare_row: Array) -> None:
+        """Write probabilities (rows, classes)."""
+        _subtract_largest(xp, outputs, spare_row, predictions)
+        _share_out(xp, predictions, spare_row)
+
+    @staticmethod
+    def outputs_for(predictions: HostArray) -> HostArray:
+        """Return logits (rows, classes)."""
+        return _log(predictions)
+
+
+class SigmoidCrossEntropy(Loss):
+    """``log(1 + exp(z)) - t z``: the cross-entropy of independent probabilities ``sigmoid(z)``."""
+
+    def _elements(self, xp: Any, z: Array, t: Array, values: Array, gradient: Array) -> None:
+        xp.multiply(z, t, out=values)
+        xp.maximum(z, 0, out=gradient)
+        xp.subtract(gradient, values, out=gradient)
+        softplus_tail(xp, z, values)
+        xp.add(values, gradient, out=values)  # last: beside z it would be rounded away
+        sigmoid(xp, z, gradient)
+        xp.subtract(gradient, t, out=gradient)
+
+    @staticmethod
+    def predict(xp: Any, outputs: Array, predictions: Array, spare_row: Array) -> None:
+        """Write probabilities (rows, outputs), each by itself, as ``1 / (1 + exp(-z))``: small ones keep all digits."""
+        xp.negative(outputs, out=predictions)
+        xp.exp(predictions, out=predictions)
+        xp.add(predictions, 1.0, out=predictions)
+        xp.divide(1.0, predictions, out=predictions)
+
+    @staticmethod
+    def outputs_for(predictions: HostArray) -> HostArray:
+        """Return logits (rows, outputs)."""
+        logits: HostArray = _log(predictions) - _log(1 - predictions)
+        return logits
+
+
+class MeanSquared(Loss):
+    """``(z - t)**2``."""
+
+    def _elements(self, xp: Any, z: Array, t: Array, values: Array, gradient: Array) -> None:
+        xp.subtract(z, t, out=gradient)
+        xp.multiply(gradient, gradient, out=values)
+        xp.multiply(gradient, 2.0, out=gradient)
+
+
+class Huber(Loss):
+    """``c (r - c / 2)`` with ``r = z - t`` and ``c`` = ``r`` clipped to +-delta: Huber 1964.
+
+    That is ``r**2 / 2`` within delta and ``delta (|r| - delta / 2)`` beyond; its gradient is ``c``.
+    """
+
+    def _elements(self, xp: Any, z: Array, t: Array, values: Array, gradient: Array) -> None:
+        delta = self._huber_delta
+        xp.subtract(z, t, out=values)
+        xp.minimum(values, delta, out=gradient)
+        xp.maximum(gradient, -delta, out=gradient)
+        xp.multiply(values, 2.0, out=values)
+        xp.subtract(values, gradient, out=values)
+        xp.multiply(values, gradient, out=values)
+        xp.multiply(values, 0.5, out=values)
+
+
+class MeanAbsolute(Loss):
+    """``|z - t|``, whose gradient is taken as 0 where it has none."""
+
+    def _elements(self, xp: Any, z: Array, t: Array, values: Array, gradient: Array) -> None:
+        xp.subtract(z, t, out=gradient)
+        xp.absolute(gradient, out=values)
+        xp.sign(gradient, out=gradient)
+
+
+class Poisson(Loss):
+    """``exp(z) - t z``: the likelihood of counts ``t`` with mean ``exp(z)``, up to ``log(t!)``."""
+
+    def _elements(self, xp: Any, z: Array, t: Array, values: Array, gradient: Array) -> None:
+        xp.exp(z, out=gradient)
+        xp.multiply(z, t, out=values)
+        xp.subtract(gradient, values, out=values)
+        xp.subtract(gradient, t, out=gradient)
+
+    @staticmethod
+    def predict(xp: Any, outputs: Array, predictions: Array, spare_row: Array) -> None:
+        """Write means (rows, outputs)."""
+        xp.exp(outputs, out=predictions)
+
+    @staticmethod
+    def outputs_for(predictions: HostArray) -> HostArray:
+        """Return logarithms (rows, outputs)."""
+        return _log(predictions)
+
+
+def _subtract_largest(xp: Any, z: Array, row: Array, shifted: Array) -> None:
+    """Write ``z`` (rows, classes) less the largest of each row, (rows, 1)."""
+    xp.max(z, axis=1, keepdims=True, out=row)
+    xp.subtract(z, row, out=shifted)
+
+
+def _share_out(xp: Any, shifted: Array, row: Array) -> None:
+    """Replace ``shifted`` (rows, classes) by its exponentials divided by their sums, (rows, 1)."""
+    xp.exp(shifted, out=shifted)
+    xp.sum(shifted, axis=1, keepdims=True, out=row)
+    xp.divide(shifted, row, out=shifted)
+
+
+def _log(values: HostArray) -> HostArray:
+    logarithms: HostArray = np.log(np.maximum(values, _SMALLEST))
+    return logarithms
+
+
+LOSSES: dict[str, type[Loss]] = {
+    "softmax_cross_entropy": SoftmaxCrossEntropy,
+    "sigmoid_cross_entropy": SigmoidCrossEntropy,
+    "mean_squared": MeanSquared,
+    "huber": Huber,
+    "mean_absolute": MeanAbsolute,
+    "poisson": Poisson,
+}

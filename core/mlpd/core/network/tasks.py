@@ -1,0 +1,170 @@
+"""Tasks: what the targets of rows are, and which outputs hit them."""
+
+from typing import Any, ClassVar
+
+import numpy as np
+from mlpd.core.devices.arrays import Array, Device, HostArray, matrix
+from mlpd.core.random import Purpose, generator
+
+
+class Task:
+    """Targets of one kind, in buffers for up to ``capacity`` rows; not for use by two threads.
+
+    A row's target is a class index or a row of numbers (outputs,); losses take rows of numbers.
+    """
+
+    losses: ClassVar[tuple[str, ...]]  # the first is the default
+    counts_hits: ClassVar[bool] = True
+    has_classes: ClassVar[bool] = True  # targets are class indices
+
+    def __init__(self, device: Device, outputs: int, capacity: int, dtype: Any, smoothing: float = 0.0) -> None:
+        xp = self._xp = device.xp
+        self._outputs, self._smoothing = outputs, smoothing
+        self._answers = 2  # that a smoothed target is shared out among: yes and no
+        self._spare, self._yes = (matrix(device, (capacity, outputs), dtype) for _ in range(2))
+        self._right = xp.empty((capacity,), dtype=dtype)
+        self._hits = xp.empty((capacity,), dtype=xp.int64)
+        self._hit_sum = xp.zeros((), dtype=xp.int64)
+
+    @staticmethod
+    def prepare(targets: HostArray, dtype: str) -> HostArray:
+        """Return a data set's targets in the type and shape the device wants."""
+        return targets.astype(dtype, copy=False)
+
+    @staticmethod
+    def classes(outputs: HostArray) -> HostArray:
+        """Return what ``outputs`` (rows, outputs) decide: classes (rows,), or yes and no (rows, outputs), as int64."""
+        return (outputs > 0).astype(np.int64)
+
+    def spread(self, targets: Array, rows: Array) -> None:
+        """Write ``targets``, smoothed, as rows of numbers (rows, outputs)."""
+        xp = self._xp
+        self._spread(xp, targets, rows)
+        if self._smoothing:
+            xp.multiply(rows, 1.0 - self._smoothing, out=rows)
+            xp.add(rows, self._smoothing / self._answers, out=rows)
+
+    def _spread(self, xp: Any, targets: Array, rows: Array) -> None:
+        xp.multiply(targets, 1.0, out=rows)
+
+    def count_hits(self, outputs: Array, targets: Array, total: Array) -> None:
+        """Add the number of rows that are right in all to the scalar ``total``."""
+        xp, hits = self._xp, self._hits[: len(outputs)]
+        self._compare(xp, outputs, targets, hits)
+        xp.sum(hits, out=self._hit_sum)
+        xp.add(total, self._hit_sum, out=total)
+
+    def _compare(self, xp: Any, outputs: Array, targets: Array, hits: Array) -> None:
+        """Write 1 for a row that is right, else 0; a target above a half is a yes."""
+        spare, yes, right = (buffer[: len(outputs)] for buffer in (self._spare, self._yes, self._right))
+        xp.greater(outputs, 0, out=spare)
+        xp.greater(targets, 0.5, out=yes)
+        xp.equal(spare, yes, out=spare)
+        xp.sum(spare, axis=1, out=right)
+        xp.equal(right, self._outputs, out=hits)
+
+
+class Multiclass(Task):
+    """One class of several; as many outputs as classes, the largest wins, the first of equals."""
+
+    losses = ("softmax_cross_entropy",)
+
+    def __init__(self, device: Device, outputs: int, capacity: int, dtype: Any, smoothing: float = 0.0) -> None:
+        super().__init__(device, outputs, capacity, dtype, smoothing)
+        self._answers = outputs
+        self._classes = device.xp.arange(outputs, dtype=device.xp.int64)
+        self._predicted = device.xp.empty((capacity,), dtype=device.xp.int64)
+
+    @staticmethod
+    def prepare(targets: HostArray, dtype: str) -> HostArray:
+        """Return class indices (rows,) int64."""
+        indices: HostArray = targets.astype(np.int64)
+        return indices
+
+    @staticmethod
+    def classes(outputs: HostArray) -> HostArray:
+        """Return the classes (rows,) of the largest outputs."""
+        largest: HostArray = outputs.argmax(axis=1)
+        return largest
+
+    def _spread(self, xp: Any, targets: Array, rows: Array) -> None:
+        xp.equal(targets[:, None], self._classes, out=rows)
+
+    def _compare(self, xp: Any, outputs: Array, targets: Array, hits: Array) -> None:
+        predicted = self._predicted[: len(outputs)]
+        xp.argmax(outputs, axis=1, out=predicted)
+        xp.equal(predicted, targets, out=hits)
+
+
+class Binary(Task):
+    """Class 0 or 1 by one output, the log odds of 1."""
+
+    losses = ("sigmoid_cross_entropy",)
+
+    @staticmethod
+    def prepare(targets: HostArray, dtype: str) -> HostArray:
+        """Return targets (rows, 1)."""
+        return targets.astype(dtype)[:, None]
+
+    @staticmethod
+    def classes(outputs: HostArray) -> HostArray:
+        """Return the classes (rows,)."""
+        return (outputs[:, 0] > 0).astype(np.int64)
+
+
+class Multilabel(Task):
+    """Several independent yes or no answers, an output each."""
+
+    losses = ("sigmoid_cross_entropy",)
+    has_classes = False
+
+
+class Regression(Task):
+    """Numbers, an output each."""
+
+    losses = ("mean_squared", "huber", "mean_absolute", "poisson")
+    counts_hits = False
+    has_classes = False
+
+
+TASKS: dict[str, type[Task]] = {
+    "multiclass": Multiclass,
+    "binary": Binary,
+    "multilabel": Multilabel,
+    "regression": Regression,
+}
+
+
+class MixUp:
+    """Mixes each row with the next, inputs and targets alike: Zhang et al. 2018 (arXiv:1710.09412).
+
+    Each micro-batch has one share, drawn from Beta(alpha, alpha) and folded to at least a half, so that a row's
+    own target stays its largest; the order is shuffled, so that the next row is any row.
+    """
+
+    def __init__(
+        self, device: Device, input_size: int, outputs: int, capacity: int, input_dtype: Any, dtype: Any
+    ) -> None:
+        self._xp = device.xp
+        self._next_inputs = device.xp.empty((capacity, input_size), dtype=input_dtype)
+        self._next_targets = matrix(device, (capacity, outputs), dtype)
+
+    def __call__(self, inputs: Array, targets: Array, share: Any, rest: Any) -> None:
+        """Replace ``inputs`` and ``targets`` by ``share`` of them plus ``rest``, one less that, of the next row's."""
+        xp, rows = self._xp, len(inputs)
+        for values, following in ((inputs, self._next_inputs), (targets, self._next_targets)):
+            mixed = following[:rows]
+            xp.multiply(values[1:], rest, out=mixed[:-1])
+            xp.multiply(values[:1], rest, out=mixed[-1:])
+            xp.multiply(values, share, out=values)
+            xp.add(values, mixed, out=values)
+
+
+def mixing_share(seed: int, step: int, piece: int, alpha: float) -> float:
+    """Draw from Beta(alpha, alpha), 0 < alpha <= 1, folded to at least a half: Joehnk 1964."""
+    words = generator(seed, Purpose.MIXING, step, piece << 32)
+    while True:
+        u, v = (((int(word) >> 11) + 0.5) * 2.0**-53 for word in words.random_raw(2))
+        u, v = u ** (1 / alpha), v ** (1 / alpha)
+        if 0 < u + v <= 1:
+            return float(max(u, v) / (u + v))

@@ -1,0 +1,141 @@
+"""How much memory a run will need, from its spec and its data alone: held to what runs were measured to take."""
+
+from collections.abc import Sequence
+from math import prod
+from typing import Protocol
+
+import numpy as np
+from mlpd.core.data.augmentation import basis_size
+from mlpd.core.models.metrics import EVALUATION_ROWS
+from mlpd.core.network.architecture import parameter_count, statistic_count
+from mlpd.core.network.layers import Layer, Linear
+from mlpd.core.network.tasks import TASKS
+from mlpd.core.spec.rules import Rows
+from mlpd.core.spec.split import micro_batch_rows
+from mlpd.core.spec.training import TrainingSpec
+from mlpd.core.steps.batches import MICRO_BATCHES_AHEAD
+from mlpd.core.steps.partition import exchanged_widths
+from mlpd.core.training.environment import shares_products
+
+_INDEX_BYTES = 8
+_BASIS_BYTES = 20  # while it is made, in float64 and then in float32
+# An interpreter with libraries; what compiling takes; what BLAS keeps for a thread; what a block's plans take.
+_PROCESS_BYTES, _COMPILER_BYTES, _THREAD_BYTES, _BLOCK_BYTES = 50_000_000, 40_000_000, 16_000_000, 400_000
+_DRAWING_BYTES = 40  # a weight of the layer whose weights are drawn, which are made in float64
+_SAVED_COPIES = 3  # of all that is saved: on the host, as bytes, and in the file's content; and put in order before
+_ORDERING_BYTES = 32  # a row, while an epoch's order is made beside the one before it, or weights are scaled
+_COLUMN_MEANS_BYTES, _COLUMN_MEANS_VALUES = 24, 2**22  # a value, and how many at a time
+
+
+class StoredRows(Rows, Protocol):
+    """Data as a `DatasetInfo` describes them."""
+
+    @property
+    def dtype(self) -> str:
+        """Type of the inputs."""
+
+    @property
+    def target_dtype(self) -> str:
+        """Type of the labels or targets."""
+
+    @property
+    def weighted(self) -> bool:
+        """Whether rows have weights of their own."""
+
+
+def estimate_bytes(spec: TrainingSpec, rows: StoredRows, row_bytes: int, thread_count: int) -> int:
+    """Return the bytes that a run on ``rows`` of ``row_bytes`` takes at most.
+
+    On a GPU that is memory of the GPU, without what libraries and an allocator keep in reserve. On the CPU it is that
+    of a job of ``thread_count`` threads, without the pages of mapped files, which are in memory only as long as nobody
+    else needs it.
+    """
+    return (
+        _host_bytes(spec, rows, row_bytes, thread_count)
+        if spec.device == "cpu"
+        else _device_bytes(spec, rows, row_bytes)
+    )
+
+
+def _device_bytes(spec: TrainingSpec, rows: Rows, row_bytes: int) -> int:
+    """Add up vectors, buffers of a pass forward and back, data and orders."""
+    size, layers, capacity = np.dtype(spec.model.dtype).itemsize, spec.model.layers(), micro_batch_rows(spec)
+    vectors = size * parameter_count(layers) + _saved_bytes(spec)
+    buffers = 2 * capacity * sum(_widths(spec))
+    data = rows.row_count * (row_bytes + 2 * _INDEX_BYTES)
+    return vectors + size * buffers + _work_bytes(layers, capacity, size) + data + _warping_bytes(spec)
+
+
+def _work_bytes(layers: Sequence[Layer], capacity: int, size: int) -> int:
+    """Return the bytes of layers' work arrays, of numbers of ``size`` bytes, and of random words."""
+    values = sum(prod(shape) for layer in layers for shape in layer.work(capacity))
+    return size * values + _INDEX_BYTES * capacity * sum(layer.words_a_row for layer in layers)
+
+
+def _host_bytes(spec: TrainingSpec, rows: StoredRows, row_bytes: int, thread_count: int) -> int:
+    """Add up a process, vectors, buffers, data, and what is largest of all that is needed for a while."""
+    model, blocks = spec.model, spec.block_count
+    size, layers, capacity = np.dtype(model.dtype).itemsize, model.layers(), micro_batch_rows(spec)
+    inputs, outputs, widths = model.layer_sizes[0], model.layer_sizes[-1], sum(_widths(spec)[1:])
+    parameters, saved = parameter_count(layers), _saved_bytes(spec)
+    compiled, by_rows = spec.runner == "compiled", spec.split == "rows"
+    threads = thread_count if shares_products(spec) or compiled else 1
+    process = _PROCESS_BYTES + threads * _THREAD_BYTES + compiled * (_COMPILER_BYTES + blocks * _BLOCK_BYTES)
+    passes = size * capacity * 2 * widths + _work_bytes(layers, capacity, size)
+    exchanges = 0 if by_rows else size * capacity * sum(exchanged_widths(layers, blocks)) * (blocks + 1)
+    slots = (1 + compiled) * (inputs + 2 * outputs) + inputs * (model.input_dropout_rate > 0)
+    raw = row_bytes + size * inputs * (spec.augmentation is not None or spec.loss.mixup_alpha > 0)
+    losses = 5 * capacity * outputs * size
+    buffers = passes + exchanges + capacity * (size * slots + raw) + losses + _warping_bytes(spec)
+    largest = max(prod(layer.shapes[0]) for layer in layers if isinstance(layer, Linear))
+    passing = [
+        max(parameters * (16 + size), 8 * parameters + _DRAWING_BYTES * largest),
+        (_SAVED_COPIES + compiled) * saved,
+        2 * saved * spec.validation.exists,
+        min(rows.row_count * inputs, _COLUMN_MEANS_VALUES) * _COLUMN_MEANS_BYTES * model.standardize_inputs,
+    ]
+    gradients = size * parameters * (blocks if by_rows else 1)
+    data = rows.row_count * _bytes_a_row(spec, rows, row_bytes)
+    return process + saved + gradients + buffers + _validation_bytes(spec) + data + max(passing)
+
+
+def _validation_bytes(spec: TrainingSpec) -> int:
+    """Return the bytes of the weights that are validated, beside those that learn, and of the pass that does it."""
+    inputs, *widths = _widths(spec)
+    values = inputs + 2 * sum(widths) + 8 * spec.model.layer_sizes[-1]
+    parameters = parameter_count(spec.model.layers())
+    return np.dtype(spec.model.dtype).itemsize * (parameters + EVALUATION_ROWS * values) * spec.validation.exists
+
+
+def _bytes_a_row(spec: TrainingSpec, rows: StoredRows, row_bytes: int) -> int:
+    """Return what a row takes beside the file it is in, which is mapped: orders, and what is copied or converted."""
+    dtype = spec.model.dtype
+    size = np.dtype(dtype).itemsize
+    targets = _INDEX_BYTES if TASKS[spec.task].has_classes else spec.model.layer_sizes[-1] * size
+    weights = size * (rows.weighted or bool(spec.loss.class_weights))
+    # Compiled code has no numbers of two bytes, so that inputs of these are copied.
+    converted = 2 if spec.runner == "compiled" and rows.dtype == "float16" else 0
+    copies = row_bytes * ((spec.validation.fraction > 0) + converted)
+    return _ORDERING_BYTES + copies + targets * (rows.target_dtype != dtype) + weights
+
+
+def _saved_bytes(spec: TrainingSpec) -> int:
+    """Return the bytes of all vectors that a checkpoint has: parameters, moments, averages, the best so far."""
+    layers, optimizer = spec.model.layers(), spec.optimizer
+    copies = 1 + (optimizer.average_decay > 0) + (spec.early_stopping is not None)
+    values = parameter_count(layers) * (copies + len(optimizer.kind.moments)) + statistic_count(layers) * copies
+    return np.dtype(spec.model.dtype).itemsize * values
+
+
+def _widths(spec: TrainingSpec) -> list[int]:
+    """Return how many values each buffer of a pass has for a row."""
+    return [spec.model.layer_sizes[0], *(layer.width for layer in spec.model.layers() if not layer.in_place)]
+
+
+def _warping_bytes(spec: TrainingSpec) -> int:
+    """Return what augmentation takes on the host."""
+    if not spec.augmentation:
+        return 0
+    ahead = MICRO_BATCHES_AHEAD + 1 if spec.device == "cpu" else 0
+    images = ahead * micro_batch_rows(spec) * 4 * spec.model.layer_sizes[0]
+    return basis_size(spec.augmentation) * _BASIS_BYTES + images

@@ -1,0 +1,268 @@
+"""Brings a run's rows to its device, in the order of (seed, epoch) alone.
+
+Data stay in their own type until they are scaled. Where images are augmented, a thread warps the next ones while
+the step runs.
+"""
+
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+from mlpd.core.codegen.kernels import readable_type
+from mlpd.core.data.augmentation import Augmenter
+from mlpd.core.devices.arrays import Array, Device, HostArray, matrix
+from mlpd.core.execution.recording import Scalar
+from mlpd.core.network.network import Pass, leading_layer_count
+from mlpd.core.network.tasks import TASKS, MixUp
+from mlpd.core.random import permutation
+from mlpd.core.spec.split import micro_batch_rows
+from mlpd.core.spec.training import TrainingSpec
+from mlpd.core.steps.examples import Examples
+from numpy.typing import NDArray
+
+MICRO_BATCHES_AHEAD = 4  # that are prepared before they are wanted
+
+Counts = NDArray[np.int64]
+
+
+class MicroBatch(NamedTuple):
+    """What a pass takes at a time: ``rows`` rows from place ``first`` of an epoch's order.
+
+    They are the rows from ``start`` on of the step that has ``step_rows`` of them.
+    """
+
+    step: int
+    epoch: int
+    first: int
+    start: int
+    rows: int
+    step_rows: int
+
+
+@dataclass(frozen=True)
+class MicroBatches:
+    """Micro-batches one after the other, all of one epoch: columns (count,) of what each is."""
+
+    epoch: int
+    step: Counts
+    first: Counts
+    start: Counts
+    rows: Counts
+    step_rows: Counts
+
+    def __iter__(self) -> Iterator[MicroBatch]:
+        columns = (column.tolist() for column in (self.step, self.first, self.start, self.rows, self.step_rows))
+        for step, *others in zip(*columns, strict=True):
+            yield MicroBatch(step, self.epoch, *others)
+
+    @property
+    def is_first(self) -> NDArray[np.bool_]:
+        """Whether a step begins with it."""
+        return np.equal(self.start, 0)
+
+    @property
+    def is_last(self) -> NDArray[np.bool_]:
+        """Whether a step ends with it."""
+        ends: Counts = self.start + self.rows
+        return np.equal(ends, self.step_rows)
+
+
+def cut(spec: TrainingSpec, row_count: int, start_step: int, end_step: int) -> MicroBatches:
+    """Return the micro-batches of a run on ``row_count`` rows from ``start_step`` to before ``end_step``."""
+    size, capacity = spec.rows_per_step, micro_batch_rows(spec)
+    steps_per_epoch = -(-row_count // size)
+    epoch = start_step // steps_per_epoch
+    step = np.arange(start_step, end_step)
+    first = (step - epoch * steps_per_epoch) * size
+    step_rows = np.minimum(size, row_count - first)
+    counts = -(-step_rows // capacity)
+    own = np.repeat(np.arange(len(step)), counts)
+    start = (np.arange(len(own)) - np.repeat(np.cumsum(counts) - counts, counts)) * capacity
+    rows = np.minimum(capacity, step_rows[own] - start)
+    return MicroBatches(epoch, step[own], first[own] + start, start, rows, step_rows[own])
+
+
+def micro_batches(spec: TrainingSpec, row_count: int, step: int) -> Iterator[MicroBatch]:
+    """Yield the micro-batches of a run on ``row_count`` rows, from ``step`` to its end."""
+    for now in range(step, spec.epoch_count * -(-row_count // spec.rows_per_step)):
+        yield from cut(spec, row_count, now, now + 1)
+
+
+class Feed:
+    """Brings the rows of micro-batches to buffers: inputs as the first trained layer takes them, and what to learn.
+
+    While the rows in one of ``slot_count`` slots are worked on, the next can be brought to another, in ``chunk_count``
+    chunks that have nothing to do with each other. `bring` is to be recorded; the rest happens at once. Use it in a
+    ``with`` block, from one thread.
+    """
+
+    def __init__(
+        self, device: Device, spec: TrainingSpec, examples: Examples, capacity: int, slot_count: int, chunk_count: int
+    ) -> None:
+        xp, sizes, dtype, task = device.xp, spec.model.layer_sizes, np.dtype(spec.model.dtype), TASKS[spec.task]
+        self._device, self._spec, self._capacity = device, spec, capacity
+        self.is_staged = spec.augmentation is not None
+        self.chunk_count = 1 if spec.loss.mixup_alpha else chunk_count
+        rows = examples.train
+        inputs = rows.inputs.astype(input_type(device, rows.inputs.dtype), copy=False)
+        self._row_count, self._host_inputs = len(rows), rows.inputs
+        self._inputs = None if self.is_staged else device.from_host(inputs)
+        self._labels = device.from_host(task.prepare(rows.targets, spec.model.dtype))
+        self._weights = None if examples.weights is None else device.from_host(examples.weights)
+        shuffled = spec.rows_per_step < self._row_count
+        self._order = device.zeros(self._row_count, xp.int64) if shuffled else None
+        self._epoch = -1
+        self._scaling = examples.scaling.on(device)
+        kind = np.dtype(np.float32) if self.is_staged else inputs.dtype
+        # Inputs that will be mixed can't stay in their own type.
+        raw_kind = np.result_type(kind, dtype) if spec.loss.mixup_alpha else kind
+        self._raw = device.empty((capacity, sizes[0]), raw_kind)
+        self._own = self._raw if raw_kind == kind else device.empty((capacity, sizes[0]), kind)
+        self._task = task(device, sizes[-1], 1, dtype, spec.loss.label_smoothing)
+        self._mixing = MixUp(device, sizes[0], sizes[-1], capacity, raw_kind, dtype) if spec.loss.mixup_alpha else None
+        self.slots = [
+            Rows(
+                device.empty((capacity, sizes[0]), dtype),
+                matrix(device, (capacity, *self._labels.shape[1:]), self._labels.dtype),
+                matrix(device, (capacity, sizes[-1]), dtype),
+                None if self._weights is None else matrix(device, (capacity, 1), dtype),
+            )
+            for _ in range(slot_count)
+        ]
+        self._leading = [self._leading_pass() for _ in range(self.chunk_count)]
+        self._scaled = device.empty((capacity if self.leading_count else 0, sizes[0]), dtype)
+        self._warped: _Warped | None = None
+
+    @property
+    def leading_count(self) -> int:
+        """How many layers come before the first that is trained; what they do belongs to bringing rows."""
+        return leading_layer_count(self._spec.model.layers())
+
+    def _leading_pass(self) -> Pass:
+        layers = self._spec.model.layers()[: self.leading_count]
+        nothing = self._device.empty((0,), np.dtype(self._spec.model.dtype))
+        rows = -(-self._capacity // self.chunk_count)
+        input_size = self._spec.model.layer_sizes[0]
+        return Pass(self._device, layers, input_size, nothing, nothing, rows, trains=True, seed=self._spec.seed)
+
+    @contextmanager
+    def open(self, step: int) -> Iterator[None]:
+        """Have images augmented, where they are, from ``step`` on by a thread that ends with this block."""
+        if not self._spec.augmentation:
+            yield
+            return
+        self._warped = _Warped(self._spec, self._host_inputs, self._capacity, step)
+        try:
+            yield
+        finally:
+            self._warped.close()
+
+    def begin(self, epoch: int) -> None:
+        """Make the order of an epoch known."""
+        if epoch != self._epoch and self._order is not None:
+            self._device.write(permutation(self._spec.seed, epoch, self._row_count), self._order)
+        self._epoch = epoch
+
+    def stage(self, epoch: int, first: int) -> None:
+        """Make the augmented images from place ``first`` of the order known; in the order of the run."""
+        assert self._warped
+        rows = self._warped.read(epoch, first)
+        self._device.write(rows, self._own[: len(rows)])
+
+    def bring(self, slot: int, rows: int, chunk: int) -> None:
+        """Bring a chunk of a micro-batch of ``rows`` rows."""
+        xp, into = self._device.xp, self.slots[slot]
+        start, end = rows * chunk // self.chunk_count, rows * (chunk + 1) // self.chunk_count
+        if start == end:
+            return
+        own, raw = self._own[start:end], self._raw[start:end]
+        labels, targets = into.labels[start:end], into.targets[start:end]
+        self._gather(self._labels, start, labels)
+        self._task.spread(labels, targets)
+        if into.weights is not None:
+            self._gather(self._weights, start, into.weights[start:end])
+        if not self.is_staged:
+            self._gather(self._inputs, start, own)
+        if own.dtype != raw.dtype:
+            xp.multiply(own, 1, out=raw)
+        if self._mixing:
+            self._mixing(raw, targets, Scalar("mix"), Scalar("mix_rest"))
+        if not self.leading_count:
+            self._scaling(xp, raw, into.inputs[start:end])
+            return
+        scaled, leading = self._scaled[start:end], self._leading[chunk]
+        self._scaling(xp, raw, scaled)
+        leading.read_from(scaled)
+        leading.write_to(into.inputs[start:end])
+        leading.forward(end - start, Scalar("step"), Scalar("first_row"), start)
+
+    def _gather(self, source: Array, start: int, out: Array) -> None:
+        if self._order is None:
+            self._device.gather(source[start:], None, Scalar("first"), out)
+        else:
+            self._device.gather(source, self._order[start:], Scalar("first"), out)
+
+
+@dataclass(frozen=True)
+class Rows:
+    """A micro-batch: inputs (rows, input_size), labels, targets (rows, outputs), and weights (rows, 1)."""
+
+    inputs: Array
+    labels: Array
+    targets: Array
+    weights: Array | None
+
+
+def input_type(device: Device, dtype: np.dtype[Any]) -> np.dtype[Any]:
+    """Return the type in which a device takes inputs of type ``dtype``."""
+    return readable_type(dtype) if device.order == "F" else dtype.newbyteorder("=")
+
+
+class _Warped:
+    """Augmented rows, prepared in the run's order by a thread of its own."""
+
+    def __init__(self, spec: TrainingSpec, inputs: HostArray, capacity: int, step: int) -> None:
+        assert spec.augmentation
+        self._spec, self._inputs, self._capacity = spec, inputs, capacity
+        self._augmenter = Augmenter(spec.augmentation, spec.seed)
+        self._order: tuple[int, NDArray[np.int64]] | None = None
+        self._plan = micro_batches(spec, len(inputs), step)
+        # One buffer is read while the others wait or are filled.
+        self._buffers = deque(np.empty((capacity, inputs.shape[1]), np.float32) for _ in range(MICRO_BATCHES_AHEAD + 1))
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="augment")
+        self._waiting: deque[tuple[tuple[int, int], Future[NDArray[np.float32]]]] = deque()
+        for _ in range(MICRO_BATCHES_AHEAD):
+            self._send()
+
+    def read(self, epoch: int, first: int) -> NDArray[np.float32]:
+        """Return the next rows (rows, input_size), in a buffer that stays as it is until the next call."""
+        place, future = self._waiting.popleft()
+        if place != (epoch, first):
+            raise RuntimeError(f"rows must be read in order, {place} next, got {(epoch, first)}")
+        rows = future.result()
+        self._send()
+        return rows
+
+    def close(self) -> None:
+        """End the thread after the rows in hand."""
+        self._thread.shutdown(cancel_futures=True)
+
+    def _send(self) -> None:
+        if (micro_batch := next(self._plan, None)) is not None:
+            buffer = self._buffers[0]
+            self._buffers.rotate(-1)
+            future = self._thread.submit(self._warp, micro_batch.epoch, micro_batch.first, micro_batch.rows, buffer)
+            self._waiting.append(((micro_batch.epoch, micro_batch.first), future))
+
+    def _warp(self, epoch: int, first: int, rows: int, buffer: NDArray[np.float32]) -> NDArray[np.float32]:
+        if self._order is None or self._order[0] != epoch:
+            shuffled = self._spec.rows_per_step < len(self._inputs)
+            order = permutation(self._spec.seed, epoch, len(self._inputs)) if shuffled else np.arange(len(self._inputs))
+            self._order = epoch, order
+        out: NDArray[np.float32] = buffer[:rows]
+        self._augmenter(self._inputs[self._order[1][first : first + rows]], epoch, first, out)
+        return out

@@ -1,0 +1,275 @@
+"""Blocks at work: their passes, and their part of the loss and of the optimizer's step."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from mlpd.core.devices.arrays import Array, Device
+from mlpd.core.execution.plan import Variant, share
+from mlpd.core.execution.recording import Scalar
+from mlpd.core.network.layers import Layer, Sum
+from mlpd.core.network.losses import LOSSES
+from mlpd.core.network.network import Exchange, Pass
+from mlpd.core.network.tasks import TASKS
+from mlpd.core.optimization.optimizers import Average, Clipping, OptimizerState
+from mlpd.core.spec.split import micro_batch_rows
+from mlpd.core.spec.training import TrainingSpec
+from mlpd.core.steps.batches import Feed, Rows
+
+_VECTOR_ALIGNMENT = 16  # values: pieces of a vector that different threads write begin with a line of the cache
+
+Vectors = Mapping[str, Array]
+
+
+class Totals:
+    """What a run counts: the summed loss and the rows that were right, scalars on the device."""
+
+    def __init__(self, device: Device) -> None:
+        self.loss_sum = device.zeros((), np.dtype(np.float64))
+        self.correct_count = device.zeros((), np.dtype(np.int64))
+
+
+class Measure:
+    """Takes the loss of a block's outputs, and its gradient."""
+
+    def __init__(self, device: Device, spec: TrainingSpec, capacity: int, totals: Totals) -> None:
+        shape = device, spec.model.layer_sizes[-1], capacity, np.dtype(spec.model.dtype)
+        self._loss = LOSSES[spec.loss.name](*shape, huber_delta=spec.loss.huber_delta)
+        self._task = TASKS[spec.task](*shape)
+        self._totals = totals
+
+    def __call__(self, outputs: Array, gradient: Array, source: Rows, chosen: slice) -> None:
+        """Measure ``outputs`` (rows, outputs), of the ``chosen`` rows of a micro-batch."""
+        totals = self._totals
+        if self._task.counts_hits:
+            self._task.count_hits(outputs, source.labels[chosen], totals.correct_count)
+        weights = None if source.weights is None else source.weights[chosen]
+        self._loss(outputs, source.targets[chosen], weights, gradient, totals.loss_sum, Scalar("scale"))
+
+
+class Update:
+    """Moves vectors, or a part of them, against their gradients: part ``number`` of as many as clipping has squares."""
+
+    def __init__(
+        self,
+        device: Device,
+        spec: TrainingSpec,
+        vectors: Vectors,
+        gradients: Array,
+        decayed: Sequence[Array],
+        squares: Array,
+        number: int,
+    ) -> None:
+        self._spec, self._device, self._number = spec, device, number
+        self._gradients, self._decayed = gradients, decayed
+        optimizer, parameters = spec.optimizer, vectors["parameters"]
+        moments = {name: vectors[f"moment.{name}"] for name in optimizer.kind.moments}
+        self._optimizer = OptimizerState(device, optimizer.kind, parameters, gradients, moments)
+        clips = optimizer.clip_norm
+        self._clipping = Clipping(device, clips, parameters.dtype, squares) if clips else None
+        living = {name: vectors[name] for name in ("parameters", "statistics")}
+        averages = {name: vectors.get(f"average.{name}") for name in living}
+        self._average = Average(device, living, averages) if optimizer.average_decay else None
+
+    def measure(self) -> None:
+        """Note the size of the gradients, where they are clipped."""
+        if self._clipping:
+            self._clipping.measure(self._gradients, self._number)
+
+    def move(self, variant: Variant, *, moved: bool) -> None:
+        """Make the optimizer's step, unless the parameters have ``moved`` already."""
+        if self._clipping:
+            self._clipping.scale(self._gradients)
+        if self._spec.optimizer.weight_decay:
+            for weight in self._decayed:
+                self._device.xp.multiply(weight, Scalar("shrink"), out=weight)
+        if not moved:
+            factors: dict[str, Any] = {name: Scalar(name) for name in self._spec.optimizer.kind.factors(1.0, 0)}
+            if rate_in_gradient(self._spec):
+                factors["rate"] = 1.0
+            self._optimizer.update(factors, flushes=variant.flushes)
+        if self._average:
+            self._average.update({name: Scalar(name) for name in ("average_decay", "average_rest")})
+
+
+def make_vectors(device: Device, spec: TrainingSpec, size: int, statistic_count: int) -> dict[str, Array]:
+    """Return the vectors of a network, or of a block of one: those that a checkpoint has."""
+    dtype, optimizer = np.dtype(spec.model.dtype), spec.optimizer
+    sizes = {"parameters": size, "statistics": statistic_count}
+    sizes |= {f"moment.{name}": size for name in optimizer.kind.moments}
+    if optimizer.average_decay:
+        sizes |= {"average.parameters": size, "average.statistics": statistic_count}
+    return {name: device.zeros(count, dtype) for name, count in sizes.items()}
+
+
+class UnitBlock:
+    """A block of units, with vectors of its own."""
+
+    def __init__(
+        self,
+        device: Device,
+        spec: TrainingSpec,
+        layers: Sequence[Layer],
+        vectors: Vectors,
+        feed: Feed,
+        exchanges: Sequence[tuple[Array, Array]],
+        squares: Array,
+        totals: Totals,
+        number: int,
+    ) -> None:
+        capacity = micro_batch_rows(spec)
+        self._feed, self._clips = feed, spec.optimizer.clip_norm > 0
+        self._block_count = len(squares)
+        # Without a vector of gradients a step makes one pass over the parameters less, or two.
+        self._moves_at_once = moves_at_once(device, spec, capacity)
+        parameters = vectors["parameters"]
+        gradients = parameters if self._moves_at_once else None
+        own = [Exchange(sums.transpose(2, 0, 1), gradient.T, number) for sums, gradient in exchanges]
+        self._pass = _training_pass(device, spec, layers, vectors, capacity, feed.leading_count, gradients, own)
+        self._update = Update(
+            device, spec, vectors, self._pass.gradients, decayed_parts(layers, parameters), squares, number
+        )
+        has_outputs = not (isinstance(layers[-1], Sum) and layers[-1].width == 0)
+        self._measure = Measure(device, spec, capacity, totals) if has_outputs else None
+        self.gradients = self._pass.gradients
+
+    def learn(self, variant: Variant) -> Iterator[None]:
+        """Learn from the rows that were brought, with a stop wherever all blocks must have come as far."""
+        run, rows, source = self._pass, variant.rows, self._feed.slots[variant.slot]
+        run.read_from(source.inputs)
+        yield from run.forward_parts(rows, Scalar("step"), Scalar("first_row"))
+        if self._measure:
+            self._measure(run.outputs(rows), run.output_gradient(rows), source, slice(rows))
+        adds = self._moves_at_once or not variant.is_first
+        yield from run.backward_parts(rows, adds=adds, scale=-1.0 if self._moves_at_once else 1.0)
+        if variant.is_last:
+            if self._clips:
+                self._update.measure()
+                if self._block_count > 1:
+                    yield
+            self._update.move(variant, moved=self._moves_at_once)
+
+
+class RowBlock:
+    """A block of rows: a whole network, of whose vectors it moves a part when all blocks' gradients are there."""
+
+    def __init__(
+        self,
+        device: Device,
+        spec: TrainingSpec,
+        vectors: Vectors,
+        feed: Feed,
+        gradients: Sequence[Array],
+        squares: Array,
+        totals: tuple[Totals, Sequence[Totals]],
+        number: int,
+    ) -> None:
+        self._feed, self._device = feed, device
+        self._number, self._count, self._clips = number, len(gradients), spec.optimizer.clip_norm > 0
+        self._capacity = micro_batch_rows(spec)
+        self._totals, self._own_totals = totals
+        layers, capacity = spec.model.layers(), -(-self._capacity // self._count)
+        parameters = vectors["parameters"]
+        leading = feed.leading_count
+        self._pass = _training_pass(device, spec, layers, vectors, capacity, leading, gradients[number], ())
+        self._measure = Measure(device, spec, capacity, self._own_totals[number])
+        lines = -(-len(parameters) // _VECTOR_ALIGNMENT)
+        start, end = (edge * _VECTOR_ALIGNMENT for edge in share(lines, number, self._count))
+        cut = slice(start, min(end, len(parameters)))
+        self._gradients = [gradient[cut] for gradient in gradients]
+        own = {name: vector[cut] for name, vector in vectors.items() if not name.endswith("statistics")}
+        # There are none but those of one block, for batch normalisation looks at all rows.
+        own |= {name: vector for name, vector in vectors.items() if name.endswith("statistics")}
+        decayed = [part for part in decayed_parts(layers, parameters, cut) if len(part)]
+        self._update = Update(device, spec, own, self._gradients[0], decayed, squares, number)
+
+    def _rows(self, count: int) -> slice:
+        return slice(*share(count, self._number, self._count))
+
+    def learn(self, variant: Variant) -> Iterator[None]:
+        """Learn from its part of the rows, and move its part of the vectors."""
+        chosen, run, own = self._rows(variant.rows), self._pass, self._own_totals[self._number]
+        xp, rows = self._device.xp, chosen.stop - chosen.start
+        if variant.is_first:
+            xp.copyto(own.loss_sum, 0.0)
+            xp.copyto(own.correct_count, 0)
+        if rows:
+            source = self._feed.slots[variant.slot]
+            run.read_from(source.inputs[chosen])
+            run.forward(rows, Scalar("step"), Scalar("first_row"), chosen.start)
+            self._measure(run.outputs(rows), run.output_gradient(rows), source, chosen)
+            for _ in run.backward_parts(rows, adds=not variant.is_first):
+                pass
+        if not variant.is_last:
+            return
+        yield
+        self._sum_up(variant)
+        if self._clips:
+            self._update.measure()
+            yield
+        self._update.move(variant, moved=False)
+
+    def _sum_up(self, variant: Variant) -> None:
+        """Add to the first block's gradients what the others have; those without a row have none."""
+        xp, rows = self._device.xp, variant.rows if variant.is_first else self._capacity
+        total, *others = self._gradients
+        given = [share(rows, number, self._count) for number in range(self._count)]
+        with_rows = [number for number, (start, end) in enumerate(given) if end > start]
+        if 0 not in with_rows:
+            xp.copyto(total, 0.0)
+        for number in with_rows:
+            if number:
+                xp.add(total, others[number - 1], out=total)
+        if self._number == 0:
+            for own in self._own_totals:
+                xp.add(self._totals.loss_sum, own.loss_sum, out=self._totals.loss_sum)
+                xp.add(self._totals.correct_count, own.correct_count, out=self._totals.correct_count)
+
+
+def _training_pass(
+    device: Device,
+    spec: TrainingSpec,
+    layers: Sequence[Layer],
+    vectors: Vectors,
+    capacity: int,
+    leading_count: int,
+    gradients: Array | None,
+    exchanges: Sequence[Exchange],
+) -> Pass:
+    """Return the pass of a block; the ``leading_count`` first layers belong to bringing rows."""
+    return Pass(
+        device,
+        layers[leading_count:],
+        spec.model.layer_sizes[0],
+        vectors["parameters"],
+        vectors["statistics"],
+        capacity,
+        trains=True,
+        seed=spec.seed,
+        first_layer=leading_count,
+        gradients=gradients,
+        exchanges=exchanges,
+    )
+
+
+def decayed_parts(layers: Sequence[Layer], parameters: Array, cut: slice = slice(None)) -> list[Array]:
+    """Return what of a vector of parameters, or of a ``cut`` of it, are weights, which decay; biases do not."""
+    start, end, _ = cut.indices(len(parameters))
+    first, found = 0, []
+    for shape in (shape for layer in layers for shape in layer.shapes):
+        last = first + int(np.prod(shape))
+        if len(shape) == 2:
+            found.append(parameters[max(first, start) : max(start, min(last, end))])
+        first = last
+    return found
+
+
+def rate_in_gradient(spec: TrainingSpec) -> bool:
+    """Return whether a loss gradient may bring the learning rate with it: one pass over all parameters less."""
+    return spec.optimizer.kind.is_linear and not spec.optimizer.clip_norm
+
+
+def moves_at_once(device: Device, spec: TrainingSpec, capacity: int) -> bool:
+    """Return whether parameters move as their gradients are computed, which are never stored."""
+    small = spec.rows_per_step <= capacity
+    return device.adds_products and rate_in_gradient(spec) and not spec.optimizer.weight_decay and small

@@ -1,0 +1,101 @@
+"""From data sets to what a run works on: split, weighted, scaled. All on the host, all from the spec alone."""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from mlpd.core.data.datasets import WEIGHT_SUMS, Dataset
+from mlpd.core.data.splits import held_out_rows
+from mlpd.core.devices.arrays import HostArray
+from mlpd.core.network.scaling import Move, Scaling, blocks
+from mlpd.core.network.tasks import TASKS
+from mlpd.core.spec.training import TrainingSpec
+from numpy.typing import NDArray
+
+
+class NothingToLearn(Exception):
+    """The rows to train on leave a run nothing to learn; the message says why."""
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Rows to train on and to validate on, how inputs are scaled, and how much each training row counts.
+
+    ``row_count`` is that of the data set before any were held out. Inputs to train on are those that the device is to
+    scale. ``weights`` (rows, 1) have a mean of 1.
+    """
+
+    row_count: int
+    train: Dataset
+    validation: Dataset | None
+    scaling: Scaling
+    weights: HostArray | None
+
+    @classmethod
+    def of(
+        cls, spec: TrainingSpec, dataset: Dataset, validation: Dataset | None, scaling: Scaling | None = None
+    ) -> "Examples":
+        """Prepare data sets for a run; ``scaling`` is that of a model it goes on from. Raises `NothingToLearn`."""
+        row_count, held_out = len(dataset), spec.held_out_count(len(dataset))
+        if held_out:
+            chosen = held_out_rows(dataset.targets, held_out, spec.seed)
+            validation = dataset.rows(chosen)
+            dataset = dataset.rows(np.setdiff1d(np.arange(row_count), chosen))
+        if scaling is None:
+            scaling = Scaling.of(spec.model, dataset.inputs, images=spec.augmentation is not None)
+        if scaling.move:
+            dataset = _moved(dataset, scaling.move)
+        _check_inputs(spec, dataset.inputs, scaling)
+        return cls(row_count, dataset, validation, scaling, _row_weights(spec, dataset))
+
+
+def _moved(dataset: Dataset, move: Move) -> Dataset:
+    inputs = np.empty(dataset.inputs.shape)
+    for raw, out in zip(blocks(dataset.inputs), blocks(inputs), strict=True):
+        out[...] = move(raw)
+    return replace(dataset, inputs=inputs)
+
+
+def _check_inputs(spec: TrainingSpec, inputs: HostArray, scaling: Scaling) -> None:
+    """Look whether anything is left of inputs in the type of the model, times one factor."""
+    if scaling.shift is not None or inputs.dtype.kind != "f":
+        return
+    largest, least = 0.0, float(np.finfo(spec.model.dtype).tiny)
+    for block in blocks(inputs):
+        scaled = np.empty(block.shape, spec.model.dtype)
+        with np.errstate(over="ignore", under="ignore"):
+            scaling(np, block, scaled)
+        if np.abs(scaled).max() >= least:
+            return
+        largest = max(largest, float(np.abs(block).max()))
+    if largest:
+        raise NothingToLearn(
+            f"inputs times input_scale must be at least {least:g} for data_type {spec.model.dtype}, got at most "
+            f"{largest:g} times {spec.model.input_scale:g}; standardize_inputs takes inputs of any size"
+        )
+
+
+def _row_weights(spec: TrainingSpec, dataset: Dataset) -> HostArray | None:
+    """Multiply the weights of rows and of their classes."""
+    weights = None if dataset.weights is None else dataset.weights.astype(np.float64)
+    if spec.loss.class_weights and TASKS[spec.task].has_classes:
+        of_classes = np.asarray(spec.loss.class_weights)[dataset.targets.astype(np.intp)]
+        with np.errstate(over="ignore"):
+            weights = of_classes if weights is None else weights * of_classes
+    if weights is None:
+        return None
+    _check_weights(spec, dataset, weights)
+    shares: HostArray = (weights / weights.mean()).astype(spec.model.dtype)
+    return shares[:, None]
+
+
+def _check_weights(spec: TrainingSpec, dataset: Dataset, weights: NDArray[np.float64]) -> None:
+    what = "the weights of the rows to train on, times those of their classes, must"
+    if not weights.any():
+        raise NothingToLearn(f"{what} not all be 0, got {len(weights)} zeros")
+    low, high = (limit**2 for limit in WEIGHT_SUMS)
+    with np.errstate(over="ignore"):
+        total = weights.sum()
+    if not low <= total <= high:
+        raise NothingToLearn(f"{what} add up to between {low:g} and {high:g}, got {total:g}")
+    if TASKS[spec.task].has_classes and len(np.unique(dataset.targets[weights > 0])) < 2:
+        raise NothingToLearn(f"{what} be above 0 in at least 2 classes, got 1")

@@ -1,0 +1,159 @@
+"""All blocks of a run as one program: the plans they record, and the work of its steps."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from mlpd.core.devices.arrays import Array, Device, HostArray
+from mlpd.core.execution.plan import Plan, Task, Variant, Work
+from mlpd.core.execution.recording import RecordingDevice
+from mlpd.core.network.tasks import mixing_share
+from mlpd.core.optimization.optimizers import FLUSH_STEPS, Average
+from mlpd.core.spec.split import micro_batch_rows
+from mlpd.core.spec.training import TrainingSpec
+from mlpd.core.steps.batches import Counts, Feed, MicroBatches
+from mlpd.core.steps.blocks import RowBlock, Totals, UnitBlock, make_vectors, rate_in_gradient
+from mlpd.core.steps.examples import Examples
+from mlpd.core.steps.partition import Layout, exchanged_widths, unit_parts
+
+_ENDED = object()
+
+
+class Blocks:
+    """All blocks of a run, and what they see of each other. `record` returns plans, whoever runs them."""
+
+    def __init__(self, device: Device, spec: TrainingSpec, examples: Examples) -> None:
+        self._device = RecordingDevice(device)
+        self.spec, self.totals = spec, Totals(device)
+        layers, count, dtype = spec.model.layers(), spec.block_count, np.dtype(spec.model.dtype)
+        self.dtype = dtype
+        capacity = micro_batch_rows(spec)
+        by_units = spec.split == "units"
+        parts = [unit_parts(layers, number, count if by_units else 1) for number in range(count if by_units else 1)]
+        self._layouts = [Layout(layers, parts, device.order, statistics=kind) for kind in (False, True)]
+        self._is_whole = device.order == "C"
+        self.feed = Feed(self._device, spec, examples, capacity, 2 if spec.runner == "compiled" else 1, count)
+        self.task_limit = count + self.feed.chunk_count
+        own_vectors = [
+            make_vectors(device, spec, size, statistic_count)
+            for size, statistic_count in zip(*(layout.sizes for layout in self._layouts), strict=True)
+        ]
+        self._vectors = own_vectors
+        squares = device.zeros((count, 1, 1), dtype)
+        self._scratch: list[Array] = []
+        self._blocks: Sequence[UnitBlock | RowBlock]
+        if by_units:
+            exchanges = [
+                (device.zeros((count, width, capacity), dtype), device.zeros((width, capacity), dtype))
+                for width in exchanged_widths(layers, count)
+            ]
+            unit_blocks = [
+                UnitBlock(
+                    *(self._device, spec, [part.layer for part in own], vectors, self.feed, exchanges, squares),
+                    *(self.totals, number),
+                )
+                for number, (own, vectors) in enumerate(zip(parts, own_vectors, strict=True))
+            ]
+            self._blocks = unit_blocks
+            self._scratch = [block.gradients for block in unit_blocks]
+        else:
+            gradients = [device.zeros(len(own_vectors[0]["parameters"]), dtype) for _ in range(count)]
+            totals = self.totals, [Totals(device) for _ in range(count)]
+            self._blocks = [
+                RowBlock(self._device, spec, own_vectors[0], self.feed, gradients, squares, totals, number)
+                for number in range(count)
+            ]
+            self._scratch = [*gradients, *(one for own in totals[1] for one in (own.loss_sum, own.correct_count))]
+        self._device.take()
+
+    @property
+    def names(self) -> list[str]:
+        """Names of the vectors that there are."""
+        return list(self._vectors[0])
+
+    @property
+    def kept(self) -> list[Array]:
+        """Arrays that live longer than a micro-batch; what else a plan writes nobody looks at afterwards."""
+        own = [vector for vectors in self._vectors for vector in vectors.values()]
+        lasting = [*own, self.totals.loss_sum, self.totals.correct_count]
+        return lasting if self.spec.rows_per_step <= micro_batch_rows(self.spec) else [*lasting, *self._scratch]
+
+    def read(self, name: str) -> Array:
+        """Return a vector of the whole network: the living one, or a copy where it lies otherwise in memory."""
+        vectors = [own[name] for own in self._vectors]
+        if self._is_whole:
+            return vectors[0]
+        layout = self._layout(name)
+        whole = np.empty(layout.size, vectors[0].dtype)
+        layout.join(vectors, whole)
+        return whole
+
+    def write(self, name: str, vector: HostArray) -> None:
+        """Fill a vector of the whole network."""
+        if self._is_whole:
+            self._device.write(vector, self._vectors[0][name])
+        else:
+            self._layout(name).split(vector, [own[name] for own in self._vectors])
+
+    def _layout(self, name: str) -> Layout:
+        return self._layouts[name.endswith("statistics")]
+
+    def record(self, variant: Variant) -> Plan:
+        """Return the plan of micro-batches of this kind."""
+        take = self._device.take
+        prepare: list[Task] = []
+        for chunk in range(self.feed.chunk_count):
+            self.feed.bring(variant.slot, variant.rows, chunk)
+            prepare.append(take())
+        runs = [block.learn(variant) for block in self._blocks]
+        phases: list[list[Task]] = []
+        going = True
+        while going:
+            phase: list[Task] = []
+            for run in runs:
+                going = next(run, _ENDED) is not _ENDED
+                phase.append(take())
+            phases.append(phase)
+        return Plan(prepare, phases, joins=self.spec.split == "units" and len(phases) > 1)
+
+
+def work_of(
+    spec: TrainingSpec, batches: MicroBatches, rates: Sequence[float], optimizer_step: int, slots: Counts
+) -> Work:
+    """Return what a runner is to do: ``rates`` are those of the steps, ``slots`` (count,) where rows are brought to.
+
+    The first step is number ``optimizer_step`` of the optimizer.
+    """
+    own = batches.step - batches.step[0]
+    is_first, is_last = batches.is_first, batches.is_last
+    flushes = is_last & ((optimizer_step + own) % FLUSH_STEPS == 0)
+    kinds = np.stack([batches.rows, slots, is_first, is_last, flushes], axis=1)
+    packed = kinds @ (1 << np.array([24, 3, 2, 1, 0]))  # in one number a row: rows are sought at every plain step
+    _, examples, which = np.unique(packed, return_index=True, return_inverse=True)
+    variants = [
+        Variant(int(rows), int(slot), bool(first), bool(last), bool(flush))
+        for rows, slot, first, last, flush in kinds[examples]
+    ]
+    of_steps = _step_numbers(spec, rates, int(batches.step[0]), optimizer_step)
+    scale = np.array(rates) if rate_in_gradient(spec) else np.ones(len(rates))
+    numbers: dict[str, Any] = {name: np.array(column)[own] for name, column in of_steps.items()}
+    numbers |= {"step": batches.step, "first": batches.first, "first_row": batches.start}
+    numbers["scale"] = scale[own] / batches.step_rows
+    if alpha := spec.loss.mixup_alpha:
+        places = zip(batches.step.tolist(), batches.start.tolist(), strict=True)
+        mix = np.array([mixing_share(spec.seed, step, start, alpha) for step, start in places])
+        numbers |= {"mix": mix, "mix_rest": 1.0 - mix}
+    return Work(variants, which, numbers)
+
+
+def _step_numbers(spec: TrainingSpec, rates: Sequence[float], step: int, optimizer_step: int) -> dict[str, list[float]]:
+    """Return the scalars that all micro-batches of a step have in common, a column each."""
+    optimizer = spec.optimizer
+    rows = [optimizer.kind.factors(rate, optimizer_step + i) for i, rate in enumerate(rates)]
+    columns = {name: [row[name] for row in rows] for name in rows[0]}
+    if optimizer.weight_decay:
+        columns["shrink"] = [1.0 - rate * optimizer.weight_decay for rate in rates]
+    if optimizer.average_decay:
+        averages = [Average.factors(optimizer.average_decay, step + i) for i in range(len(rates))]
+        columns |= {name: [row[name] for row in averages] for name in averages[0]}
+    return columns

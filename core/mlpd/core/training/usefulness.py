@@ -1,0 +1,115 @@
+"""Whether a trained model is better than one that ignores its inputs; that its loss is finite does not say so."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+from mlpd.core.devices.arrays import Cpu, Device, HostArray
+from mlpd.core.models.model import Model
+from mlpd.core.models.predictor import Predictor
+from mlpd.core.network.losses import LOSSES
+from mlpd.core.network.tasks import TASKS
+from mlpd.core.spec.training import TrainingSpec
+from mlpd.core.steps.examples import Examples
+from numpy.typing import NDArray
+
+_ROW_LIMITS = 2**10, 2**14  # how many are looked at first, and where these leave a doubt
+_CLEAR_SHARE = 0.1  # of the constant outputs' loss, by which a model is better without a doubt
+_BLOCK_ROWS, _BLOCK_VALUES = 512, 2**20
+
+
+@dataclass(frozen=True)
+class _Comparison:
+    """A model's loss on rows, that of outputs which are the same for all, and whether the model's are so too."""
+
+    row_count: int
+    loss: float
+    constant_loss: float
+    is_constant: bool
+
+    @property
+    def is_clear(self) -> bool:
+        return self.loss < self.constant_loss - _CLEAR_SHARE * abs(self.constant_loss)
+
+
+def reason_to_doubt(device: Device, spec: TrainingSpec, examples: Examples, model: Model) -> str:
+    """Say why ``model`` is no better than outputs that are the same for all rows, or nothing.
+
+    They are those that predict the mean target. What a run minimises is compared, with its smoothed targets and
+    weights, on some of the rows to train on, and on some thousands unless these leave no doubt. Where all targets are
+    alike, nothing is said.
+    """
+    found = None
+    for row_limit in _ROW_LIMITS:
+        found = _compare(device, spec, examples, model, row_limit)
+        if found and found.is_clear:
+            return ""
+    if found is None:
+        return ""
+    rows = f"{found.row_count:,} rows that it was trained on"
+    if found.is_constant:
+        return f"the model's outputs are the same for all of {rows}"
+    if found.loss < found.constant_loss:
+        return ""
+    return (
+        f"the model is no better than one that ignores its inputs: its loss on {rows} is {found.loss:.4g}, that of the "
+        f"same outputs for all is {found.constant_loss:.4g}; try another learning rate or more epochs"
+    )
+
+
+def _compare(
+    device: Device, spec: TrainingSpec, examples: Examples, model: Model, row_limit: int
+) -> _Comparison | None:
+    """Look at up to ``row_limit`` rows; None where they leave nothing to tell apart."""
+    sample = _Sample(spec, examples, row_limit)
+    total_weight = sum(float(weights.sum()) for _, _, weights in sample)
+    if total_weight == 0 or all((targets == sample.first_target).all() for _, targets, _ in sample):
+        return None
+    mean = sum((targets * weights).sum(axis=0, keepdims=True) for _, targets, weights in sample) / total_weight
+    # Rows to train on have been moved already.
+    predictor = Predictor(device, replace(model, scaling=replace(model.scaling, move=None)), sample.block_rows)
+    constant = LOSSES[spec.loss.name].outputs_for(mean)
+    loss = constant_loss = 0.0
+    low, high = np.full_like(mean, np.inf), np.full_like(mean, -np.inf)
+    for inputs, targets, weights in sample:
+        outputs = predictor.outputs(inputs).astype(np.float64)
+        low, high = np.minimum(low, outputs.min(axis=0)), np.maximum(high, outputs.max(axis=0))
+        loss += sample.loss(outputs, targets, weights) / total_weight
+        constant_loss += sample.loss(np.repeat(constant, len(outputs), axis=0), targets, weights) / total_weight
+    return _Comparison(sample.row_count, loss, constant_loss, bool((low == high).all()))
+
+
+class _Sample:
+    """Rows to train on, evenly spread, in blocks of inputs, target rows and weights (rows, 1), all in host memory."""
+
+    def __init__(self, spec: TrainingSpec, examples: Examples, row_limit: int) -> None:
+        outputs = spec.model.layer_sizes[-1]
+        self.block_rows = max(1, min(_BLOCK_ROWS, _BLOCK_VALUES // max(spec.model.layer_sizes)))
+        self.row_count = min(len(examples.train), row_limit)
+        shape = Cpu(), outputs, self.block_rows, np.dtype(np.float64)
+        self._examples = examples
+        self._task = TASKS[spec.task](*shape, spec.loss.label_smoothing)
+        self._loss = LOSSES[spec.loss.name](*shape, huber_delta=spec.loss.huber_delta)
+        self._gradient = np.empty((self.block_rows, outputs))
+        self.first_target = next(iter(self))[1][:1]
+
+    def __iter__(self) -> Iterator[tuple[HostArray, NDArray[np.float64], NDArray[np.float64]]]:
+        train, weights = self._examples.train, self._examples.weights
+        chosen = np.arange(self.row_count) * len(train) // self.row_count
+        for start in range(0, self.row_count, self.block_rows):
+            rows = chosen[start : start + self.block_rows]
+            block = train.rows(rows)
+            targets = np.empty((len(rows), self._gradient.shape[1]))
+            self._task.spread(self._task.prepare(block.targets, "float64"), targets)
+            yield (
+                block.inputs,
+                targets,
+                np.ones((len(rows), 1)) if weights is None else weights[rows].astype(np.float64),
+            )
+
+    @np.errstate(all="ignore")  # as in a step; a loss may be infinite
+    def loss(self, outputs: HostArray, targets: HostArray, weights: HostArray) -> float:
+        """Return the weighted sum of the rows' losses."""
+        total = np.zeros(())
+        self._loss(outputs, targets, weights, self._gradient[: len(outputs)], total, 1.0)
+        return float(total)

@@ -1,0 +1,1 @@
+"""Training jobs: from a request to a spec, the queue, their states and events."""

@@ -1,0 +1,157 @@
+"""Data sets: taken in verified, whole and once, found by name or content."""
+
+import asyncio
+import hashlib
+import re
+import time
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from pathlib import Path
+
+import structlog
+from mlpd.core.data import mnist
+from mlpd.core.data.datasets import DataError, Dataset, DatasetInfo, inspect_dataset, write_dataset
+from mlpd.server.asynchronous import to_the_end
+from mlpd.server.errors import DataLoss, FieldViolation, InvalidRequest, NotFound, ResourceExhausted
+from mlpd.server.names import check_id, shown
+from mlpd.server.records import DatasetRecord
+from mlpd.server.storage.artifacts import DataDirectory
+from mlpd.server.storage.store import Store
+from mlpd.server.storage.stored_files import StoredFiles
+
+_logger = structlog.get_logger()
+
+PREFERRED_CHUNK_BYTES = 1024 * 1024
+_SHA256 = re.compile(r"[0-9a-f]{64}\Z")
+_SMALLEST_FILE_BYTES = 8
+
+
+class Datasets:
+    """The data sets of one server."""
+
+    def __init__(self, directory: DataDirectory, store: Store, files: StoredFiles, max_dataset_bytes: int) -> None:
+        self._directory = directory
+        self._store = store
+        self._files = files
+        self.max_dataset_bytes = max_dataset_bytes
+
+    async def add_mnist(self) -> None:
+        """Make sure that ``mnist-train`` and ``mnist-test`` are there, and sound."""
+        for split in ("train", "test"):
+            if await self._known(f"mnist-{split}"):
+                continue
+            with self._directory.scratch() as scratch:
+                await asyncio.to_thread(_write_mnist, scratch, split)
+                info = await asyncio.to_thread(inspect_dataset, scratch)
+                await self._adopt(scratch, f"mnist-{split}", info)
+
+    async def upload(
+        self, dataset_id: str, sha256: str, size_bytes: int, chunks: AsyncIterator[bytes]
+    ) -> tuple[DatasetRecord, bool]:
+        """Store what ``chunks`` bring as ``dataset_id`` ("" = by content); return it and whether it was here already.
+
+        Known content is answered without reading a chunk, unless its file is damaged; then it is replaced. Raises
+        `InvalidRequest`, `AlreadyExists`, `ResourceExhausted`, `StorageTrouble`, and `DataLoss` when size or digest
+        differ from what was announced; then nothing is kept.
+        """
+        self._check_header(dataset_id, sha256, size_bytes)
+        dataset_id = dataset_id or f"sha256-{sha256}"
+        if known := await self._known(f"sha256-{sha256}"):
+            if known.size_bytes != size_bytes:
+                raise _size_mismatch(known.size_bytes, f"got {size_bytes}")
+            named = replace(known, id=dataset_id, create_time=time.time_ns())
+            return await self._store.create_dataset(named), True
+        self._directory.require_space(size_bytes)
+        with self._directory.scratch() as scratch:
+            await _receive(scratch, chunks, sha256, size_bytes)
+            try:
+                info = await asyncio.to_thread(inspect_dataset, scratch)
+            except DataError as error:
+                raise InvalidRequest.field("chunk", str(error), "DATASET_INVALID") from error
+            return await to_the_end(self._adopt(scratch, dataset_id, info)), False
+
+    async def _known(self, dataset_id: str) -> DatasetRecord | None:
+        """Return a data set if there is one whose file is what was stored."""
+        try:
+            record = await self._store.dataset(dataset_id)
+            await asyncio.to_thread(self._files.check_dataset, record)
+        except NotFound:
+            return None
+        except DataLoss as error:
+            _logger.warning("stored content is damaged", sha256=record.sha256, found=error.message)
+            return None
+        return record
+
+    async def _adopt(self, scratch: Path, dataset_id: str, info: DatasetInfo) -> DatasetRecord:
+        await asyncio.to_thread(self._directory.adopt, scratch, self._directory.dataset(info.sha256))
+        return await self._store.create_dataset(
+            DatasetRecord(
+                id=dataset_id,
+                sha256=info.sha256,
+                size_bytes=info.size_bytes,
+                row_count=info.row_count,
+                input_size=info.input_size,
+                dtype=info.dtype,
+                class_row_counts=info.class_row_counts,
+                target_dtype=info.target_dtype,
+                target_size=info.target_size,
+                target_range=info.target_range,
+                whole_targets=info.whole_targets,
+                weighted=info.weighted,
+                input_range=info.input_range,
+                whole_inputs=info.whole_inputs,
+                create_time=time.time_ns(),
+                input_names=info.input_names,
+            )
+        )
+
+    def _check_header(self, dataset_id: str, sha256: str, size_bytes: int) -> None:
+        violations = []
+        if not _SHA256.match(sha256):
+            text = f"header.sha256 must be 64 lower-case hexadecimal digits, got {shown(sha256)}"
+            violations.append(FieldViolation("header.sha256", text))
+        if size_bytes < _SMALLEST_FILE_BYTES:
+            text = f"header.size_bytes must be at least {_SMALLEST_FILE_BYTES}, got {size_bytes}"
+            violations.append(FieldViolation("header.size_bytes", text))
+        if dataset_id:
+            try:
+                check_id("header.dataset_id", dataset_id)
+            except InvalidRequest as error:
+                violations.extend(error.violations)
+        if violations:
+            raise InvalidRequest(violations)
+        if size_bytes > self.max_dataset_bytes:
+            raise ResourceExhausted(
+                "DATASET_TOO_LARGE", f"header.size_bytes must be at most {self.max_dataset_bytes}, got {size_bytes}"
+            )
+
+
+def _write_mnist(path: Path, split: str) -> None:
+    write_dataset(path, Dataset(*mnist.load(split)))
+
+
+async def _receive(path: Path, chunks: AsyncIterator[bytes], sha256: str, size_bytes: int) -> None:
+    digest, received = hashlib.sha256(), 0
+    with path.open("wb") as file:
+
+        def take(chunk: bytes) -> None:
+            digest.update(chunk)
+            file.write(chunk)
+
+        async for chunk in chunks:
+            if not chunk:
+                raise InvalidRequest.field("chunk", "chunk must not be empty")
+            received += len(chunk)
+            if received > size_bytes:
+                raise _size_mismatch(size_bytes, "more came")
+            await asyncio.to_thread(take, chunk)
+    if received != size_bytes:
+        raise _size_mismatch(size_bytes, f"{received} came")
+    if digest.hexdigest() != sha256:
+        raise DataLoss(
+            "CHECKSUM_MISMATCH", f"header.sha256 must be that of the content, {digest.hexdigest()}, got {sha256}"
+        )
+
+
+def _size_mismatch(size_bytes: int, found: str) -> DataLoss:
+    return DataLoss("SIZE_MISMATCH", f"header.size_bytes must be the size of the content, {size_bytes}; {found}")

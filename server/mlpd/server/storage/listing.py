@@ -1,0 +1,50 @@
+"""What the List calls read: rows after a cursor, each with its own, decoded when it is asked for."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import sqlalchemy as sa
+from mlpd.server.records import DatasetRecord, Job, JobState, ModelRecord
+from mlpd.server.storage import schema
+from mlpd.server.storage.store import count_ahead, dataset_from, job_from, model_from
+
+
+def jobs(connection: sa.Connection, before: int | None, limit: int) -> Iterator[tuple[int, Job, int]]:
+    """Yield up to ``limit`` jobs, newest first, with cursor and position in the queue."""
+    ahead = None
+    for row in connection.execute(_newest(schema.jobs, before, limit)):
+        position = 0
+        if row.state == JobState.QUEUED:
+            # All that are queued between two jobs of a page are on the page.
+            ahead = count_ahead(connection, row.number) if ahead is None else ahead - 1
+            position = ahead
+        yield row.number, job_from(row), position
+
+
+def datasets(connection: sa.Connection, after: str, limit: int) -> Iterator[tuple[str, DatasetRecord]]:
+    """Yield up to ``limit`` data sets, by name, with cursor."""
+    table = schema.datasets
+    query = sa.select(*_listed(table)).where(table.c.id > after).order_by(table.c.id).limit(limit)
+    for row in connection.execute(query):
+        yield row.id, dataset_from(row)
+
+
+def models(
+    connection: sa.Connection, model_id: str | None, before: int | None, limit: int
+) -> Iterator[tuple[int, ModelRecord]]:
+    """Yield up to ``limit`` versions of one model, or of all, newest first, with cursor."""
+    query = _newest(schema.models, before, limit)
+    if model_id is not None:
+        query = query.where(schema.models.c.model_id == model_id)
+    for row in connection.execute(query):
+        yield row.number, model_from(row)
+
+
+def _newest(table: sa.Table, before: int | None, limit: int) -> sa.Select[tuple[object, ...]]:
+    query = sa.select(*_listed(table)).order_by(table.c.number.desc()).limit(limit)
+    return query if before is None else query.where(table.c.number < before)
+
+
+def _listed(table: sa.Table) -> list[sa.Column[Any]]:
+    """Return the columns that a list needs: a thousand entries with a thousand names each would be too much."""
+    return [column for column in table.c if column.name != "input_names"]

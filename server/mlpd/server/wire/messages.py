@@ -1,0 +1,153 @@
+"""Records as protobuf messages."""
+
+from google.protobuf.timestamp_pb2 import Timestamp
+from mlpd.server.names import dataset_name, job_name, version_name
+from mlpd.server.records import (
+    AttemptStarted,
+    CheckpointSaved,
+    DatasetRecord,
+    Event,
+    Job,
+    JobState,
+    MessageLogged,
+    MetricsRecorded,
+    ModelRecord,
+    Progress,
+    StateChanged,
+)
+from mlpd.server.wire.durations import duration
+from mlpd.server.wire.specs import model_spec_message, spec_message
+from mlpd.server.wire.status import status_of_failure
+from mlpd.server.wire.tensors import data_type_of
+from mlpd.v1 import dataset_service_pb2 as datasets
+from mlpd.v1 import model_service_pb2 as models
+from mlpd.v1 import trainer_service_pb2 as trainer
+
+_STATES = {state: trainer.TrainingJob.State.Value(f"STATE_{state}") for state in JobState}
+_SPLITS = {
+    "train": trainer.MetricsRecorded.SPLIT_TRAIN,
+    "validation": trainer.MetricsRecorded.SPLIT_VALIDATION,
+}
+
+
+def job_message(job: Job, queue_position: int = 0) -> trainer.TrainingJob:
+    """Return a stored job."""
+    return trainer.TrainingJob(
+        name=job_name(job.id),
+        state=_STATES[job.state],
+        error=status_of_failure(job.failure) if job.failure else None,
+        spec=spec_message(job.spec),
+        spec_digest=job.spec_digest,
+        progress=_progress(job.progress),
+        queue_position=queue_position,
+        last_sequence=job.last_sequence,
+        event_log_id=job.log_id,
+        attempt=job.attempt,
+        device_description=job.device_description,
+        environment=job.environment,
+        model_version=job.model_version,
+        memory_bytes=job.memory_bytes,
+        create_time=_timestamp(job.create_time),
+        start_time=_timestamp(job.start_time),
+        end_time=_timestamp(job.end_time),
+    )
+
+
+def event_message(event: Event) -> trainer.ProgressEvent:
+    """Return one entry of a job's log."""
+    message = trainer.ProgressEvent(sequence=event.sequence, event_time=_timestamp(event.time), attempt=event.attempt)
+    match event.payload:
+        case StateChanged() as change:
+            message.state_changed.CopyFrom(
+                trainer.StateChanged(
+                    from_state=_STATES[change.from_state]
+                    if change.from_state
+                    else trainer.TrainingJob.STATE_UNSPECIFIED,
+                    to_state=_STATES[change.to_state],
+                    error=status_of_failure(change.failure) if change.failure else None,
+                    model_version=change.model_version,
+                )
+            )
+        case MetricsRecorded() as metrics:
+            message.metrics_recorded.CopyFrom(
+                trainer.MetricsRecorded(
+                    split=_SPLITS[metrics.split],
+                    progress=_progress(metrics.progress),
+                    loss=metrics.loss,
+                    accuracy=metrics.accuracy,
+                    learning_rate=metrics.learning_rate,
+                )
+            )
+        case CheckpointSaved(step, sha256, size_bytes):
+            message.checkpoint_saved.CopyFrom(trainer.CheckpointSaved(step=step, sha256=sha256, size_bytes=size_bytes))
+        case AttemptStarted(resume_step, reason, description, environment):
+            message.attempt_started.CopyFrom(
+                trainer.AttemptStarted(
+                    resume_step=resume_step, reason=reason, device_description=description, environment=environment
+                )
+            )
+        case MessageLogged(severity, text):
+            message.message_logged.CopyFrom(
+                trainer.MessageLogged(
+                    severity=trainer.MessageLogged.Severity.Value(f"SEVERITY_{severity}"), message=text
+                )
+            )
+    return message
+
+
+def dataset_message(record: DatasetRecord) -> datasets.Dataset:
+    """Return a stored data set."""
+    return datasets.Dataset(
+        name=dataset_name(record.id),
+        sha256=record.sha256,
+        size_bytes=record.size_bytes,
+        row_count=record.row_count,
+        input_size=record.input_size,
+        data_type=data_type_of(record.dtype),
+        class_count=len(record.class_row_counts),
+        class_row_counts=record.class_row_counts,
+        target_data_type=data_type_of(record.target_dtype),
+        target_size=record.target_size,
+        target_minimum=record.target_range[0],
+        target_maximum=record.target_range[1],
+        weighted=record.weighted,
+        input_minimum=record.input_range[0],
+        input_maximum=record.input_range[1],
+        whole_inputs=record.whole_inputs,
+        input_names=record.input_names,
+        create_time=_timestamp(record.create_time),
+    )
+
+
+def model_message(record: ModelRecord) -> models.ModelVersion:
+    """Return a published model version."""
+    return models.ModelVersion(
+        name=version_name(record.model_id, record.version),
+        parameters_sha256=record.parameters_sha256,
+        training_job=job_name(record.job_id),
+        spec=model_spec_message(record.spec),
+        task=record.task,
+        loss=record.loss,
+        parameter_count=record.parameter_count,
+        input_names=record.input_names,
+        create_time=_timestamp(record.create_time),
+    )
+
+
+def _progress(progress: Progress) -> trainer.Progress:
+    return trainer.Progress(
+        step=progress.step,
+        step_count=progress.step_count,
+        epoch=progress.epoch,
+        epoch_count=progress.epoch_count,
+        rows_per_second=progress.rows_per_second,
+        remaining_duration=duration(progress.remaining_seconds),
+    )
+
+
+def _timestamp(nanoseconds: int) -> Timestamp | None:
+    if not nanoseconds:
+        return None
+    message = Timestamp()
+    message.FromNanoseconds(nanoseconds)
+    return message

@@ -33,13 +33,14 @@ def mlpd(case: Case) -> tuple[Epoch, str]:
     from mlpd.core.models.model import Model
     from mlpd.core.models.predictor import CompiledPredictor
     from mlpd.core.network.architecture import ModelSpec
+    from mlpd.core.network.losses import SoftmaxCrossEntropy
     from mlpd.core.network.network import initial_parameters
     from mlpd.core.network.scaling import Scaling
 
     spec = ModelSpec.plain(case.layer_sizes, input_scale=1 / 255)
     parameters = initial_parameters(spec.layers(), spec.initializer, 0, spec.dtype)
     scaling = Scaling(None, spec.input_scale)
-    model = Model(spec, "multiclass", "softmax_cross_entropy", parameters, parameters[:0], scaling)
+    model = Model(spec, "multiclass", SoftmaxCrossEntropy(), parameters, parameters[:0], scaling)
     threads = os.cpu_count() or 1
     predictor = CompiledPredictor(model, 1024, threads)
     return _calls(case, predictor.predict), f"numpy {np.__version__}, compiled, {threads} threads"

@@ -9,7 +9,9 @@ from mlpd.core.devices.arrays import Cpu
 from mlpd.core.execution.recording import RecordingDevice
 from mlpd.core.models.model import Model
 from mlpd.core.network.architecture import ModelSpec, parameter_count, statistic_count
+from mlpd.core.network.losses import Huber, MeanAbsolute, Poisson, SigmoidCrossEntropy
 from mlpd.core.network.scaling import Scaling
+from mlpd.core.network.tasks import TASKS as KINDS
 from mlpd.core.network.tasks import mixing_share
 from mlpd.core.optimization.optimizers import AdaGrad, Adam, Lion, RmsProp, Sgd
 from mlpd.core.optimization.schedules import Exponential, Joined, OneCycle, Polynomial, Segment, Steps, WarmupCosine
@@ -62,13 +64,13 @@ def noise(task="multiclass", rows=ROWS, *, weighted=False, dtype="uint8", inputs
     return Dataset(values, targets, weights)
 
 
-def model_of(spec, task="multiclass", loss="softmax_cross_entropy", scaling=None, seed=3):
+def model_of(spec, task="multiclass", loss=None, scaling=None, seed=3):
     """Return a model of ``spec`` with random weights and statistics."""
     random, layers = np.random.default_rng(seed), spec.layers()
     parameters = random.normal(size=parameter_count(layers)).astype(spec.dtype)
     statistics = random.uniform(0.5, 2.0, statistic_count(layers)).astype(spec.dtype)
     scaling = scaling or Scaling(None, spec.input_scale)
-    return Model(spec, task, loss, parameters, statistics, scaling)
+    return Model(spec, task, loss or KINDS[task].losses[0](), parameters, statistics, scaling)
 
 
 @dataclass(frozen=True)
@@ -103,7 +105,7 @@ class Run:
 def run(*, task="multiclass", data=None, **changes):
     """Return the run of `SPEC` with ``changes``; `ModelSpec`'s fields among them are those of its model."""
     of_model = {name: changes.pop(name) for name in list(changes) if name in ModelSpec.__dataclass_fields__}
-    targets = data or ("counts" if changes.get("loss") == LossSpec("poisson") else task)
+    targets = data or ("counts" if changes.get("loss") == LossSpec(Poisson()) else task)
     model = replace(SPEC.model, **of_model)
     if task == "binary":
         model = replace(model, layer_sizes=(*model.layer_sizes[:-1], 1))
@@ -112,7 +114,7 @@ def run(*, task="multiclass", data=None, **changes):
     held_out = changes.get("validation", ValidationSpec()).fraction > 0
     if not held_out:
         changes["validation"] = VALIDATION
-    loss = {"multiclass": "softmax_cross_entropy", "regression": "mean_squared"}.get(task, "sigmoid_cross_entropy")
+    loss = KINDS[task].losses[0]()
     spec = replace(SPEC, model=model, task=task, **({"loss": LossSpec(loss)} | changes))
     other = None if held_out else noise(targets, 40, dtype=dtype, seed=2)
     return Run(spec, noise(targets, weighted=weighted, dtype=dtype), other)
@@ -152,12 +154,12 @@ TASKS: dict[str, Run] = {
     "mixed up": run(loss=LossSpec(mixup_alpha=0.3)),
     "weighted classes": run(loss=LossSpec(class_weights=(1.0, 2.0, 0.5))),
     "weighted rows": run(weighted=True, loss=LossSpec(label_smoothing=0.1, class_weights=(1.0, 2.0, 0.5))),
-    "binary": run(task="binary", loss=LossSpec("sigmoid_cross_entropy", class_weights=(1.0, 3.0))),
-    "multilabel": run(task="multilabel", loss=LossSpec("sigmoid_cross_entropy", label_smoothing=0.1, mixup_alpha=0.2)),
+    "binary": run(task="binary", loss=LossSpec(SigmoidCrossEntropy(), class_weights=(1.0, 3.0))),
+    "multilabel": run(task="multilabel", loss=LossSpec(SigmoidCrossEntropy(), label_smoothing=0.1, mixup_alpha=0.2)),
     "regression": run(task="regression", weighted=True),
-    "huber": run(task="regression", loss=LossSpec("huber", huber_delta=0.5)),
-    "mean absolute": run(task="regression", loss=LossSpec("mean_absolute")),
-    "poisson": run(task="regression", loss=LossSpec("poisson")),
+    "huber": run(task="regression", loss=LossSpec(Huber(0.5))),
+    "mean absolute": run(task="regression", loss=LossSpec(MeanAbsolute())),
+    "poisson": run(task="regression", loss=LossSpec(Poisson())),
     "standardised": run(standardize_inputs=True, input_scale=1.0, data_type="float16"),
 }
 COURSES: dict[str, Run] = {

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from mlpd.core.network.activations import ACTIVATIONS
 from mlpd.core.network.architecture import NORMALIZATIONS, ModelSpec
+from mlpd.core.network.losses import Huber, Poisson
 from mlpd.core.network.tasks import TASKS
 from mlpd.core.optimization.optimizers import AdaGrad, Adam, Lion, RmsProp, Sgd
 from mlpd.core.spec.rules import find_violations
@@ -63,8 +64,7 @@ def draw(seed: int) -> Run:
         metrics_interval_steps=some(1, 3, 100),
         task=task,
         loss=LossSpec(
-            loss,
-            some(0.3, 1.0),
+            loss(some(0.3, 1.0)) if loss is Huber else loss(),
             0.0 if task == "regression" else some(0.0, 0.1),
             some((), class_weights),
             some(0.0, 0.0, 0.3),
@@ -77,7 +77,7 @@ def draw(seed: int) -> Run:
         spec = replace(spec, batch_size=max(spec.batch_size, 7))
     spec = replace(spec, epoch_count=-(-STEPS // spec.steps_per_epoch(ROWS)))
     data = noise(
-        "counts" if loss == "poisson" else task,
+        "counts" if loss is Poisson else task,
         ROWS,
         weighted=some(False, False, True),
         dtype=some("uint8", "float32", "float64", "int64", "float16"),

@@ -14,6 +14,7 @@ from mlpd.core.models.predictor import Predictor
 from mlpd.core.network.activations import ACTIVATIONS
 from mlpd.core.network.architecture import NORMALIZATIONS, ModelSpec, parameter_count
 from mlpd.core.network.initializers import INITIALIZERS
+from mlpd.core.network.losses import Huber
 from mlpd.core.network.tasks import TASKS
 from mlpd.core.optimization.optimizers import AdaGrad, Adam, Lion, RmsProp, Sgd
 from mlpd.core.optimization.schedules import (
@@ -87,9 +88,9 @@ def specs(draw) -> TrainingSpec:
         draw(st.booleans()),
         draw(st.sampled_from(["float32", "float64"])),
     )
+    kind = draw(st.sampled_from(TASKS[task].losses))
     loss = LossSpec(
-        draw(st.sampled_from(TASKS[task].losses)),
-        draw(st.sampled_from([0.1, 1.0, 100.0])),
+        kind(draw(st.sampled_from([0.1, 1.0, 100.0]))) if kind is Huber else kind(),
         draw(FRACTION),
         draw(st.sampled_from([(), (1.0,) * max(outputs, 2), (0.0, *(2.0,) * max(outputs - 1, 1))])),
         draw(FRACTION),

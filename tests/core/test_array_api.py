@@ -9,7 +9,7 @@ import pytest
 from mlpd.core.devices.arrays import Cpu
 from mlpd.core.network.activations import Relu, Tanh
 from mlpd.core.network.layers import Affine, LayerNorm, Slot
-from mlpd.core.network.losses import MeanSquared, SoftmaxCrossEntropy
+from mlpd.core.network.losses import BufferedLoss, MeanSquared, SoftmaxCrossEntropy
 from mlpd.core.network.network import initial_parameters
 from mlpd.core.optimization.optimizers import Adam, Block, Sgd
 
@@ -104,7 +104,7 @@ def one_step(xp, wrap, activation, loss_kind, optimizer):
         layer.forward(slot, y[i], y[i + 1])
     total = wrap(np.zeros(()))
     device = SimpleNamespace(xp=xp, order="C", empty=lambda shape, dtype: xp.empty(shape, dtype=dtype))
-    loss = loss_kind(device, 4, rows, xp.float64)
+    loss = BufferedLoss(device, loss_kind(), 4, rows, xp.float64)
     loss(y[-1], wrap(targets), None, dy[-1], total, 1 / rows)
     for i in reversed(range(len(layers))):
         layers[i].backward(slots[i], y[i], y[i + 1], dy[i + 1], dy[i])

@@ -11,6 +11,7 @@ from mlpd.core.models.metrics import FaultyRows, evaluate
 from mlpd.core.models.model import Model
 from mlpd.core.models.predictor import Predictor
 from mlpd.core.network.architecture import ModelSpec
+from mlpd.core.network.losses import LOSSES, Huber, SigmoidCrossEntropy, SoftmaxCrossEntropy
 from mlpd.core.network.network import initial_parameters
 from mlpd.core.network.scaling import Scaling
 from mlpd.core.network.tasks import TASKS
@@ -23,7 +24,7 @@ SPEC = ModelSpec.plain((5, 7, 3), input_scale=0.5)
 MODEL = Model(
     SPEC,
     "multiclass",
-    "softmax_cross_entropy",
+    SoftmaxCrossEntropy(),
     initial_parameters(SPEC.layers(), "he_normal", 1, "float32"),
     np.zeros(0, np.float32),
     Scaling(None, 0.5),
@@ -186,7 +187,7 @@ def test_evaluation_can_be_stopped_after_any_batch():
 
 
 def test_validation_measures_the_loss_that_is_trained():
-    model = replace(MODEL, task="regression", loss="huber", huber_delta=0.25)
+    model = replace(MODEL, task="regression", loss=Huber(0.25))
     targets = np.random.default_rng(3).normal(size=(40, 3)).astype(np.float32)
     (*_, counts) = evaluate(Predictor(Cpu(), model, 16), Dataset(rows().inputs, targets))
     distance = np.abs(plain_outputs(rows().inputs) - targets)
@@ -195,7 +196,7 @@ def test_validation_measures_the_loss_that_is_trained():
 
 
 def test_a_label_is_a_yes_above_a_half():
-    model = replace(MODEL, task="multilabel", loss="sigmoid_cross_entropy")
+    model = replace(MODEL, task="multilabel", loss=SigmoidCrossEntropy())
     decided = plain_outputs(rows().inputs) > 0
     soft = np.where(decided, 0.75, 0.25).astype(np.float32)
     (*_, counts) = evaluate(Predictor(Cpu(), model, 16), Dataset(rows().inputs, soft), include_scores=True)
@@ -215,11 +216,12 @@ def test_a_model_that_overflows_gives_what_it_gives_without_a_warning(device):
 )
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 def test_an_output_that_is_not_finite_always_shows_in_the_loss_and_its_row_is_known(name, bad, device):
-    task, loss = (name, "") if name in TASKS else ("regression", name)
+    task = name if name in TASKS else "regression"
+    loss = TASKS[task].losses[0]() if name in TASKS else LOSSES[name]()
     width = 1 if task == "binary" else 3
     spec = ModelSpec.plain((width, width))
     parameters = np.concatenate([np.eye(width).ravel(), np.zeros(width)]).astype(np.float32)
-    repeats = replace(MODEL, spec=spec, task=task, loss=loss or TASKS[task].losses[0], parameters=parameters)
+    repeats = replace(MODEL, spec=spec, task=task, loss=loss, parameters=parameters)
     repeats = replace(repeats, scaling=Scaling(None, 1.0))
     inputs = np.ones((40, width), np.float32)
     targets = np.arange(40) % width if TASKS[task].has_classes else np.zeros((40, width), np.float32)

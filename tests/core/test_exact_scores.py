@@ -10,17 +10,17 @@ from mlpd.core.models.metrics import evaluate
 from mlpd.core.models.model import Model
 from mlpd.core.models.predictor import Predictor
 from mlpd.core.network.architecture import ModelSpec
-from mlpd.core.network.losses import LOSSES
+from mlpd.core.network.losses import BufferedLoss, Poisson, SigmoidCrossEntropy
 from mlpd.core.network.scaling import Scaling
 from mlpd.core.network.tasks import TASKS
 
 
-def model_that_repeats(task, width, loss="", dtype="float32"):
+def model_that_repeats(task, width, loss=None, dtype="float32"):
     """Return a model whose outputs are its inputs."""
     spec = ModelSpec.plain((width, width), dtype=dtype)
     parameters = np.concatenate([np.eye(width).ravel(), np.zeros(width)]).astype(dtype)
     statistics = np.zeros(0, dtype)
-    return Model(spec, task, loss or TASKS[task].losses[0], parameters, statistics, Scaling(None, 1.0))
+    return Model(spec, task, loss or TASKS[task].losses[0](), parameters, statistics, Scaling(None, 1.0))
 
 
 def scored(task, outputs, targets, *, device=None, **options):
@@ -142,7 +142,7 @@ def test_small_probabilities_are_served_beside_large_ones(task):
 
 def test_means_beyond_the_models_type_have_scores_of_their_own():
     """exp(80) squared is no float32; the scores of a model are not in its type."""
-    counts, scores = scored("regression", [[80.0]], [[0.0]], loss="poisson")
+    counts, scores = scored("regression", [[80.0]], [[0.0]], loss=Poisson())
     assert counts.loss == pytest.approx(exp(80), rel=1e-5)
     assert scores.values["mean_squared_error"] == pytest.approx(exp(160), rel=1e-9)
 
@@ -157,7 +157,7 @@ def test_the_r2_of_a_constant_target_does_not_hang_on_the_rounding_of_its_mean(v
 def test_the_loss_of_a_sigmoid_is_exact_on_both_sides(device):
     xp = device.xp
     for z, t in ((25.0, 1.0), (-25.0, 0.0), (25.0, 0.0), (-25.0, 1.0)):
-        loss, total = LOSSES["sigmoid_cross_entropy"](device, 1, 1, np.float32), xp.zeros((), dtype=xp.float64)
+        loss, total = BufferedLoss(device, SigmoidCrossEntropy(), 1, 1, np.float32), xp.zeros((), dtype=xp.float64)
         outputs, targets = (device.from_host(np.array([[value]], np.float32)) for value in (z, t))
         loss(outputs, targets, None, xp.empty((1, 1), dtype=xp.float32), total, 1.0)
         assert float(total) == pytest.approx(np.logaddexp(0, (1 - 2 * t) * z), rel=1e-6, abs=0)

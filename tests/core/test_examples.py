@@ -5,6 +5,7 @@ import pytest
 from mlpd.core.data.splits import held_out_rows
 from mlpd.core.network.architecture import ModelSpec
 from mlpd.core.network.scaling import Scaling
+from mlpd.core.network.tasks import TASKS
 from mlpd.core.spec.training import LossSpec, ValidationSpec
 
 from .family import ROWS, noise, run
@@ -65,7 +66,7 @@ def test_any_number_of_rows_can_be_held_out(count):
 @pytest.mark.parametrize("task", ["multiclass", "binary"])
 def test_row_weights_are_the_products_of_those_of_rows_and_classes_with_mean_one(task):
     factors = (1.0, 3.0, 0.5) if task == "multiclass" else (1.0, 3.0)
-    loss = LossSpec("softmax_cross_entropy" if task == "multiclass" else "sigmoid_cross_entropy", class_weights=factors)
+    loss = LossSpec(TASKS[task].losses[0](), class_weights=factors)
     case = run(task=task, weighted=True, loss=loss)
     weights = case.examples().weights
     expected = case.data.weights * np.array(factors)[case.data.targets]

@@ -16,6 +16,7 @@ from mlpd.core.models.metrics import evaluate
 from mlpd.core.models.model import Model
 from mlpd.core.models.predictor import Predictor
 from mlpd.core.network.architecture import ModelSpec
+from mlpd.core.network.losses import SoftmaxCrossEntropy
 from mlpd.core.network.scaling import Scaling
 
 ROWS = 20_000
@@ -33,7 +34,7 @@ def path(tmp_path):
 def predictor():
     spec = ModelSpec.plain((4, 3))
     parameters = np.linspace(-1, 1, 15, dtype=np.float32)
-    model = Model(spec, "multiclass", "softmax_cross_entropy", parameters, parameters[:0], Scaling(None, 1.0))
+    model = Model(spec, "multiclass", SoftmaxCrossEntropy(), parameters, parameters[:0], Scaling(None, 1.0))
     return Predictor(Cpu(), model, 512)
 
 

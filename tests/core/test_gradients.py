@@ -8,7 +8,7 @@ from mlpd.core.devices.arrays import Cpu
 from mlpd.core.network.activations import ACTIVATIONS
 from mlpd.core.network.architecture import NORMALIZATIONS, ModelSpec, parameter_count
 from mlpd.core.network.layers import Affine, BatchNorm, Dropout, LayerNorm, Linear
-from mlpd.core.network.losses import LOSSES
+from mlpd.core.network.losses import LOSSES, BufferedLoss, Huber
 from mlpd.core.network.network import Pass, initial_statistics
 
 from .slopes import assert_gradient
@@ -84,7 +84,8 @@ def targets_for(name, random, shape):
 @given(rows=SIZES, width=SIZES, weighted=st.booleans(), delta=st.floats(0.1, 3), seed=SEEDS)
 def test_the_gradient_of_a_loss_is_its_slope(name, rows, width, weighted, delta, seed):
     random = np.random.default_rng(seed)
-    loss = LOSSES[name](Cpu(), width, rows + 2, np.float64, huber_delta=delta)
+    kind = Huber(delta) if name == "huber" else LOSSES[name]()
+    loss = BufferedLoss(Cpu(), kind, width, rows + 2, np.float64)
     outputs, direction = (random.normal(size=(rows, width)) * 2 for _ in range(2))
     targets = targets_for(name, random, (rows, width))
     weights = random.uniform(0, 3, (rows, 1)) if weighted else None
@@ -121,7 +122,7 @@ def test_the_gradient_of_a_network_is_the_slope_of_its_mean_loss(rows, sizes, ou
 
     def run(parameters):
         network = pass_of(layers, sizes[0], parameters, rows)
-        measure = LOSSES[loss](Cpu(), outputs, rows, np.float64)
+        measure = BufferedLoss(Cpu(), LOSSES[loss](), outputs, rows, np.float64)
         total = np.zeros(())
         network.inputs(rows)[...] = x
         result = network.forward(rows, step=1)

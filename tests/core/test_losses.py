@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 from mlpd.core.devices.arrays import Cpu
-from mlpd.core.network.losses import LOSSES
+from mlpd.core.network.losses import LOSSES, BufferedLoss, Huber
 
 ROWS, WIDTH, DELTA = 9, 4, 0.7
 
@@ -30,6 +30,7 @@ PLAIN = {
     "mean_absolute": lambda z, t: abs(z - t).mean(axis=1),
     "poisson": lambda z, t: (np.exp(z) - t * z).mean(axis=1),
 }
+KINDS = {name: kind() for name, kind in LOSSES.items()} | {"huber": Huber(DELTA)}
 PREDICTED: dict[str, Any] = {"softmax_cross_entropy": softmax, "sigmoid_cross_entropy": sigmoid, "poisson": np.exp}
 
 
@@ -41,7 +42,7 @@ def drawn(seed=3):
 def measured(name, outputs, targets, weights=None, scale=1.0, dtype=np.float64, device=None):
     device = device or Cpu()
     xp = device.xp
-    loss = LOSSES[name](device, outputs.shape[1], len(outputs) + 1, dtype, huber_delta=DELTA)
+    loss = BufferedLoss(device, KINDS[name], outputs.shape[1], len(outputs) + 1, dtype)
     total = xp.zeros((), dtype=xp.float64)
     z, t = (device.from_host(values.astype(dtype)) for values in (outputs, targets))
     w = None if weights is None else device.from_host(weights.astype(dtype)[:, None])
@@ -53,7 +54,7 @@ def measured(name, outputs, targets, weights=None, scale=1.0, dtype=np.float64, 
 def predicted(name, outputs):
     predictions = np.empty_like(outputs)
     with np.errstate(over="ignore"):
-        LOSSES[name].predict(np, outputs, predictions, np.empty((len(outputs), 1), outputs.dtype))
+        KINDS[name].predict(np, outputs, predictions, np.empty((len(outputs), 1), outputs.dtype))
     return predictions
 
 
@@ -79,7 +80,7 @@ def test_a_gradient_is_in_proportion_to_its_scale_and_its_weight(name):
 @pytest.mark.parametrize("name", LOSSES)
 def test_a_loss_adds_to_what_is_there(name):
     outputs, targets, _ = drawn()
-    loss, total = LOSSES[name](Cpu(), WIDTH, ROWS, np.float64, huber_delta=DELTA), np.zeros(())
+    loss, total = BufferedLoss(Cpu(), KINDS[name], WIDTH, ROWS, np.float64), np.zeros(())
     for start in range(0, ROWS, 4):
         cut = slice(start, start + 4)
         loss(outputs[cut], targets[cut], None, np.empty_like(outputs[cut]), total, 1.0)
@@ -139,7 +140,7 @@ def test_an_output_that_is_not_finite_shows_in_its_rows_loss(name, bad, device):
     outputs, targets = np.ones((11, 3)), np.zeros((11, 3))
     for row, (wrong, true) in enumerate(places):
         outputs[row, wrong], targets[row, true] = bad, 1
-    loss = LOSSES[name](device, 3, 16, np.float32)
+    loss = BufferedLoss(device, KINDS[name], 3, 16, np.float32)
     z, t = (device.from_host(values.astype(np.float32)) for values in (outputs, targets))
     total = device.xp.zeros((), dtype=device.xp.float64)
     with np.errstate(all="ignore"):

@@ -9,6 +9,7 @@ from mlpd.core.files import write_atomic
 from mlpd.core.models.model import Model, load_model, load_trained, save_model
 from mlpd.core.models.predictor import Predictor
 from mlpd.core.network.architecture import ModelSpec
+from mlpd.core.network.losses import Huber, SoftmaxCrossEntropy
 from mlpd.core.network.network import initial_parameters
 from mlpd.core.network.scaling import Scaling
 from mlpd.core.state_file import StateFileError, pack, unpack
@@ -20,7 +21,7 @@ SPEC = ModelSpec.plain((5, 7, 3), input_scale=0.5)
 MODEL = Model(
     SPEC,
     "multiclass",
-    "softmax_cross_entropy",
+    SoftmaxCrossEntropy(),
     initial_parameters(SPEC.layers(), "he_normal", 1, "float32"),
     np.zeros(0, np.float32),
     Scaling(None, 0.5),
@@ -53,7 +54,7 @@ def test_a_trained_model_survives_its_file(case, tmp_path):
 
 
 def test_a_models_digest_is_that_of_its_weights_alone():
-    assert replace(MODEL, task="regression", loss="huber").sha256 == MODEL.sha256
+    assert replace(MODEL, task="regression", loss=Huber()).sha256 == MODEL.sha256
     changed = MODEL.parameters.copy()
     changed[0] = np.nextafter(changed[0], np.float32(9))
     assert replace(MODEL, parameters=changed).sha256 != MODEL.sha256
@@ -88,8 +89,8 @@ def test_a_failed_write_leaves_the_old_file(tmp_path):
 @pytest.mark.parametrize(
     ("vectors", "fields", "sentence"),
     [
-        ({}, {"loss": "of words"}, "must be of a known task and loss, got multiclass and of words"),
-        ({}, {"task": "cooking"}, "must be of a known task and loss, got cooking and softmax_cross_entropy"),
+        ({}, {"loss": "of words"}, "must hold a model: Loss must be a mapping, got 'of words'"),
+        ({}, {"task": "cooking"}, "must be of a known task, got cooking"),
         ({}, {"model": {}}, "must hold a model"),
         ({}, {"model": 3}, "must hold a model"),
         ({}, {"optimizer_step": None}, "must hold a model"),

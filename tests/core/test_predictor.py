@@ -10,6 +10,7 @@ from mlpd.core.devices.arrays import Cpu
 from mlpd.core.models.metrics import evaluate
 from mlpd.core.models.predictor import CompiledPredictor, Predictor
 from mlpd.core.network.architecture import ModelSpec
+from mlpd.core.network.losses import SigmoidCrossEntropy
 from mlpd.core.network.scaling import Scaling
 
 from ..conftest import needs_compiler
@@ -30,7 +31,7 @@ def test_any_network_predicts_what_it_predicts_call_by_call(seed):
     case = draw(seed)
     spec, inputs = case.spec.model, case.data.inputs
     scaling = Scaling.of(spec, inputs)
-    model = model_of(spec, case.spec.task, case.spec.loss.name, scaling, seed)
+    model = model_of(spec, case.spec.task, case.spec.loss.kind, scaling, seed)
     expected = Predictor(Cpu(), model, 20).predict(inputs)
     for capacity, thread_count in ((64, 1), (20, 2), (64, 3)):
         compiled = CompiledPredictor(model, capacity, thread_count)
@@ -93,7 +94,7 @@ def test_what_overflows_shows_in_the_outputs_of_its_row_alone():
 
 def test_small_probabilities_keep_their_digits():
     spec = ModelSpec.plain((1, 1))
-    model = replace(model_of(spec, "binary", "sigmoid_cross_entropy"), parameters=np.array([1, 0], np.float32))
+    model = replace(model_of(spec, "binary", SigmoidCrossEntropy()), parameters=np.array([1, 0], np.float32))
     inputs = np.array([[-80.0], [-20.0], [20.0], [200.0]], np.float32)
     _, found = CompiledPredictor(model, 16).predict(inputs)
     small = np.exp(-np.abs(inputs[:, 0].astype(float)))

@@ -18,7 +18,7 @@ from mlpd.core.execution.recording import (
 from mlpd.core.execution.runners import PlainRunner, open_runner
 from mlpd.core.network.activations import ACTIVATIONS
 from mlpd.core.network.layers import Affine, BatchNorm, Dropout, LayerNorm, Linear
-from mlpd.core.network.losses import LOSSES
+from mlpd.core.network.losses import LOSSES, BufferedLoss
 from mlpd.core.network.network import Pass, initial_parameters, initial_statistics
 from mlpd.core.network.tasks import TASKS, MixUp
 from mlpd.core.optimization.optimizers import Average, Clipping, OptimizerState
@@ -168,7 +168,7 @@ def test_a_loss_replayed_gives_the_bits_of_its_formulas(name, weighted):
     z, t, weights = random.normal(size=(7, 3)), random.uniform(size=(7, 3)), random.uniform(0, 3, (7, 1))
 
     def run(device, scalar):
-        loss = LOSSES[name](device, 3, 9, np.float64, huber_delta=0.7)
+        loss = BufferedLoss(device, LOSSES[name](), 3, 9, np.float64)
         gradient, total = np.zeros((7, 3)), np.array(0.25)
         loss(z, t, weights if weighted else None, gradient, total, scalar("scale"))
         return gradient, total, loss.of_rows(7)

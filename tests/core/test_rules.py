@@ -6,6 +6,7 @@ import pytest
 from mlpd.core.data.augmentation import AugmentationSpec
 from mlpd.core.data.datasets import DatasetInfo
 from mlpd.core.network.architecture import ModelSpec
+from mlpd.core.network.losses import Huber, MeanSquared, Poisson, SigmoidCrossEntropy, SoftmaxCrossEntropy
 from mlpd.core.optimization.optimizers import Adam, Sgd
 from mlpd.core.optimization.schedules import WarmupCosine
 from mlpd.core.spec.rules import find_violations
@@ -40,9 +41,9 @@ SPEC = TrainingSpec(
     metrics_interval_steps=10,
 )
 VALIDATED = replace(SPEC, validation=ValidationSpec("datasets/b", "1"))
-BINARY = replace(SPEC, task="binary", model=ModelSpec.plain((4, 8, 1)), loss=LossSpec("sigmoid_cross_entropy"))
-REGRESSION = replace(SPEC, task="regression", loss=LossSpec("mean_squared"))
-MULTILABEL = replace(SPEC, task="multilabel", loss=LossSpec("sigmoid_cross_entropy"))
+BINARY = replace(SPEC, task="binary", model=ModelSpec.plain((4, 8, 1)), loss=LossSpec(SigmoidCrossEntropy()))
+REGRESSION = replace(SPEC, task="regression", loss=LossSpec(MeanSquared()))
+MULTILABEL = replace(SPEC, task="multilabel", loss=LossSpec(SigmoidCrossEntropy()))
 NAN, INF = float("nan"), float("inf")
 
 
@@ -133,10 +134,10 @@ MODEL_RULES = [
 ]
 LOSS_RULES = [
     (replace(SPEC, task="poetry"), "task must be one of multiclass, binary, multilabel, regression, got poetry"),
-    (loss(huber_delta=0.0), "loss.huber_delta must be finite and above 0, got 0.0"),
+    (loss(REGRESSION, kind=Huber(0.0)), "loss.huber_delta must be finite and above 0, got 0.0"),
     (loss(label_smoothing=1.0), "loss.label_smoothing must be at least 0 and below 1, got 1.0"),
     (loss(mixup_alpha=1.5), "loss.mixup_alpha must be at least 0 and at most 1, got 1.5"),
-    (loss(name="huber"), "loss.kind must be one of softmax_cross_entropy for task multiclass, got huber"),
+    (loss(kind=Huber()), "loss.kind must be one of softmax_cross_entropy for task multiclass, got huber"),
     (loss(class_weights=(1.0,)), "loss.class_weights must have 2 entries, one a class, got 1"),
     (
         loss(class_weights=(-1.0, 1.0)),
@@ -156,7 +157,7 @@ LOSS_RULES = [
         "loss.class_weights must add up to between 1e-150 and 1e+150 over the rows to train on, got 9.99989e-319",
     ),
     (
-        loss(huber_delta=1e-50),
+        loss(REGRESSION, kind=Huber(1e-50)),
         "loss.huber_delta must be between 1e-37 and 1e+38 in size for data_type float32, got 1e-50",
     ),
     (loss(BINARY, class_weights=(1.0,)), "loss.class_weights must have 2 entries, one a class, got 1"),
@@ -258,7 +259,7 @@ def test_every_rule_names_field_and_value(spec, sentence):
             "train_dataset must have targets between 0 and 1 for task multilabel, got -1 to 1",
         ),
         (
-            loss(REGRESSION, name="poisson"),
+            loss(REGRESSION, kind=Poisson()),
             replace(MEASURED, target_range=(-1.0, 1.0)),
             "train_dataset must have targets of at least 0 for loss poisson, got -1",
         ),
@@ -273,7 +274,7 @@ def test_every_rule_names_field_and_value(spec, sentence):
             "loss.class_weights must be empty for task regression, got 2 entries",
         ),
         (
-            loss(REGRESSION, name="softmax_cross_entropy"),
+            loss(REGRESSION, kind=SoftmaxCrossEntropy()),
             MEASURED,
             "loss.kind must be one of mean_squared, huber, mean_absolute, poisson for task regression, got softmax_cross_entropy",
         ),

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from mlpd.core.network.losses import MeanSquared, SigmoidCrossEntropy, SoftmaxCrossEntropy
 from mlpd.core.network.tasks import TASKS, MixUp, mixing_share
 
 OUTPUTS = np.array([[1.0, 3.0, 3.0], [-1.0, -2.0, -3.0], [0.5, 0.0, -0.5], [2.0, 1.0, 4.0]])
@@ -97,8 +98,8 @@ def test_a_share_depends_on_seed_step_and_place_alone():
 
 def test_every_task_names_its_losses():
     assert {name: kind.losses[0] for name, kind in TASKS.items()} == {
-        "multiclass": "softmax_cross_entropy",
-        "binary": "sigmoid_cross_entropy",
-        "multilabel": "sigmoid_cross_entropy",
-        "regression": "mean_squared",
+        "multiclass": SoftmaxCrossEntropy,
+        "binary": SigmoidCrossEntropy,
+        "multilabel": SigmoidCrossEntropy,
+        "regression": MeanSquared,
     }

@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from mlpd.core.data.datasets import Dataset
+from mlpd.core.network.losses import MeanSquared
 from mlpd.core.network.tasks import mixing_share
 from mlpd.core.optimization.optimizers import Sgd
 from mlpd.core.optimization.schedules import Constant, Steps
@@ -127,13 +128,13 @@ def test_a_step_runs_in_micro_batches_that_fit_its_widest_layer():
 
 
 def test_a_mixed_up_step_is_a_step_on_mixed_rows():
-    mixed_up = run(task="regression", batch_size=ROWS, epoch_count=1, loss=LossSpec("mean_squared", mixup_alpha=0.5))
+    mixed_up = run(task="regression", batch_size=ROWS, epoch_count=1, loss=LossSpec(MeanSquared(), mixup_alpha=0.5))
     share = mixing_share(mixed_up.spec.seed, 0, 0, 0.5)
     inputs, targets = (
         share * values + (1 - share) * np.roll(values, -1, axis=0)
         for values in (mixed_up.data.inputs.astype(float), mixed_up.data.targets)
     )
-    plain = replace(mixed_up.but(loss=LossSpec("mean_squared")), data=Dataset(inputs, targets))
+    plain = replace(mixed_up.but(loss=LossSpec(MeanSquared())), data=Dataset(inputs, targets))
     outcomes = []
     for case in (mixed_up, plain):
         state = case.start()

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from mlpd.core.data.datasets import Dataset
 from mlpd.core.devices.arrays import Cpu
-from mlpd.core.network.losses import LOSSES
+from mlpd.core.network.losses import LOSSES, BufferedLoss, Poisson, SigmoidCrossEntropy
 from mlpd.core.network.tasks import TASKS
 from mlpd.core.optimization.optimizers import Adam, Sgd
 from mlpd.core.spec.training import LossSpec, OptimizerSpec, ScheduleSpec
@@ -37,8 +37,8 @@ SMALL = run(
 
 
 def small(task="multiclass", **changes):
-    loss = changes.get("loss", LossSpec(TASKS[task].losses[0]))
-    targets = TARGETS["counts" if loss.name == "poisson" else task]
+    loss = changes.get("loss", LossSpec(TASKS[task].losses[0]()))
+    targets = TARGETS["counts" if isinstance(loss.kind, Poisson) else task]
     model = replace(SMALL.spec.model, layer_sizes=(4, 16, 1 if task == "binary" else 3))
     spec = replace(SMALL.spec, **{"task": task, "model": model, "loss": loss} | changes)
     return Run(spec, Dataset(X, targets))
@@ -53,11 +53,11 @@ def doubt(case):
 LEARNT = {
     **{task: small(task) for task in ("multiclass", "binary", "multilabel")},
     "regression": small("regression"),
-    **{name: small("regression", loss=LossSpec(name)) for name in ("huber", "mean_absolute", "poisson")},
+    **{name: small("regression", loss=LossSpec(LOSSES[name]())) for name in ("huber", "mean_absolute", "poisson")},
     "smoothed": small(loss=LossSpec(label_smoothing=0.5)),
-    "smoothed and unbalanced": small("binary", loss=LossSpec("sigmoid_cross_entropy", label_smoothing=0.5)),
+    "smoothed and unbalanced": small("binary", loss=LossSpec(SigmoidCrossEntropy(), label_smoothing=0.5)),
     "mixed up": small(loss=LossSpec(mixup_alpha=1.0)),
-    "weighted": small("binary", loss=LossSpec("sigmoid_cross_entropy", class_weights=(1.0, 50.0))),
+    "weighted": small("binary", loss=LossSpec(SigmoidCrossEntropy(), class_weights=(1.0, 50.0))),
     "averaged": small(optimizer=OptimizerSpec(Adam(), average_decay=0.99)),
     "dropped out": small(model=replace(SMALL.spec.model, dropout_rates=(0.8,))),
     "normalised": small(model=replace(SMALL.spec.model, normalization="batch"), batch_size=33),
@@ -116,8 +116,9 @@ def test_columns_that_were_moved_are_moved_once():
 @pytest.mark.parametrize("name", LOSSES)
 def test_outputs_are_found_for_what_they_predict(name):
     shares = np.array([[0.2, 0.5, 0.3], [0.9, 0.05, 0.05]])
-    outputs, predictions = LOSSES[name].outputs_for(shares), np.empty_like(shares)
-    LOSSES[name].predict(np, outputs, predictions, np.empty((2, 1)))
+    loss = LOSSES[name]()
+    outputs, predictions = loss.outputs_for(shares), np.empty_like(shares)
+    loss.predict(np, outputs, predictions, np.empty((2, 1)))
     assert np.allclose(predictions, shares)
 
 
@@ -126,9 +127,9 @@ def test_the_mean_target_is_the_best_constant(task):
     """But for losses that are not likelihoods; there it is one of them."""
     wanted = TARGETS[task].astype(float) if TARGETS[task].ndim > 1 else np.eye(3)[TARGETS[task]]
     wanted = wanted[:, 1:2] if task == "binary" else wanted
-    name = TASKS[task].losses[0]
-    loss = LOSSES[name](Cpu(), wanted.shape[1], len(wanted), np.float64)
-    best = LOSSES[name].outputs_for(wanted.mean(axis=0, keepdims=True))
+    kind = TASKS[task].losses[0]()
+    loss = BufferedLoss(Cpu(), kind, wanted.shape[1], len(wanted), np.float64)
+    best = kind.outputs_for(wanted.mean(axis=0, keepdims=True))
     sums = []
     for shift in (0, 0.01, -0.01):
         total, outputs = np.zeros(()), np.repeat(best, len(wanted), axis=0)

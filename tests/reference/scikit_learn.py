@@ -74,7 +74,7 @@ def our_score(problem: Comparison, seed: int) -> float:
         train_dataset="",
         train_sha256="",
         task=problem.task,
-        loss=LossSpec(TASKS[problem.task].losses[0]),
+        loss=LossSpec(TASKS[problem.task].losses[0]()),
         batch_size=problem.batch_size,
         epoch_count=problem.epochs,
         optimizer=OptimizerSpec(Adam()),

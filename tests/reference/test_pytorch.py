@@ -5,7 +5,7 @@ import pytest
 from mlpd.core.devices.arrays import Cpu
 from mlpd.core.network.activations import ACTIVATIONS
 from mlpd.core.network.layers import BatchNorm, Layer, LayerNorm
-from mlpd.core.network.losses import LOSSES
+from mlpd.core.network.losses import LOSSES, BufferedLoss
 from mlpd.core.network.network import Pass, initial_statistics
 
 from .trajectories import CASES, our_losses
@@ -113,7 +113,7 @@ def test_losses_agree(name):
     if name == "softmax_cross_entropy":
         t /= t.sum(axis=1, keepdims=True)
     gradient, total = np.empty_like(z), np.zeros(())
-    LOSSES[name](Cpu(), 4, 6, np.float64)(z, t, None, gradient, total, 1 / 6)
+    BufferedLoss(Cpu(), LOSSES[name](), 4, 6, np.float64)(z, t, None, gradient, total, 1 / 6)
     theirs = torch.tensor(z, requires_grad=True)
     expected = THEIR_LOSSES[name](theirs, torch.tensor(t))
     expected.backward()

@@ -270,6 +270,7 @@ class TestRefusals:
             (spec_of("numbers", 4, 2, loss=pb.Loss(kind="hinge")), {"spec.loss.kind"}),
             (spec_of("numbers", 4, 2, loss=pb.Loss(label_smoothing=0.1)), {"spec.loss.label_smoothing"}),
             (spec_of("numbers", 4, 2, loss=pb.Loss(kind="huber", huber_delta=0)), {"spec.loss.huber_delta"}),
+            (spec_of("numbers", 4, 2, loss=pb.Loss(huber_delta=2)), {"spec.loss.huber_delta"}),
             (spec_of("halves", 4, 1, loss=pb.Loss(class_weights=[1])), {"spec.loss.class_weights"}),
             (
                 spec_of("halves", 4, 1, loss=pb.Loss(class_weights=[1, 1], balanced_classes=True)),

@@ -8,7 +8,7 @@ import numpy as np
 from mlpd.core.data.datasets import Dataset
 from mlpd.core.models.predictor import Predictor
 from mlpd.core.models.scores import Scorer, Scores
-from mlpd.core.network.losses import LOSSES
+from mlpd.core.network.losses import BufferedLoss
 from mlpd.core.network.tasks import TASKS
 from numpy.typing import NDArray
 
@@ -74,8 +74,8 @@ def evaluate(
     """
     device, capacity, model = predictor.device, predictor.capacity, predictor.model
     xp, outputs_size = device.xp, model.spec.layer_sizes[-1]
-    shape = (device, outputs_size, capacity, np.dtype(model.spec.dtype))
-    loss, task = LOSSES[model.loss](*shape, huber_delta=model.huber_delta), TASKS[model.task](*shape)
+    shape = (outputs_size, capacity, np.dtype(model.spec.dtype))
+    loss, task = BufferedLoss(device, model.loss, *shape), TASKS[model.task](device, *shape)
     gradient, wanted = (xp.empty((capacity, outputs_size), dtype=model.spec.dtype) for _ in range(2))
     total, hits = xp.zeros((), dtype=xp.float64), xp.zeros((), dtype=xp.int64)
     classes = 2 if model.task == "binary" else outputs_size

@@ -11,7 +11,7 @@ from mlpd.core.codec import from_fields, to_fields
 from mlpd.core.devices.arrays import Array, HostArray
 from mlpd.core.files import FileDigest, write_atomic
 from mlpd.core.network.architecture import ModelSpec, parameter_count, statistic_count
-from mlpd.core.network.losses import LOSSES
+from mlpd.core.network.losses import Loss
 from mlpd.core.network.scaling import Move, Scaling
 from mlpd.core.network.tasks import TASKS
 from mlpd.core.state_file import StateFileError, pack, unpack
@@ -23,16 +23,15 @@ _MOMENT = "moment."
 class Model:
     """A network with its weights: flat vectors of ``spec.dtype`` in host memory, and how its inputs are scaled.
 
-    ``task`` and ``loss`` say what its outputs mean; ``huber_delta`` belongs to the loss.
+    ``task`` and ``loss`` say what its outputs mean.
     """
 
     spec: ModelSpec
     task: str
-    loss: str
+    loss: Loss
     parameters: Array
     statistics: Array
     scaling: Scaling
-    huber_delta: float = 1.0
 
     @property
     def sha256(self) -> str:
@@ -56,7 +55,7 @@ class Model:
             xp.negative(outputs, out=predictions[:, :1])
             xp.copyto(predictions[:, 1:], outputs)
             outputs = predictions  # the log odds of either
-        LOSSES[self.loss].predict(xp, outputs, predictions, spare_row)
+        self.loss.predict(xp, outputs, predictions, spare_row)
 
     @np.errstate(all="ignore")  # as in a forward pass
     def predictions(self, outputs: HostArray) -> HostArray:
@@ -81,8 +80,7 @@ def save_model(
     fields = {
         "model": to_fields(model.spec),
         "task": model.task,
-        "loss": model.loss,
-        "huber_delta": model.huber_delta,
+        "loss": to_fields(model.loss),
         "optimizer_step": optimizer_step,
         "provenance": dict(provenance),
     }
@@ -103,15 +101,14 @@ def load_trained(path: Path, sha256: str) -> TrainedModel:
     vectors, fields = unpack(path, sha256)
     try:
         spec = from_fields(ModelSpec, fields["model"])
-        task, loss = fields["task"], fields["loss"]
-        if task not in TASKS or loss not in LOSSES:
-            raise StateFileError(f"{path.name} must be of a known task and loss, got {task} and {loss}")
+        task, loss = fields["task"], from_fields(Loss, fields["loss"])
+        if task not in TASKS:
+            raise StateFileError(f"{path.name} must be of a known task, got {task}")
         layers, dtype = spec.layers(), np.dtype(spec.dtype)
         statistics = vectors.get("statistics", np.zeros(0, dtype))
         move = Move(vectors["input_origin"], vectors["input_size"]) if "input_origin" in vectors else None
         scaling = Scaling(vectors.get("input_shift"), vectors.get("input_factor", spec.input_scale), move)
-        delta = float(fields["huber_delta"])
-        model = Model(spec, task, loss, vectors["parameters"], statistics, scaling, delta)
+        model = Model(spec, task, loss, vectors["parameters"], statistics, scaling)
         moments = {name.removeprefix(_MOMENT): vector for name, vector in vectors.items() if name.startswith(_MOMENT)}
         trained = TrainedModel(model, moments, int(fields["optimizer_step"]))
     except (KeyError, TypeError, ValueError) as error:

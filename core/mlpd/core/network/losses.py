@@ -3,7 +3,8 @@
 So label smoothing, mix-up and weights are arithmetic on rows, and no loss knows of them.
 """
 
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 from mlpd.core.devices.arrays import Array, Device, HostArray, matrix
@@ -12,15 +13,56 @@ from mlpd.core.network.activations import sigmoid, softplus_tail
 _SMALLEST = 1e-30
 
 
+@dataclass(frozen=True)
 class Loss:
+    """How far outputs are from targets: a value."""
+
+    name: ClassVar[str]
+
+    def measure(self, xp: Any, z: Array, t: Array, gradient: Array, work: "Work") -> float:
+        """Write the losses of outputs ``z`` for targets ``t`` to ``work.row`` and, but for a factor, their gradients.
+
+        Arrays are (rows, outputs), and the factor is returned.
+        """
+        mean = 1.0 / int(z.shape[1])
+        self._elements(xp, z, t, work.values, gradient)
+        xp.sum(work.values, axis=1, keepdims=True, out=work.row)
+        xp.multiply(work.row, mean, out=work.row)
+        return mean
+
+    def _elements(self, xp: Any, z: Array, t: Array, values: Array, gradient: Array) -> None:
+        """Write the loss and gradient of each number; a row's loss is the mean over its numbers."""
+        raise NotImplementedError
+
+    def predict(self, xp: Any, outputs: Array, predictions: Array, spare_row: Array) -> None:
+        """Write what ``outputs`` (rows, outputs) say of the targets, over themselves if they are ``predictions``.
+
+        ``spare_row`` is (rows, 1), of any values.
+        """
+        xp.copyto(predictions, outputs)
+
+    def outputs_for(self, predictions: HostArray) -> HostArray:
+        """Return outputs that predict ``predictions`` (rows, outputs), or almost where none do."""
+        return predictions
+
+
+class Work(NamedTuple):
+    """What a loss writes to: losses (rows, 1), as many spare values, and values (rows, outputs)."""
+
+    row: Array
+    spare_row: Array
+    values: Array
+
+
+class BufferedLoss:
     """A loss with buffers for up to ``capacity`` rows of ``outputs`` numbers; not for use by two threads."""
 
-    def __init__(self, device: Device, outputs: int, capacity: int, dtype: Any, huber_delta: float = 1.0) -> None:
+    def __init__(self, device: Device, loss: Loss, outputs: int, capacity: int, dtype: Any) -> None:
         xp = self._xp = device.xp
-        self._row, self._spare_row = (xp.empty((capacity, 1), dtype=dtype) for _ in range(2))
-        self._values = matrix(device, (capacity, outputs), dtype)
+        self._loss = loss
+        row, spare_row = (xp.empty((capacity, 1), dtype=dtype) for _ in range(2))
+        self._work = Work(row, spare_row, matrix(device, (capacity, outputs), dtype))
         self._sum = xp.zeros((), dtype=xp.float64)
-        self._huber_delta = huber_delta
 
     def __call__(
         self, outputs: Array, targets: Array, weights: Array | None, gradient: Array, total: Array, scale: Any
@@ -30,52 +72,29 @@ class Loss:
         ``outputs``, ``targets`` and ``gradient`` are (rows, outputs), ``weights`` (rows, 1), ``total`` is a float64
         scalar on the device. ``scale`` is a number, or what stands for the one of each step.
         """
-        xp, row = self._xp, self._row[: len(outputs)]
-        scale *= self._measure(xp, outputs, targets, gradient, row)
+        xp, work = self._xp, Work(*(buffer[: len(outputs)] for buffer in self._work))
+        scale *= self._loss.measure(xp, outputs, targets, gradient, work)
         if weights is not None:
-            xp.multiply(row, weights, out=row)
+            xp.multiply(work.row, weights, out=work.row)
             xp.multiply(gradient, weights, out=gradient)
-        xp.sum(row, dtype=xp.float64, out=self._sum)
+        xp.sum(work.row, dtype=xp.float64, out=self._sum)
         xp.add(total, self._sum, out=total)
         xp.multiply(gradient, scale, out=gradient)
 
     def of_rows(self, count: int) -> Array:
         """Return the losses (count, 1) of the last call's rows; none is finite whose outputs are not all."""
-        return self._row[:count]
-
-    def _measure(self, xp: Any, z: Array, t: Array, gradient: Array, row: Array) -> float:
-        """Write the rows' losses and, but for the factor that is returned, their gradients."""
-        values = self._values[: len(z)]
-        self._elements(xp, z, t, values, gradient)
-        mean = 1.0 / int(z.shape[1])
-        xp.sum(values, axis=1, keepdims=True, out=row)
-        xp.multiply(row, mean, out=row)
-        return mean
-
-    def _elements(self, xp: Any, z: Array, t: Array, values: Array, gradient: Array) -> None:
-        """Write the loss and gradient of each number; a row's loss is the mean over its numbers."""
-        raise NotImplementedError
-
-    @staticmethod
-    def predict(xp: Any, outputs: Array, predictions: Array, spare_row: Array) -> None:
-        """Write what ``outputs`` (rows, outputs) say of the targets, over themselves if they are ``predictions``.
-
-        ``spare_row`` is (rows, 1), of any values.
-        """
-        xp.copyto(predictions, outputs)
-
-    @staticmethod
-    def outputs_for(predictions: HostArray) -> HostArray:
-        """Return outputs that predict ``predictions`` (rows, outputs), or almost where none do."""
-        return predictions
+        return self._work.row[:count]
 
 
+@dataclass(frozen=True)
 class SoftmaxCrossEntropy(Loss):
     """``-sum(target * log(softmax(output)))`` by log-sum-exp, for rows of targets that sum to one."""
 
-    def _measure(self, xp: Any, z: Array, t: Array, gradient: Array, row: Array) -> float:
-        rows = len(z)
-        chosen, spare = self._values[:rows], self._spare_row[:rows]
+    name = "softmax_cross_entropy"
+
+    def measure(self, xp: Any, z: Array, t: Array, gradient: Array, work: Work) -> float:
+        """Write losses and gradients of logits (rows, classes)."""
+        row, spare, chosen = work
         _subtract_largest(xp, z, row, gradient)
         xp.multiply(gradient, t, out=chosen)
         xp.sum(chosen, axis=1, keepdims=True, out=spare)
@@ -85,20 +104,21 @@ class SoftmaxCrossEntropy(Loss):
         xp.subtract(gradient, t, out=gradient)
         return 1.0
 
-    @staticmethod
-    def predict(xp: Any, outputs: Array, predictions: Array, spare_row: Array) -> None:
+    def predict(self, xp: Any, outputs: Array, predictions: Array, spare_row: Array) -> None:
         """Write probabilities (rows, classes)."""
         _subtract_largest(xp, outputs, spare_row, predictions)
         _share_out(xp, predictions, spare_row)
 
-    @staticmethod
-    def outputs_for(predictions: HostArray) -> HostArray:
+    def outputs_for(self, predictions: HostArray) -> HostArray:
         """Return logits (rows, classes)."""
         return _log(predictions)
 
 
+@dataclass(frozen=True)
 class SigmoidCrossEntropy(Loss):
     """``log(1 + exp(z)) - t z``: the cross-entropy of independent probabilities ``sigmoid(z)``."""
+
+    name = "sigmoid_cross_entropy"
 
     def _elements(self, xp: Any, z: Array, t: Array, values: Array, gradient: Array) -> None:
         xp.multiply(z, t, out=values)
@@ -109,23 +129,24 @@ class SigmoidCrossEntropy(Loss):
         sigmoid(xp, z, gradient)
         xp.subtract(gradient, t, out=gradient)
 
-    @staticmethod
-    def predict(xp: Any, outputs: Array, predictions: Array, spare_row: Array) -> None:
+    def predict(self, xp: Any, outputs: Array, predictions: Array, spare_row: Array) -> None:
         """Write probabilities (rows, outputs), each by itself, as ``1 / (1 + exp(-z))``: small ones keep all digits."""
         xp.negative(outputs, out=predictions)
         xp.exp(predictions, out=predictions)
         xp.add(predictions, 1.0, out=predictions)
         xp.divide(1.0, predictions, out=predictions)
 
-    @staticmethod
-    def outputs_for(predictions: HostArray) -> HostArray:
+    def outputs_for(self, predictions: HostArray) -> HostArray:
         """Return logits (rows, outputs)."""
         logits: HostArray = _log(predictions) - _log(1 - predictions)
         return logits
 
 
+@dataclass(frozen=True)
 class MeanSquared(Loss):
     """``(z - t)**2``."""
+
+    name = "mean_squared"
 
     def _elements(self, xp: Any, z: Array, t: Array, values: Array, gradient: Array) -> None:
         xp.subtract(z, t, out=gradient)
@@ -133,14 +154,18 @@ class MeanSquared(Loss):
         xp.multiply(gradient, 2.0, out=gradient)
 
 
+@dataclass(frozen=True)
 class Huber(Loss):
     """``c (r - c / 2)`` with ``r = z - t`` and ``c`` = ``r`` clipped to +-delta: Huber 1964.
 
     That is ``r**2 / 2`` within delta and ``delta (|r| - delta / 2)`` beyond; its gradient is ``c``.
     """
 
+    name = "huber"
+    delta: float = 1.0
+
     def _elements(self, xp: Any, z: Array, t: Array, values: Array, gradient: Array) -> None:
-        delta = self._huber_delta
+        delta = self.delta
         xp.subtract(z, t, out=values)
         xp.minimum(values, delta, out=gradient)
         xp.maximum(gradient, -delta, out=gradient)
@@ -150,8 +175,11 @@ class Huber(Loss):
         xp.multiply(values, 0.5, out=values)
 
 
+@dataclass(frozen=True)
 class MeanAbsolute(Loss):
     """``|z - t|``, whose gradient is taken as 0 where it has none."""
+
+    name = "mean_absolute"
 
     def _elements(self, xp: Any, z: Array, t: Array, values: Array, gradient: Array) -> None:
         xp.subtract(z, t, out=gradient)
@@ -159,8 +187,11 @@ class MeanAbsolute(Loss):
         xp.sign(gradient, out=gradient)
 
 
+@dataclass(frozen=True)
 class Poisson(Loss):
     """``exp(z) - t z``: the likelihood of counts ``t`` with mean ``exp(z)``, up to ``log(t!)``."""
+
+    name = "poisson"
 
     def _elements(self, xp: Any, z: Array, t: Array, values: Array, gradient: Array) -> None:
         xp.exp(z, out=gradient)
@@ -168,13 +199,11 @@ class Poisson(Loss):
         xp.subtract(gradient, values, out=values)
         xp.subtract(gradient, t, out=gradient)
 
-    @staticmethod
-    def predict(xp: Any, outputs: Array, predictions: Array, spare_row: Array) -> None:
+    def predict(self, xp: Any, outputs: Array, predictions: Array, spare_row: Array) -> None:
         """Write means (rows, outputs)."""
         xp.exp(outputs, out=predictions)
 
-    @staticmethod
-    def outputs_for(predictions: HostArray) -> HostArray:
+    def outputs_for(self, predictions: HostArray) -> HostArray:
         """Return logarithms (rows, outputs)."""
         return _log(predictions)
 
@@ -197,11 +226,4 @@ def _log(values: HostArray) -> HostArray:
     return logarithms
 
 
-LOSSES: dict[str, type[Loss]] = {
-    "softmax_cross_entropy": SoftmaxCrossEntropy,
-    "sigmoid_cross_entropy": SigmoidCrossEntropy,
-    "mean_squared": MeanSquared,
-    "huber": Huber,
-    "mean_absolute": MeanAbsolute,
-    "poisson": Poisson,
-}
+LOSSES: dict[str, type[Loss]] = {kind.name: kind for kind in Loss.__subclasses__()}

@@ -4,6 +4,15 @@ from typing import Any, ClassVar
 
 import numpy as np
 from mlpd.core.devices.arrays import Array, Device, HostArray, matrix
+from mlpd.core.network.losses import (
+    Huber,
+    Loss,
+    MeanAbsolute,
+    MeanSquared,
+    Poisson,
+    SigmoidCrossEntropy,
+    SoftmaxCrossEntropy,
+)
 from mlpd.core.random import Purpose, generator
 
 
@@ -13,7 +22,7 @@ class Task:
     A row's target is a class index or a row of numbers (outputs,); losses take rows of numbers.
     """
 
-    losses: ClassVar[tuple[str, ...]]  # the first is the default
+    losses: ClassVar[tuple[type[Loss], ...]]  # the first is the default
     counts_hits: ClassVar[bool] = True
     has_classes: ClassVar[bool] = True  # targets are class indices
 
@@ -67,7 +76,7 @@ class Task:
 class Multiclass(Task):
     """One class of several; as many outputs as classes, the largest wins, the first of equals."""
 
-    losses = ("softmax_cross_entropy",)
+    losses = (SoftmaxCrossEntropy,)
 
     def __init__(self, device: Device, outputs: int, capacity: int, dtype: Any, smoothing: float = 0.0) -> None:
         super().__init__(device, outputs, capacity, dtype, smoothing)
@@ -99,7 +108,7 @@ class Multiclass(Task):
 class Binary(Task):
     """Class 0 or 1 by one output, the log odds of 1."""
 
-    losses = ("sigmoid_cross_entropy",)
+    losses = (SigmoidCrossEntropy,)
 
     @staticmethod
     def prepare(targets: HostArray, dtype: str) -> HostArray:
@@ -115,14 +124,14 @@ class Binary(Task):
 class Multilabel(Task):
     """Several independent yes or no answers, an output each."""
 
-    losses = ("sigmoid_cross_entropy",)
+    losses = (SigmoidCrossEntropy,)
     has_classes = False
 
 
 class Regression(Task):
     """Numbers, an output each."""
 
-    losses = ("mean_squared", "huber", "mean_absolute", "poisson")
+    losses = (MeanSquared, Huber, MeanAbsolute, Poisson)
     counts_hits = False
     has_classes = False
 

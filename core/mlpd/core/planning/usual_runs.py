@@ -80,7 +80,7 @@ def _predict(spec: TrainingSpec, examples: Examples, directory: Path) -> None:
     parameters, statistics = (
         np.zeros(count, spec.model.dtype) for count in (parameter_count(layers), statistic_count(layers))
     )
-    model = Model(spec.model, spec.task, spec.loss.name, parameters, statistics, examples.scaling)
+    model = Model(spec.model, spec.task, spec.loss.kind, parameters, statistics, examples.scaling)
     with closing(CompiledPredictor(model, EVALUATION_ROWS, kernels=directory)) as predictor:
         for rows in (1, 2, EVALUATION_ROWS):
             predictor.forward(examples.train.inputs[:rows])

@@ -10,6 +10,7 @@ from mlpd.core.data.datasets import LARGEST_LABEL
 from mlpd.core.network.activations import ACTIVATIONS
 from mlpd.core.network.architecture import DTYPES, NORMALIZATIONS, ModelSpec, parameter_count
 from mlpd.core.network.initializers import INITIALIZERS
+from mlpd.core.network.losses import Huber, Poisson
 from mlpd.core.network.tasks import TASKS
 from mlpd.core.optimization.optimizers import SMALLEST_EPSILON, AdaGrad, Adam, Lion, Optimizer, RmsProp, Sgd
 from mlpd.core.optimization.schedules import (
@@ -111,13 +112,13 @@ def _model_violations(model: ModelSpec) -> Iterator[Violation]:
         for name, given in (("activations", model.activations), ("dropout_rates", model.dropout_rates)):
             if len(given) != hidden:
                 yield _violation(f"model.{name}", f"have one entry, or {hidden}, one a hidden layer", len(given))
-    yield from islice((v for name in model.activations for v in _one_of("model.activations", name, ACTIVATIONS)), 1)
+    yield from islice((v for name in model.activations for v in one_of("model.activations", name, ACTIVATIONS)), 1)
     rates = (v for rate in model.dropout_rates for v in _within("model.dropout_rates", rate, 0, 1, below=True))
     yield from islice(rates, 1)
     yield from _within("model.input_dropout_rate", model.input_dropout_rate, 0, 1, below=True)
-    yield from _one_of("model.normalization", model.normalization, NORMALIZATIONS)
-    yield from _one_of("model.initializer", model.initializer, INITIALIZERS)
-    yield from _one_of("model.data_type", model.dtype, DTYPES)
+    yield from one_of("model.normalization", model.normalization, NORMALIZATIONS)
+    yield from one_of("model.initializer", model.initializer, INITIALIZERS)
+    yield from one_of("model.data_type", model.dtype, DTYPES)
     if not isfinite(model.input_scale) or model.input_scale == 0:
         yield _violation("model.input_scale", "be finite and not 0", model.input_scale)
     elif model.standardize_inputs and model.input_scale != 1:
@@ -125,7 +126,7 @@ def _model_violations(model: ModelSpec) -> Iterator[Violation]:
 
 
 def _data_violations(spec: TrainingSpec, train: Rows | None, validation: Rows | None) -> Iterator[Violation]:
-    yield from _one_of("task", spec.task, TASKS)
+    yield from one_of("task", spec.task, TASKS)
     sizes = spec.model.layer_sizes
     if spec.task not in TASKS or not 2 <= len(sizes) <= LAYER_LIMIT:
         return
@@ -162,18 +163,19 @@ def _target_violations(spec: TrainingSpec, name: str, rows: Rows) -> Iterator[Vi
             yield _violation("model.layer_sizes", rule, outputs)
         if spec.task == "multilabel" and not 0 <= low <= high <= 1:
             yield _violation(name, "have targets between 0 and 1 for task multilabel", f"{low:g} to {high:g}")
-        if spec.loss.name == "poisson" and low < 0:
+        if isinstance(spec.loss.kind, Poisson) and low < 0:
             yield _violation(name, "have targets of at least 0 for loss poisson", f"{low:g}")
 
 
 def _loss_violations(spec: TrainingSpec, train: Rows | None) -> Iterator[Violation]:
     loss = spec.loss
-    yield from _within("loss.huber_delta", loss.huber_delta, 0, inf, above=True)
+    if isinstance(loss.kind, Huber):
+        yield from _within("loss.huber_delta", loss.kind.delta, 0, inf, above=True)
     yield from _within("loss.label_smoothing", loss.label_smoothing, 0, 1, below=True)
     yield from _within("loss.mixup_alpha", loss.mixup_alpha, 0, 1)
     if (task := TASKS.get(spec.task)) is None:
         return
-    yield from _one_of("loss.kind", loss.name, task.losses, f" for task {spec.task}")
+    yield from one_of("loss.kind", loss.kind.name, [kind.name for kind in task.losses], f" for task {spec.task}")
     if loss.label_smoothing and spec.task == "regression":
         yield _violation("loss.label_smoothing", "be 0 for task regression", loss.label_smoothing)
     if loss.class_weights:
@@ -204,7 +206,7 @@ def _run_violations(spec: TrainingSpec, train: Rows | None) -> Iterator[Violatio
     if spec.metrics_interval_steps < 1:
         yield _violation("metrics_interval_steps", "be at least 1", spec.metrics_interval_steps)
     yield from _runner_violations(spec)
-    yield from _one_of("environment_change", spec.environment_change, ENVIRONMENT_CHANGES)
+    yield from one_of("environment_change", spec.environment_change, ENVIRONMENT_CHANGES)
     if not 0 <= spec.seed < 2**63:
         yield _violation("seed", "be between 0 and 2**63 - 1", spec.seed)
     yield from _within("time_limit", spec.time_limit_seconds, 0, _TIME_LIMIT_SECONDS)
@@ -216,12 +218,12 @@ def _run_violations(spec: TrainingSpec, train: Rows | None) -> Iterator[Violatio
             yield _violation("early_stopping.patience", "be at least 1", stopping.patience)
         yield from _within("early_stopping.minimum_delta", stopping.minimum_delta, 0, inf)
         metrics = ("loss", "accuracy") if spec.task in TASKS and TASKS[spec.task].counts_hits else ("loss",)
-        yield from _one_of("early_stopping.metric", stopping.metric, metrics, f" for task {spec.task}")
+        yield from one_of("early_stopping.metric", stopping.metric, metrics, f" for task {spec.task}")
 
 
 def _runner_violations(spec: TrainingSpec) -> Iterator[Violation]:
-    yield from _one_of("runner", spec.runner, RUNNERS[spec.device], f" for device {spec.device}")
-    yield from _one_of("split", spec.split, SPLITS)
+    yield from one_of("runner", spec.runner, RUNNERS[spec.device], f" for device {spec.device}")
+    yield from one_of("split", spec.split, SPLITS)
     sizes = spec.model.layer_sizes
     if spec.runner not in RUNNERS[spec.device] or spec.split not in SPLITS or min(sizes, default=0) < 1:
         return
@@ -275,7 +277,7 @@ def _precision_violations(spec: TrainingSpec) -> Iterator[Violation]:
     low, high = _TYPE_RANGES[dtype]
     for field, value, least in (
         ("model.input_scale", abs(spec.model.input_scale), low),
-        ("loss.huber_delta", spec.loss.huber_delta, low),
+        ("loss.huber_delta", getattr(spec.loss.kind, "delta", 0.0), low),
         ("optimizer.clip_norm", spec.optimizer.clip_norm, low),
         (f"optimizer.{kind.name}.epsilon", getattr(kind, "epsilon", 0.0), SMALLEST_EPSILON[dtype]),
     ):
@@ -365,7 +367,8 @@ _SCHEDULE_LIMITS: dict[type[Schedule], dict[str, _Limits]] = {
 }
 
 
-def _one_of(field: str, value: str, names: Any, when: str = "") -> Iterator[Violation]:
+def one_of(field: str, value: str, names: Any, when: str = "") -> Iterator[Violation]:
+    """Check that ``value`` is one of ``names``; ``when`` says in which case it must."""
     if value not in names:
         yield _violation(field, f"be one of {', '.join(names)}{when}", value or "nothing")
 

@@ -8,6 +8,7 @@ from functools import cached_property
 from mlpd.core.codec import from_fields, to_fields
 from mlpd.core.data.augmentation import AugmentationSpec
 from mlpd.core.network.architecture import ModelSpec
+from mlpd.core.network.losses import Loss, SoftmaxCrossEntropy
 from mlpd.core.optimization.optimizers import Optimizer
 from mlpd.core.optimization.schedules import Constant, Schedule
 
@@ -22,8 +23,7 @@ ENVIRONMENT_CHANGES = ("refuse", "restart")
 class LossSpec:
     """A loss, and what is done to the targets before it sees them."""
 
-    name: str = "softmax_cross_entropy"
-    huber_delta: float = 1.0
+    kind: Loss = SoftmaxCrossEntropy()  # noqa: RUF009 - frozen
     label_smoothing: float = 0.0
     class_weights: tuple[float, ...] = ()
     mixup_alpha: float = 0.0

@@ -8,7 +8,7 @@ from mlpd.core.devices.arrays import Array, Device
 from mlpd.core.execution.plan import Variant, share
 from mlpd.core.execution.recording import Scalar
 from mlpd.core.network.layers import Layer, Sum
-from mlpd.core.network.losses import LOSSES
+from mlpd.core.network.losses import BufferedLoss
 from mlpd.core.network.network import Exchange, Pass
 from mlpd.core.network.tasks import TASKS
 from mlpd.core.optimization.optimizers import Average, Clipping, OptimizerState
@@ -33,9 +33,9 @@ class Measure:
     """Takes the loss of a block's outputs, and its gradient."""
 
     def __init__(self, device: Device, spec: TrainingSpec, capacity: int, totals: Totals) -> None:
-        shape = device, spec.model.layer_sizes[-1], capacity, np.dtype(spec.model.dtype)
-        self._loss = LOSSES[spec.loss.name](*shape, huber_delta=spec.loss.huber_delta)
-        self._task = TASKS[spec.task](*shape)
+        shape = spec.model.layer_sizes[-1], capacity, np.dtype(spec.model.dtype)
+        self._loss = BufferedLoss(device, spec.loss.kind, *shape)
+        self._task = TASKS[spec.task](device, *shape)
         self._totals = totals
 
     def __call__(self, outputs: Array, gradient: Array, source: Rows, chosen: slice) -> None:

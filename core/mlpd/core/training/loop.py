@@ -158,8 +158,7 @@ class TrainingState:
 
     def _model(self, vectors: Mapping[str, Array]) -> Model:
         spec = self.spec
-        loss, scaling = spec.loss, self.examples.scaling
-        return Model(spec.model, spec.task, loss.name, **vectors, scaling=scaling, huber_delta=loss.huber_delta)
+        return Model(spec.model, spec.task, spec.loss.kind, **vectors, scaling=self.examples.scaling)
 
     def _finite(self, vector: Array) -> HostArray:
         host = self.device.to_host(vector)

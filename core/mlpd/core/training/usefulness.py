@@ -7,7 +7,7 @@ import numpy as np
 from mlpd.core.devices.arrays import Cpu, Device, HostArray
 from mlpd.core.models.model import Model
 from mlpd.core.models.predictor import Predictor
-from mlpd.core.network.losses import LOSSES
+from mlpd.core.network.losses import BufferedLoss
 from mlpd.core.network.tasks import TASKS
 from mlpd.core.spec.training import TrainingSpec
 from mlpd.core.steps.examples import Examples
@@ -68,7 +68,7 @@ def _compare(
     mean = sum((targets * weights).sum(axis=0, keepdims=True) for _, targets, weights in sample) / total_weight
     # Rows to train on have been moved already.
     predictor = Predictor(device, replace(model, scaling=replace(model.scaling, move=None)), sample.block_rows)
-    constant = LOSSES[spec.loss.name].outputs_for(mean)
+    constant = spec.loss.kind.outputs_for(mean)
     loss = constant_loss = 0.0
     low, high = np.full_like(mean, np.inf), np.full_like(mean, -np.inf)
     for inputs, targets, weights in sample:
@@ -86,10 +86,10 @@ class _Sample:
         outputs = spec.model.layer_sizes[-1]
         self.block_rows = max(1, min(_BLOCK_ROWS, _BLOCK_VALUES // max(spec.model.layer_sizes)))
         self.row_count = min(len(examples.train), row_limit)
-        shape = Cpu(), outputs, self.block_rows, np.dtype(np.float64)
+        shape = outputs, self.block_rows, np.dtype(np.float64)
         self._examples = examples
-        self._task = TASKS[spec.task](*shape, spec.loss.label_smoothing)
-        self._loss = LOSSES[spec.loss.name](*shape, huber_delta=spec.loss.huber_delta)
+        self._task = TASKS[spec.task](Cpu(), *shape, spec.loss.label_smoothing)
+        self._loss = BufferedLoss(Cpu(), spec.loss.kind, *shape)
         self._gradient = np.empty((self.block_rows, outputs))
         self.first_target = next(iter(self))[1][:1]
 

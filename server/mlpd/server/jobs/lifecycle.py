@@ -80,7 +80,7 @@ def report(job: Job, attempt: int, frames: Sequence[Frame]) -> Decision:
                     parameters_sha256=frame.parameters_sha256,
                     spec=job.spec.model,
                     task=job.spec.task,
-                    loss=job.spec.loss.name,
+                    loss=job.spec.loss.kind.name,
                     parameter_count=frame.parameter_count,
                 )
             case Failed():

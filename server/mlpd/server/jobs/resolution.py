@@ -14,10 +14,11 @@ from mlpd.core.data.datasets import LARGEST_LABEL, default_input_scale
 from mlpd.core.data.splits import train_class_counts
 from mlpd.core.execution.runners import missing_for
 from mlpd.core.network.architecture import ModelSpec
+from mlpd.core.network.losses import LOSSES, SoftmaxCrossEntropy
 from mlpd.core.network.tasks import TASKS
 from mlpd.core.optimization.optimizers import OPTIMIZERS
 from mlpd.core.planning.memory import estimate_bytes
-from mlpd.core.spec.rules import find_violations
+from mlpd.core.spec.rules import find_violations, one_of
 from mlpd.core.spec.split import SPLITS, best_blocks, largest_block_count
 from mlpd.core.spec.training import RUNNERS, TrainingSpec, WarmStartSpec
 from mlpd.server.columns import check_same
@@ -32,6 +33,7 @@ from mlpd.server.wire.specs import (
     DEVICES,
     augmentation_of,
     early_stopping_of,
+    loss_fields,
     loss_of,
     optimizer_of,
     schedule_of,
@@ -109,6 +111,7 @@ def _resolved(
     spec = _with_blocks(_spec(asked, sources, device), asked)
     for violation in find_violations(spec, sources.train, sources.validation):
         check.add(f"spec.{violation.field}", f"spec.{violation.description}")
+    check.loss(asked.loss, spec)
     check.warm_start(asked, spec, sources)
     check.columns(asked, sources)
     check.finish()
@@ -219,6 +222,19 @@ class _Violations:
                 rule = f"be that of {name}, {found}" if found else "be empty where none is named"
                 self.add(f"spec.{field}", f"spec.{field} must {rule}, got {shown(given)}")
 
+    def loss(self, asked: trainer.Loss, spec: TrainingSpec) -> None:
+        """Look for a loss that nobody knows, and for numbers of another than the chosen one."""
+        chosen = spec.loss.kind
+        if asked.kind and asked.kind != chosen.name and spec.task in TASKS:
+            names = [kind.name for kind in TASKS[spec.task].losses]
+            for violation in one_of("spec.loss.kind", asked.kind, names, f" for task {spec.task}"):
+                self.add(violation.field, violation.description)
+        others = {field for kind in LOSSES.values() for field in loss_fields(kind)} - loss_fields(type(chosen)).keys()
+        for field in sorted(others):
+            if asked.HasField(field):  # type: ignore[arg-type]
+                text = f"spec.loss.{field} must be unset with loss {chosen.name}, got {getattr(asked, field)}"
+                self.add(f"spec.loss.{field}", text)
+
     def warm_start(self, asked: trainer.TrainingSpec, spec: TrainingSpec, sources: _Sources) -> None:
         """Look whether the weights fit, and the optimizer's moments if they are wanted."""
         if not (sources.model and sources.job and spec.warm_start):
@@ -278,7 +294,7 @@ def _spec(asked: trainer.TrainingSpec, sources: _Sources, device: str) -> Traini
     train = sources.train
     model = _model(asked.model, sources)
     task, outputs = asked.task or _default_task(model, sources, asked.loss.kind), max(model.layer_sizes[-1:] or (0,))
-    loss = loss_of(asked.loss, TASKS[task].losses[0] if task in TASKS else "")
+    loss = loss_of(asked.loss, TASKS[task].losses[0] if task in TASKS else SoftmaxCrossEntropy)
     validation = validation_of(asked, sources.validation.sha256 if sources.validation else "")
     row_count = train.row_count if train else 1
     held_out_count = validation.held_out_count(row_count)
@@ -375,7 +391,7 @@ def _default_task(model: ModelSpec, sources: _Sources, loss: str) -> str:
     if train and train.target_size:
         low, high = train.target_range
         is_yes_or_no = train.whole_targets and 0 <= low <= high <= 1
-        return "multilabel" if is_yes_or_no and loss not in TASKS["regression"].losses else "regression"
+        return "multilabel" if is_yes_or_no and LOSSES.get(loss) not in TASKS["regression"].losses else "regression"
     return "binary" if model.layer_sizes[-1:] == (1,) else "multiclass"
 
 

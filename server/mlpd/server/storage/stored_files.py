@@ -67,7 +67,7 @@ class StoredFiles:
         except (StateFileError, OSError) as error:
             raise _model_lost(record, error) from error
         known = record.parameters_sha256, record.spec, record.task, record.loss
-        if (model.sha256, model.spec, model.task, model.loss) != known:
+        if (model.sha256, model.spec, model.task, model.loss.name) != known:
             raise _model_lost(record, FileDamaged("it is not what the database says of it"))
         return model
 

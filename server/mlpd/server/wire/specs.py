@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 from google.protobuf.message import Message
 from mlpd.core.data.augmentation import AugmentationSpec
 from mlpd.core.network.architecture import ModelSpec
+from mlpd.core.network.losses import LOSSES, Loss
 from mlpd.core.optimization.optimizers import OPTIMIZERS, Optimizer, Sgd
 from mlpd.core.optimization.schedules import SCHEDULES, Constant, Joined, Schedule, Segment
 from mlpd.core.spec.training import (
@@ -81,7 +82,7 @@ def spec_message(spec: TrainingSpec) -> trainer.TrainingSpec:
     """Return a resolved spec, every default filled in."""
     message = trainer.TrainingSpec(
         model=model_spec_message(spec.model),
-        loss=trainer.Loss(kind=spec.loss.name),
+        loss=trainer.Loss(kind=spec.loss.kind.name),
         validation_dataset=spec.validation.dataset,
         validation_sha256=spec.validation.sha256,
         validation_fraction=spec.validation.fraction,
@@ -89,7 +90,9 @@ def spec_message(spec: TrainingSpec) -> trainer.TrainingSpec:
         device=DEVICES[spec.device],
     )
     _fill(message, spec, leave={"model", "loss", "device"})
-    _fill(message.loss, spec.loss)
+    _fill(message.loss, spec.loss, leave={"kind"})
+    for field, name in loss_fields(type(spec.loss.kind)).items():
+        setattr(message.loss, field, getattr(spec.loss.kind, name))
     _fill(message.optimizer, spec.optimizer)
     _fill(getattr(message.optimizer, spec.optimizer.kind.name), spec.optimizer.kind)
     _fill_schedule(message.schedule, spec.schedule.shape)
@@ -151,9 +154,17 @@ def _shared_names(message: type[Message], kind: type[Any]) -> list[str]:
     return [field.name for field in fields(kind) if field.name in known and not known[field.name].message_type]
 
 
-def loss_of(message: trainer.Loss, default: str) -> LossSpec:
-    """Return a loss; ``default`` where none is chosen."""
-    return value_of(LossSpec, message, name=message.kind or default, class_weights=tuple(message.class_weights))
+def loss_of(message: trainer.Loss, default: type[Loss]) -> LossSpec:
+    """Return a loss; ``default`` where none is chosen, or one that nobody knows."""
+    kind = LOSSES.get(message.kind, default)
+    own = {name: field for field, name in loss_fields(kind).items() if message.HasField(field)}  # type: ignore[arg-type]
+    chosen = kind(**{name: getattr(message, field) for name, field in own.items()})
+    return value_of(LossSpec, message, kind=chosen, class_weights=tuple(message.class_weights))
+
+
+def loss_fields(kind: type[Loss]) -> dict[str, str]:
+    """Return the numbers of a loss: what the message calls each, and what it is called itself."""
+    return {f"{kind.name}_{field.name}": field.name for field in fields(kind)}
 
 
 def validation_of(message: trainer.TrainingSpec, sha256: str) -> ValidationSpec:

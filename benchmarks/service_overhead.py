@@ -29,15 +29,17 @@ SPEC = training_spec(
 ALONE = """
 import sys, time
 from pathlib import Path
-from mlpd.core.training import loop as training
+from mlpd.core.training import events
+from mlpd.core.training.loop import train
+from mlpd.core.training.state import Diverged, TrainingState
 from mlpd.core.devices.arrays import Cpu
 from mlpd.core.data.datasets import open_dataset
 from mlpd.core.steps.examples import Examples
 from mlpd.core.spec.training import TrainingSpec
 data, spec = open_dataset(Path(sys.argv[1])), TrainingSpec.from_json(sys.argv[2])
-state = training.TrainingState.initial(Cpu(), spec, Examples.of(spec, data, None))
-for event in training.train(state):
-    if isinstance(event, training.MetricsRecorded):
+state = TrainingState.initial(Cpu(), spec, Examples.of(spec, data, None))
+for event in train(state):
+    if isinstance(event, events.MetricsRecorded):
         print(time.monotonic(), flush=True)
 """
 

@@ -80,7 +80,9 @@ def mlpd(case: Case) -> tuple[Epoch, str]:
     from mlpd.core.data.datasets import Dataset
     from mlpd.core.devices.arrays import open_device
     from mlpd.core.steps.examples import Examples
-    from mlpd.core.training.loop import MetricsRecorded, TrainingState, train
+    from mlpd.core.training.events import MetricsRecorded
+    from mlpd.core.training.loop import train
+    from mlpd.core.training.state import TrainingState
 
     inputs, labels = data_of(case)
     spec, device = spec_of(case, inputs), open_device(case.device)

@@ -27,7 +27,8 @@ from mlpd.core.spec.training import (
 )
 from mlpd.core.steps.batches import Feed, micro_batches
 from mlpd.core.steps.examples import Examples
-from mlpd.core.training.loop import TrainingState, train
+from mlpd.core.training.loop import train
+from mlpd.core.training.state import TrainingState
 
 ROWS = 70
 INPUTS = 20  # images of 4 x 5

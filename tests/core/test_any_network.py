@@ -12,7 +12,7 @@ from mlpd.core.optimization.optimizers import AdaGrad, Adam, Lion, RmsProp, Sgd
 from mlpd.core.spec.rules import find_violations
 from mlpd.core.spec.split import SPLITS, largest_block_count
 from mlpd.core.spec.training import LossSpec, OptimizerSpec, ScheduleSpec, TrainingSpec
-from mlpd.core.training.loop import MetricsRecorded
+from mlpd.core.training.events import MetricsRecorded
 
 from ..conftest import needs_compiler
 from .family import Run, finish, noise
@@ -110,13 +110,14 @@ def departure(case: Run, vectors) -> float:
     farthest = 0.0
     for seed in range(3):
         random, state = np.random.default_rng(seed), case.start()
-        for name in state.blocks.names:
-            if name.endswith("parameters"):
-                vector = state.blocks.read(name)
-                beside = vector * (1 + np.finfo(vector.dtype).eps * random.integers(-1, 2, len(vector)))
-                state.blocks.write(name, beside)
+        before = state.blocks.read()
+        parameters = before.living.parameters
+        beside = parameters * (1 + np.finfo(parameters.dtype).eps * random.integers(-1, 2, len(parameters)))
+        living = before.living._replace(parameters=beside)
+        average = before.average and before.average._replace(parameters=beside)
+        state.blocks.write(replace(before, living=living, average=average))
         finish(state)
-        farthest = max(farthest, distance(state.checkpoint().vectors, vectors))
+        farthest = max(farthest, distance(state.checkpoint().vectors.named(), vectors))
     print(f"departs by {farthest:.1e}")
     return farthest
 
@@ -131,14 +132,14 @@ def test_a_compiled_network_learns_what_the_plain_one_does_on_any_number_of_thre
     assert not find_violations(case.spec, None, None)
     state = plain.start()
     expected = finish(state)
-    vectors = state.checkpoint().vectors
+    vectors = state.checkpoint().vectors.named()
     outcomes = []
     for thread_count in (1, (2, 3, 5)[seed % 3]):
         state = case.start()
         events = finish(state, thread_count=thread_count, kernels=kernels)
         outcomes.append((events, state.checkpoint()))
     (events, checkpoint), (same_events, same) = outcomes
-    apart = distance(checkpoint.vectors, vectors)
+    apart = distance(checkpoint.vectors.named(), vectors)
     departs = apart > 1e-11
     if departs:
         assert apart <= 10 * departure(plain, vectors)
@@ -149,6 +150,6 @@ def test_a_compiled_network_learns_what_the_plain_one_does_on_any_number_of_thre
             assert replace(event, loss=0.0) == replace(other, loss=0.0)
     assert same_events == events
     assert same.counters == checkpoint.counters
-    assert {name: vector.tobytes() for name, vector in same.vectors.items()} == {
-        name: vector.tobytes() for name, vector in checkpoint.vectors.items()
+    assert {name: vector.tobytes() for name, vector in same.vectors.named().items()} == {
+        name: vector.tobytes() for name, vector in checkpoint.vectors.named().items()
     }

@@ -39,7 +39,8 @@ from mlpd.core.spec.training import (
     ValidationSpec,
 )
 from mlpd.core.steps.examples import Examples
-from mlpd.core.training.loop import Diverged, StepEnded, TrainingState
+from mlpd.core.training.events import StepEnded
+from mlpd.core.training.state import Diverged, TrainingState
 
 from ..conftest import needs_compiler
 from .family import events_of, finish

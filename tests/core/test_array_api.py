@@ -103,7 +103,7 @@ def one_step(xp, wrap, activation, loss_kind, optimizer):
     for i, (layer, slot) in enumerate(zip(layers, slots, strict=True)):
         layer.forward(slot, y[i], y[i + 1])
     total = wrap(np.zeros(()))
-    device = SimpleNamespace(xp=xp, order="C", empty=lambda shape, dtype: xp.empty(shape, dtype=dtype))
+    device = SimpleNamespace(xp=xp, memory_order="C", empty=lambda shape, dtype: xp.empty(shape, dtype=dtype))
     loss = BufferedLoss(device, loss_kind(), 4, rows, xp.float64)
     loss(y[-1], wrap(targets), None, dy[-1], total, 1 / rows)
     for i in reversed(range(len(layers))):

@@ -106,5 +106,5 @@ def test_an_array_begins_with_a_line_of_the_cache(shape):
 def test_a_matrix_lies_as_its_device_has_it(device):
     made = matrix_of(device, (5, 3), np.float32)
     assert made.shape == (5, 3)
-    assert made.flags.c_contiguous if device.order == "C" else made.flags.f_contiguous
+    assert made.flags.c_contiguous if device.memory_order == "C" else made.flags.f_contiguous
     assert made.ctypes.data % 64 == 0

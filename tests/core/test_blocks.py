@@ -16,7 +16,9 @@ from mlpd.core.spec.rules import find_violations
 from mlpd.core.spec.split import SPLITS, best_blocks, largest_block_count
 from mlpd.core.steps.partition import Layout, unit_parts
 from mlpd.core.training.checkpoint import load_checkpoint, save_checkpoint
-from mlpd.core.training.loop import Diverged, MetricsRecorded, StepEnded, train
+from mlpd.core.training.events import MetricsRecorded, StepEnded
+from mlpd.core.training.loop import train
+from mlpd.core.training.state import Diverged
 from threadpoolctl import threadpool_info, threadpool_limits
 
 from ..conftest import needs_compiler
@@ -107,7 +109,7 @@ def test_blocks_together_train_the_network(name, split, most, kernels):
         else:
             assert event == other
     found = state.checkpoint()
-    assert_close(found.vectors, checkpoint.vectors, 1e-11)
+    assert_close(found.vectors.named(), checkpoint.vectors.named(), 1e-11)
     assert found.counters.correct_count == checkpoint.counters.correct_count
 
 
@@ -192,10 +194,10 @@ def test_how_many_steps_are_made_at_a_time_makes_no_difference(name, split, kern
 def test_a_checkpoint_is_of_the_whole_network(name):
     """But for its digest and its environment, one of a run in blocks is one of a run in one piece."""
     case = FAMILY[name]
-    expected = case.start().checkpoint().vectors
+    expected = case.start().checkpoint().vectors.named()
     for split in SPLITS:
         for most in (1, 2, 5):
-            vectors_found = cut(case, split, most).start().checkpoint().vectors
+            vectors_found = cut(case, split, most).start().checkpoint().vectors.named()
             assert vectors_found.keys() == expected.keys()
             for own, vector in expected.items():
                 assert vectors_found[own].dtype == vector.dtype
@@ -209,11 +211,11 @@ def test_what_a_checkpoint_has_after_steps_is_what_is_restored(split, kernels):
     state = case.start()
     finish(state, kernels=kernels)
     saved = state.checkpoint()
-    assert {"parameters", "best.parameters", "average.parameters", "moment.square"} <= saved.vectors.keys()
+    assert {"parameters", "best.parameters", "average.parameters", "moment.square"} <= saved.vectors.named().keys()
     again = case.restore(saved).checkpoint()
     assert again.counters == saved.counters
-    assert {name: own.tobytes() for name, own in again.vectors.items()} == {
-        name: own.tobytes() for name, own in saved.vectors.items()
+    assert {name: own.tobytes() for name, own in again.vectors.named().items()} == {
+        name: own.tobytes() for name, own in saved.vectors.named().items()
     }
 
 
@@ -356,7 +358,7 @@ def test_micro_batches_of_a_step_add_up_though_the_last_has_fewer_rows_than_ther
     plain, state = case.start(), cut(case, split, 3).start()
     finish(plain)
     finish(state, thread_count=3, kernels=kernels)
-    assert_close(state.checkpoint().vectors, plain.checkpoint().vectors, 1e-11)
+    assert_close(state.checkpoint().vectors.named(), plain.checkpoint().vectors.named(), 1e-11)
 
 
 @needs_compiler
@@ -371,7 +373,7 @@ def test_blocks_of_rows_that_get_none_leave_no_trace(kernels):
     for most in (3, 20):
         state = cut(small, "rows", most).start()
         finish(state, thread_count=2, kernels=kernels)
-        assert_close(state.checkpoint().vectors, plain.checkpoint().vectors, 1e-11)
+        assert_close(state.checkpoint().vectors.named(), plain.checkpoint().vectors.named(), 1e-11)
 
 
 @needs_compiler
@@ -385,7 +387,7 @@ def test_a_block_without_parameters_adds_nothing_to_the_norm_that_is_clipped(mos
     plain, state = small.start(), cut(small, "rows", most).start()
     finish(plain)
     finish(state, kernels=kernels)
-    assert_close(state.checkpoint().vectors, plain.checkpoint().vectors, 1e-11)
+    assert_close(state.checkpoint().vectors.named(), plain.checkpoint().vectors.named(), 1e-11)
 
 
 @pytest.mark.parametrize("runner", ["plain", "compiled"])

@@ -10,7 +10,7 @@ from mlpd.core.optimization.optimizers import Adam, Sgd
 from mlpd.core.optimization.schedules import Polynomial
 from mlpd.core.spec.training import EarlyStoppingSpec, PlateauSpec, ScheduleSpec
 from mlpd.core.training.control import Monitor
-from mlpd.core.training.loop import MetricsRecorded, StepEnded, StoppedEarly
+from mlpd.core.training.events import MetricsRecorded, StepEnded, StoppedEarly
 
 from .family import events_of, finish, optimized, run
 

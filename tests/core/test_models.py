@@ -114,8 +114,8 @@ def test_a_checkpoint_survives_its_file(name, tmp_path):
     checkpoint = state.checkpoint()
     loaded = load_checkpoint(tmp_path / "c", save_checkpoint(tmp_path / "c", checkpoint).sha256)
     assert loaded.counters == checkpoint.counters
-    assert {name: vector.tobytes() for name, vector in loaded.vectors.items()} == {
-        name: vector.tobytes() for name, vector in checkpoint.vectors.items()
+    assert {name: vector.tobytes() for name, vector in loaded.vectors.named().items()} == {
+        name: vector.tobytes() for name, vector in checkpoint.vectors.named().items()
     }
 
 

@@ -15,6 +15,7 @@ from mlpd.core.optimization.optimizers import (
     RmsProp,
     Sgd,
 )
+from mlpd.core.optimization.state import Weights
 
 STEPS, RATE = 50, 0.01
 
@@ -155,19 +156,16 @@ def test_clipping_leaves_a_gradient_of_zero_alone(device):
 
 def test_an_average_moves_slowly_but_not_at_first(device):
     random = np.random.default_rng(5)
-    vectors = {
-        name: device.from_host(random.normal(size=size)) for name, size in (("parameters", 9), ("statistics", 4))
-    }
-    expected = {name: device.to_host(vector) for name, vector in vectors.items()}
-    average = Average(device, vectors)
-    for name, vector in vectors.items():
-        average.vectors[name][...] = vector
+    living = Weights(*(device.from_host(random.normal(size=size)) for size in (9, 4)))
+    averages = living.map(lambda vector: vector.copy())
+    expected = [device.to_host(vector) for vector in living]
+    average = Average(device, living, averages)
     for step in range(40):
-        for name, vector in vectors.items():
+        for i, vector in enumerate(living):
             value = random.normal(size=len(vector))
             vector[...] = device.from_host(value)
             decay = min(0.7, (1 + step) / (10 + step))
-            expected[name] = decay * expected[name] + (1 - decay) * value
+            expected[i] = decay * expected[i] + (1 - decay) * value
         average.update(Average.factors(0.7, step))
-    for name, vector in average.vectors.items():
-        assert np.allclose(device.to_host(vector), expected[name])
+    for vector, wanted in zip(averages, expected, strict=True):
+        assert np.allclose(device.to_host(vector), wanted)

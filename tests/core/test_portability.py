@@ -9,7 +9,7 @@ import pytest
 from mlpd.core.data.datasets import Dataset
 from mlpd.core.network.tasks import TASKS
 from mlpd.core.random import permutation
-from mlpd.core.training.loop import StepEnded
+from mlpd.core.training.events import StepEnded
 
 from ..conftest import needs_compiler
 from .family import AUGMENTED, FAMILY, PLAIN, brought, events_of, finish, scaled, vectors
@@ -115,8 +115,6 @@ def test_the_strict_namespace_is_strict():
         xp.add(1, 2)
     with pytest.raises(AssertionError, match="where"):
         xp.add(np.ones(1), 1, out=np.ones(1), where=True)
-    with pytest.raises(AssertionError, match="copyto of an array"):
-        xp.copyto(np.ones(1), np.zeros(1))
     xp.frozen = True
     with pytest.raises(AssertionError, match="allocates inside a step"):
         xp.zeros(3)

@@ -22,6 +22,7 @@ from mlpd.core.network.losses import LOSSES, BufferedLoss
 from mlpd.core.network.network import Pass, initial_parameters, initial_statistics
 from mlpd.core.network.tasks import TASKS, MixUp
 from mlpd.core.optimization.optimizers import Average, Clipping, OptimizerState
+from mlpd.core.optimization.state import Weights
 from mlpd.core.spec.split import SPLITS, largest_block_count
 from mlpd.core.steps.batches import cut as cut_steps
 from mlpd.core.steps.program import work_of
@@ -76,7 +77,7 @@ def test_what_is_made_before_a_step_is_real():
     for made in (device.xp.zeros((2, 3), dtype=device.xp.float32), device.zeros((2, 3), np.float32)):
         assert isinstance(made, np.ndarray)
         assert made.dtype == np.float32
-    assert device.order == Cpu().order
+    assert device.memory_order == Cpu().memory_order
     assert device.take() == []
 
 
@@ -189,7 +190,7 @@ def test_an_optimizer_replayed_gives_the_bits_of_its_formulas(optimizer, flushes
         Clipping(device, 0.5, parameters.dtype)(gradients)
         state = OptimizerState(device, optimizer, parameters, gradients, moments)
         state.update({name: scalar(name) for name in optimizer.factors(1.0, 0)}, flushes=flushes)
-        moved = Average(device, {"parameters": parameters}, {"parameters": average})
+        moved = Average(device, Weights(parameters, parameters[:0]), Weights(average, average[:0]))
         moved.update({name: scalar(name) for name in Average.factors(0.9, 0)})
         return parameters, average, *moments.values()
 
@@ -245,13 +246,13 @@ def test_a_plan_replayed_call_by_call_agrees_with_compiled_code(name, split, ker
         for state, runner in zip(states, (compiled, plain), strict=True):
             with state.blocks.feed.open(0):
                 while state.step < per_epoch:
-                    state.learn(runner, min(2, per_epoch - state.step))
+                    state.make_steps(runner, min(2, per_epoch - state.step))
     finally:
         compiled.close()
     found, expected = (state.checkpoint() for state in states)
-    assert found.vectors.keys() == expected.vectors.keys()
-    for own, vector in expected.vectors.items():
-        distance = np.abs(found.vectors[own] - vector).max()
+    assert found.vectors.named().keys() == expected.vectors.named().keys()
+    for own, vector in expected.vectors.named().items():
+        distance = np.abs(found.vectors.named()[own] - vector).max()
         assert distance <= TOLERANCES.get(name, 1e-12) * max(np.abs(vector).max(), 1e-300), (own, distance)
     assert found.counters.loss_sum == pytest.approx(expected.counters.loss_sum, rel=1e-12)
     assert found.counters.correct_count == expected.counters.correct_count
@@ -275,8 +276,8 @@ def test_tasks_of_a_phase_may_be_done_in_any_order(name, split):
         state = case.start()
         runner = PlainRunner(program(state.blocks), ByColumns())
         for _ in range(6 // 2):
-            state.learn(runner, 1)
-        outcomes.append({name: vector.tobytes() for name, vector in state.checkpoint().vectors.items()})
+            state.make_steps(runner, 1)
+        outcomes.append({name: vector.tobytes() for name, vector in state.checkpoint().vectors.named().items()})
     assert outcomes[0] == outcomes[1]
 
 

@@ -4,7 +4,7 @@ import pytest
 from mlpd.core.devices.arrays import Cpu
 from mlpd.core.state_file import StateFileError
 from mlpd.core.training.checkpoint import load_checkpoint, save_checkpoint
-from mlpd.core.training.loop import StepEnded
+from mlpd.core.training.events import StepEnded
 
 from .family import FAMILY, events_of, finish, run, vectors
 
@@ -54,14 +54,14 @@ def test_a_checkpoint_of_another_spec_is_refused():
 def test_a_checkpoint_is_a_copy_that_later_steps_leave_alone():
     state = run().start()
     checkpoint = state.checkpoint()
-    before = {name: vector.tobytes() for name, vector in checkpoint.vectors.items()}
+    before = {name: vector.tobytes() for name, vector in checkpoint.vectors.named().items()}
     finish(state)
-    assert {name: vector.tobytes() for name, vector in checkpoint.vectors.items()} == before
+    assert {name: vector.tobytes() for name, vector in checkpoint.vectors.named().items()} == before
 
 
 def test_a_restored_run_leaves_its_checkpoint_alone():
     case = FAMILY["stopped early"]
     checkpoint = case.start().checkpoint()
-    before = {name: vector.tobytes() for name, vector in checkpoint.vectors.items()}
+    before = {name: vector.tobytes() for name, vector in checkpoint.vectors.named().items()}
     finish(case.restore(checkpoint, Cpu()))
-    assert {name: vector.tobytes() for name, vector in checkpoint.vectors.items()} == before
+    assert {name: vector.tobytes() for name, vector in checkpoint.vectors.named().items()} == before

@@ -59,9 +59,9 @@ def test_no_moment_is_left_subnormal(kind, dtype):
 def test_float32_flushes_what_it_always_has_where_epsilon_is_usual():
     for kind, name, smallest in (
         (Sgd(0.9), "velocity", 1e-30),
-        (Adam(), "velocity", 1e-30),
-        (Adam(), "square", 1e-35),
-        (Adam(epsilon=1e-12), "square", 1e-35),
+        (Adam(), "first_moment", 1e-30),
+        (Adam(), "second_moment", 1e-35),
+        (Adam(epsilon=1e-12), "second_moment", 1e-35),
         (RmsProp(), "square", 1e-35),
         (AdaGrad(), "square", 1e-35),
         (Lion(), "mean", 1e-30),

@@ -11,7 +11,8 @@ from mlpd.core.optimization.optimizers import Sgd
 from mlpd.core.optimization.schedules import Constant, Steps
 from mlpd.core.spec.split import micro_batch_rows
 from mlpd.core.spec.training import LossSpec, OptimizerSpec, ScheduleSpec
-from mlpd.core.training.loop import Diverged, MetricsRecorded, StepEnded, StoppedEarly
+from mlpd.core.training.events import MetricsRecorded, StepEnded, StoppedEarly
+from mlpd.core.training.state import Diverged
 
 from .family import FAMILY, INPUTS, LAYERS, ROWS, Run, events_of, finish, noise, optimized, run
 

@@ -8,7 +8,8 @@ from mlpd.core.devices.arrays import Cpu
 from mlpd.core.optimization.optimizers import AdaGrad, Adam, Lion, RmsProp, Sgd
 from mlpd.core.spec.training import WarmStartSpec
 from mlpd.core.steps.examples import Examples
-from mlpd.core.training.loop import MetricsRecorded, TrainingState
+from mlpd.core.training.events import MetricsRecorded
+from mlpd.core.training.state import TrainingState
 
 from .family import ROWS, finish, optimized, run, vectors
 

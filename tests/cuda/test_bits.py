@@ -7,7 +7,7 @@ import pytest
 from mlpd.core.devices.arrays import Cpu
 from mlpd.core.network.layers import Dropout
 from mlpd.core.network.network import Pass
-from mlpd.core.training.loop import StepEnded
+from mlpd.core.training.events import StepEnded
 
 from ..core.family import FAMILY, brought, events_of, finish, run, vectors
 
@@ -80,14 +80,14 @@ def test_a_checkpoint_moves_between_devices(cuda, name):
     checkpoint = state.checkpoint()
     moved = case.restore(checkpoint, cuda).checkpoint()
     assert replace(moved.counters, environment="") == replace(checkpoint.counters, environment="")
-    assert {name: vector.tobytes() for name, vector in moved.vectors.items()} == {
-        name: vector.tobytes() for name, vector in checkpoint.vectors.items()
+    assert {name: vector.tobytes() for name, vector in moved.vectors.named().items()} == {
+        name: vector.tobytes() for name, vector in checkpoint.vectors.named().items()
     }
 
 
 def test_a_saved_state_is_a_copy_that_later_steps_leave_alone(cuda):
     state = run().start(cuda)
-    before = state.checkpoint().vectors
+    before = state.checkpoint().vectors.named()
     saved = {name: vector.tobytes() for name, vector in before.items()}
     finish(state)
     assert {name: vector.tobytes() for name, vector in before.items()} == saved

@@ -10,7 +10,9 @@ from mlpd.core.models.predictor import Predictor
 from mlpd.core.network.layers import Affine
 from mlpd.core.network.network import Pass
 from mlpd.core.optimization.optimizers import Clipping
-from mlpd.core.training.loop import Diverged, MetricsRecorded, StepEnded, train
+from mlpd.core.training.events import MetricsRecorded, StepEnded
+from mlpd.core.training.loop import train
+from mlpd.core.training.state import Diverged
 
 from ..core.family import FAMILY, ROWS, events_of, finish, noise, run
 from .exceptions import BUSIER_STEPS, LOOSER_LOSSES, LOSS_TOLERANCE

@@ -17,7 +17,8 @@ from mlpd.core.network.tasks import TASKS
 from mlpd.core.optimization.optimizers import Adam
 from mlpd.core.spec.training import LossSpec, OptimizerSpec, ScheduleSpec, TrainingSpec
 from mlpd.core.steps.examples import Examples
-from mlpd.core.training.loop import TrainingState, train
+from mlpd.core.training.loop import train
+from mlpd.core.training.state import TrainingState
 from sklearn.datasets import load_breast_cancer, load_diabetes, load_digits
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import accuracy_score, r2_score

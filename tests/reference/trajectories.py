@@ -9,7 +9,9 @@ from mlpd.core.network.architecture import ModelSpec
 from mlpd.core.optimization.optimizers import AdaGrad, Adam, Optimizer, RmsProp, Sgd
 from mlpd.core.spec.training import OptimizerSpec, ScheduleSpec, TrainingSpec
 from mlpd.core.steps.examples import Examples
-from mlpd.core.training.loop import MetricsRecorded, TrainingState, train
+from mlpd.core.training.events import MetricsRecorded
+from mlpd.core.training.loop import train
+from mlpd.core.training.state import TrainingState
 
 SIZES = (20, 16, 12, 4)
 ROWS, BATCH_SIZE, EPOCHS = 160, 32, 40

@@ -23,7 +23,8 @@ from mlpd.core.data.datasets import open_dataset
 from mlpd.core.steps.examples import Examples
 from mlpd.core.optimization.optimizers import Sgd
 from mlpd.core.spec.training import OptimizerSpec, ScheduleSpec, TrainingSpec
-from mlpd.core.training.loop import TrainingState, train
+from mlpd.core.training.loop import train
+from mlpd.core.training.state import TrainingState
 data = open_dataset(Path(sys.argv[1]))
 model = ModelSpec.plain(({INPUTS}, 16, 3), standardize_inputs=True)
 blocks = {{"runner": "compiled", "split": "units", "block_count": 2}}

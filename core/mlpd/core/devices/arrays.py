@@ -51,7 +51,7 @@ class Device(Protocol):
     name: str
     block_size: int  # values that an element-wise pass should work on at a time
     adds_products: bool  # whether `add_product` costs no more than the product alone
-    order: str  # how matrices of a pass lie in memory: "C", row after row, or "F", column after column
+    memory_order: str  # how matrices of a pass lie in memory: "C", row after row, or "F", column after column
 
     def description(self) -> str:
         """Say what computes, and by which library."""
@@ -142,7 +142,7 @@ class Cpu(_Sums):
     name = "cpu"
     block_size = 32768  # 128 KiB of float32: a block and its moments fit in a second-level cache
     adds_products = True
-    order = "C"
+    memory_order = "C"
 
     def description(self) -> str:
         """Say what computes, and by which library."""
@@ -243,7 +243,7 @@ class ByColumns(Cpu):
     """The CPU as compiled code wants it: matrices column after column, vectors in one piece."""
 
     block_size = 2**62
-    order = "F"
+    memory_order = "F"
 
 
 class Cuda(_Sums):
@@ -252,7 +252,7 @@ class Cuda(_Sums):
     name = "cuda"
     block_size = 2**62  # one launch for all
     adds_products = False
-    order = "C"
+    memory_order = "C"
 
     def __init__(self) -> None:
         try:
@@ -380,7 +380,7 @@ class Cuda(_Sums):
 
 def matrix(device: Device, shape: tuple[int, ...], dtype: Any) -> Array:
     """Return an array of any values that lies in memory as the device has it, row after row or column after column."""
-    if device.order == "C":
+    if device.memory_order == "C":
         return device.empty(shape, dtype)
     return device.empty(shape[::-1], dtype).T
 

@@ -14,9 +14,8 @@ from mlpd.core.network.architecture import ModelSpec, parameter_count, statistic
 from mlpd.core.network.losses import Loss
 from mlpd.core.network.scaling import Move, Scaling
 from mlpd.core.network.tasks import TASKS
+from mlpd.core.optimization.state import StateVectors, Weights
 from mlpd.core.state_file import StateFileError, pack, unpack
-
-_MOMENT = "moment."
 
 
 @dataclass(frozen=True)
@@ -32,6 +31,11 @@ class Model:
     parameters: Array
     statistics: Array
     scaling: Scaling
+
+    @property
+    def weights(self) -> Weights:
+        """The weights."""
+        return Weights(self.parameters, self.statistics)
 
     @property
     def sha256(self) -> str:
@@ -70,9 +74,7 @@ def save_model(
     path: Path, model: Model, moments: Mapping[str, HostArray], optimizer_step: int, provenance: Mapping[str, str]
 ) -> FileDigest:
     """Make ``model`` durable as ``path``, with the optimizer's moments, from which training can go on."""
-    vectors = {"parameters": model.parameters} | {_MOMENT + name: vector for name, vector in moments.items()}
-    if len(model.statistics):
-        vectors["statistics"] = model.statistics
+    vectors = StateVectors(model.weights, moments).named()
     if model.scaling.shift is not None:
         vectors |= {"input_shift": model.scaling.shift, "input_factor": np.asarray(model.scaling.factor)}
     if move := model.scaling.move:
@@ -105,17 +107,16 @@ def load_trained(path: Path, sha256: str) -> TrainedModel:
         if task not in TASKS:
             raise StateFileError(f"{path.name} must be of a known task, got {task}")
         layers, dtype = spec.layers(), np.dtype(spec.dtype)
-        statistics = vectors.get("statistics", np.zeros(0, dtype))
+        state = StateVectors.from_named(vectors)
         move = Move(vectors["input_origin"], vectors["input_size"]) if "input_origin" in vectors else None
         scaling = Scaling(vectors.get("input_shift"), vectors.get("input_factor", spec.input_scale), move)
-        model = Model(spec, task, loss, vectors["parameters"], statistics, scaling)
-        moments = {name.removeprefix(_MOMENT): vector for name, vector in vectors.items() if name.startswith(_MOMENT)}
-        trained = TrainedModel(model, moments, int(fields["optimizer_step"]))
+        model = Model(spec, task, loss, *state.living, scaling)
+        trained = TrainedModel(model, state.moments, int(fields["optimizer_step"]))
     except (KeyError, TypeError, ValueError) as error:
         raise StateFileError(f"{path.name} must hold a model: {error}") from error
     for name, vector, count in (
         ("parameters", model.parameters, parameter_count(layers)),
-        ("statistics", statistics, statistic_count(layers)),
+        ("statistics", model.statistics, statistic_count(layers)),
     ):
         if vector.shape != (count,) or vector.dtype != dtype:
             raise StateFileError(f"{path.name} must hold {count} {name} of {dtype}")

@@ -42,11 +42,9 @@ class Relu(Activation):
     name = "relu"
 
     def forward(self, slot: Slot, x: Array, y: Array) -> None:
-        """Write the outputs of ``x`` to ``y``."""
         slot.xp.maximum(x, 0, out=y)
 
     def backward(self, slot: Slot, x: Array, y: Array, dy: Array, dx: Array | None) -> None:
-        """Write the gradient of the inputs."""
         slot.xp.greater(y, 0, out=y)  # NumPy's sign would take ten times as long
         slot.xp.multiply(dy, y, out=dx)
 
@@ -58,13 +56,11 @@ class LeakyRelu(Activation):
     spares = 1
 
     def forward(self, slot: Slot, x: Array, y: Array) -> None:
-        """Write the outputs of ``x`` to ``y``."""
         leak = slot.work[0][: len(x)]
         slot.xp.multiply(x, _LEAK, out=leak)
         slot.xp.maximum(x, leak, out=y)
 
     def backward(self, slot: Slot, x: Array, y: Array, dy: Array, dx: Array | None) -> None:
-        """Write the gradient of the inputs."""
         xp, slope = slot.xp, slot.work[0][: len(y)]
         xp.greater(y, 0, out=slope)
         xp.multiply(slope, 1.0 - _LEAK, out=slope)
@@ -78,11 +74,9 @@ class Tanh(Activation):
     name = "tanh"
 
     def forward(self, slot: Slot, x: Array, y: Array) -> None:
-        """Write the outputs of ``x`` to ``y``."""
         slot.xp.tanh(x, out=y)
 
     def backward(self, slot: Slot, x: Array, y: Array, dy: Array, dx: Array | None) -> None:
-        """Write the gradient of the inputs."""
         xp = slot.xp
         xp.multiply(y, y, out=y)
         xp.subtract(1.0, y, out=y)
@@ -96,11 +90,9 @@ class Sigmoid(Activation):
     spares = 1
 
     def forward(self, slot: Slot, x: Array, y: Array) -> None:
-        """Write the outputs of ``x`` to ``y``."""
         sigmoid(slot.xp, x, y)
 
     def backward(self, slot: Slot, x: Array, y: Array, dy: Array, dx: Array | None) -> None:
-        """Write the gradient of the inputs."""
         xp, square = slot.xp, slot.work[0][: len(y)]
         xp.multiply(y, y, out=square)
         xp.subtract(y, square, out=y)
@@ -114,14 +106,12 @@ class Softplus(Activation):
     spares = 1
 
     def forward(self, slot: Slot, x: Array, y: Array) -> None:
-        """Write the outputs of ``x`` to ``y``."""
         xp, tail = slot.xp, slot.work[0][: len(x)]
         softplus_tail(xp, x, tail)
         xp.maximum(x, 0, out=y)
         xp.add(y, tail, out=y)
 
     def backward(self, slot: Slot, x: Array, y: Array, dy: Array, dx: Array | None) -> None:
-        """Write the gradient of the inputs."""
         xp = slot.xp
         xp.negative(y, out=y)
         xp.expm1(y, out=y)
@@ -136,7 +126,6 @@ class Elu(Activation):
     spares = 1
 
     def forward(self, slot: Slot, x: Array, y: Array) -> None:
-        """Write the outputs of ``x`` to ``y``."""
         xp, below = slot.xp, slot.work[0][: len(x)]
         xp.minimum(x, 0, out=below)
         xp.expm1(below, out=below)
@@ -144,7 +133,6 @@ class Elu(Activation):
         xp.add(y, below, out=y)
 
     def backward(self, slot: Slot, x: Array, y: Array, dy: Array, dx: Array | None) -> None:
-        """Write the gradient of the inputs."""
         xp = slot.xp
         xp.minimum(y, 0, out=y)
         xp.add(y, 1.0, out=y)
@@ -159,7 +147,6 @@ class Silu(Activation):
     spares = 1
 
     def forward(self, slot: Slot, x: Array, y: Array) -> None:
-        """Write the outputs of ``x`` to ``y``."""
         share = slot.work[0][: len(x)]
         sigmoid(slot.xp, x, share)
         slot.xp.multiply(x, share, out=y)
@@ -181,7 +168,6 @@ class Gelu(Activation):
     spares = 5
 
     def forward(self, slot: Slot, x: Array, y: Array) -> None:
-        """Write the outputs of ``x`` to ``y``."""
         xp = slot.xp
         share, *spare = (work[: len(x)] for work in slot.work)
         normal_distribution(xp, x, share, spare)

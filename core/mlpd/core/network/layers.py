@@ -77,7 +77,7 @@ class Layer:
         return ()
 
     def forward(self, slot: Slot, x: Array, y: Array) -> None:
-        """Write the outputs of ``x`` to ``y``."""
+        """Write the outputs of ``x`` (rows, inputs) to ``y`` (rows, width)."""
         raise NotImplementedError
 
     def backward(self, slot: Slot, x: Array, y: Array, dy: Array, dx: Array | None) -> None:
@@ -110,7 +110,6 @@ class Linear(Layer):
         return (initializer(seed, index, self.inputs, self.width),)
 
     def forward(self, slot: Slot, x: Array, y: Array) -> None:
-        """Write the outputs of ``x`` to ``y``."""
         slot.matmul(x, slot.parameters[0], y)
 
     def backward(self, slot: Slot, x: Array, y: Array, dy: Array, dx: Array | None) -> None:
@@ -134,7 +133,6 @@ class Affine(Linear):
         return (*super().initial(initializer, seed, index), np.zeros(self.width))
 
     def forward(self, slot: Slot, x: Array, y: Array) -> None:
-        """Write the outputs of ``x`` to ``y``."""
         super().forward(slot, x, y)
         slot.xp.add(y, slot.parameters[1], out=y)
 
@@ -166,7 +164,7 @@ class Sum(Layer):
         if not self.width:
             return
         xp, own = slot.xp, slice(self.start, self.start + self.width)
-        xp.multiply(x[:, 0, own], 1.0, out=y)
+        xp.copyto(y, x[:, 0, own])
         for block in range(1, x.shape[1]):
             xp.add(y, x[:, block, own], out=y)
         if self.biased:
@@ -177,7 +175,7 @@ class Sum(Layer):
         if not self.width:
             return
         if dx is not None:
-            slot.xp.multiply(dy, 1.0, out=dx[:, self.start : self.start + self.width])
+            slot.xp.copyto(dx[:, self.start : self.start + self.width], dy)
         if self.biased:
             slot.total(dy, slot.gradients[0])
 
@@ -215,10 +213,9 @@ class Dropout(Layer):
         return ((capacity, self.width),)
 
     def forward(self, slot: Slot, x: Array, y: Array) -> None:
-        """Write the outputs of ``x`` to ``y``."""
         xp, rows = slot.xp, len(x)
         if not slot.trains:
-            xp.multiply(x, 1.0, out=y)
+            xp.copyto(y, x)
             return
         words, mask = slot.work[0][:rows], slot.work[1][:rows]
         slot.draw(words)
@@ -230,7 +227,6 @@ class Dropout(Layer):
         xp.multiply(x, mask, out=y)
 
     def backward(self, slot: Slot, x: Array, y: Array, dy: Array, dx: Array | None) -> None:
-        """Write the gradient of the inputs."""
         if dx is not None:
             slot.xp.multiply(dy, slot.work[1][: len(dy)], out=dx)
 
@@ -261,7 +257,6 @@ class _Normalization(Layer):
         return [normal[:rows], *(moments if self.axis == 0 else [moment[:rows] for moment in moments])]
 
     def forward(self, slot: Slot, x: Array, y: Array) -> None:
-        """Write the outputs of ``x`` to ``y``."""
         xp = slot.xp
         normal, mean, scale, _ = self._work(slot, len(x))
         count = 1.0 / x.shape[self.axis]
@@ -271,10 +266,10 @@ class _Normalization(Layer):
         xp.multiply(normal, normal, out=y)
         xp.sum(y, axis=self.axis, keepdims=True, out=scale)
         xp.multiply(scale, count, out=scale)
-        self._learn(slot, mean, scale, len(x))
+        self._track(slot, mean, scale, len(x))
         self._standardize(slot, normal, scale, y)
 
-    def _learn(self, slot: Slot, mean: Array, variance: Array, rows: int) -> None:
+    def _track(self, slot: Slot, mean: Array, variance: Array, rows: int) -> None:
         """Take note of the batch's moments."""
 
     def _standardize(self, slot: Slot, normal: Array, scale: Array, y: Array) -> None:
@@ -333,7 +328,6 @@ class BatchNorm(_Normalization):
         return np.zeros((1, self.width)), np.ones((1, self.width))
 
     def forward(self, slot: Slot, x: Array, y: Array) -> None:
-        """Write the outputs of ``x`` to ``y``."""
         if slot.trains:
             super().forward(slot, x, y)
             return
@@ -341,10 +335,10 @@ class BatchNorm(_Normalization):
         normal, _, scale, _ = self._work(slot, len(x))
         mean, variance = slot.statistics
         xp.subtract(x, mean, out=normal)
-        xp.multiply(variance, 1.0, out=scale)
+        xp.copyto(scale, variance)
         self._standardize(slot, normal, scale, y)
 
-    def _learn(self, slot: Slot, mean: Array, variance: Array, rows: int) -> None:
+    def _track(self, slot: Slot, mean: Array, variance: Array, rows: int) -> None:
         if rows == 1:
             return
         xp, spare = slot.xp, slot.work[3]

@@ -106,7 +106,7 @@ class Pass:
         self.gradients = gradients
         self._device, self._dtype, self._seed = device, parameters.dtype, seed
         self._place: tuple[Place, Place, int] = (0, 0, 0)
-        self._order = device.order
+        self._order = device.memory_order
         self._adds, self._scale = False, 1.0
         # No gradient is wanted of what comes before the first parameters.
         self._first_trained = leading_layer_count(layers)

@@ -10,6 +10,7 @@ from math import sqrt
 from typing import Any, ClassVar
 
 from mlpd.core.devices.arrays import Array, Device
+from mlpd.core.optimization.state import Weights
 
 # Where gradients stay zero, moments decay to subnormal numbers, on which processors are up to a hundred times slower.
 # Every few steps those about to become subnormal are made zero, as a GPU does with each result. Squares that epsilon
@@ -83,7 +84,6 @@ class Sgd(Optimizer):
         return ("velocity",) if self.momentum else ()
 
     def update(self, block: Block, factors: Factors) -> None:
-        """Make one step."""
         xp, p, g, rate = block.xp, block.p, block.g, factors["rate"]
         if self.momentum:
             v = block.moments["velocity"]
@@ -109,8 +109,8 @@ class Adam(Optimizer):
 
     @property
     def moments(self) -> tuple[str, ...]:
-        """Sums of gradients and of their squares, each decayed: the moments, but for factors of ``1 - beta``."""
-        return "velocity", "square"
+        """Sums of gradients and of their squares, each decayed: m and v, but for factors of ``1 - beta``."""
+        return "first_moment", "second_moment"
 
     def factors(self, rate: float, step: int) -> Factors:
         """Gather all factors of the moments in one rate and one epsilon, which saves passes over the vectors."""
@@ -119,17 +119,17 @@ class Adam(Optimizer):
         return {"rate": rate * mean_factor / root_factor, "epsilon": self.epsilon / root_factor}
 
     def update(self, block: Block, factors: Factors) -> None:
-        """Make one step: ``p -= rate * m / (1 - beta1**t) / (sqrt(s / (1 - beta2**t)) + epsilon)``."""
+        """Make one step: ``p -= rate * m / (1 - beta1**t) / (sqrt(v / (1 - beta2**t)) + epsilon)``."""
         xp, g, spare = block.xp, block.g, block.spare
-        v, s = block.moments["velocity"], block.moments["square"]
-        xp.multiply(v, self.beta1, out=v)
-        xp.add(v, g, out=v)
+        m, v = block.moments["first_moment"], block.moments["second_moment"]
+        xp.multiply(m, self.beta1, out=m)
+        xp.add(m, g, out=m)
         xp.multiply(g, g, out=g)
-        xp.multiply(s, self.beta2, out=s)
-        xp.add(s, g, out=s)
-        xp.sqrt(s, out=spare)
+        xp.multiply(v, self.beta2, out=v)
+        xp.add(v, g, out=v)
+        xp.sqrt(v, out=spare)
         xp.add(spare, factors["epsilon"], out=spare)
-        xp.divide(v, spare, out=spare)
+        xp.divide(m, spare, out=spare)
         xp.multiply(spare, factors["rate"], out=spare)
         xp.subtract(block.p, spare, out=block.p)
 
@@ -152,7 +152,6 @@ class RmsProp(Optimizer):
         return ("square", "velocity") if self.momentum else ("square",)
 
     def update(self, block: Block, factors: Factors) -> None:
-        """Make one step."""
         xp, g, s, spare = block.xp, block.g, block.moments["square"], block.spare
         xp.multiply(g, g, out=spare)
         _move_towards(xp, s, spare, self.decay, 1 - self.decay, spare)
@@ -180,7 +179,6 @@ class AdaGrad(Optimizer):
         return ("square",)
 
     def update(self, block: Block, factors: Factors) -> None:
-        """Make one step."""
         xp, g, s, spare = block.xp, block.g, block.moments["square"], block.spare
         xp.multiply(g, g, out=spare)
         xp.add(s, spare, out=s)
@@ -207,7 +205,6 @@ class Lion(Optimizer):
         return ("mean",)
 
     def update(self, block: Block, factors: Factors) -> None:
-        """Make one step."""
         xp, g, m, spare = block.xp, block.g, block.moments["mean"], block.spare
         xp.subtract(m, g, out=spare)
         xp.multiply(spare, self.beta1, out=spare)
@@ -222,7 +219,7 @@ class Lion(Optimizer):
 
 def smallest_kept(optimizer: Optimizer, moment: str, dtype: str) -> float:
     """Return below which size the values of a moment are made zero."""
-    if not (moment == "square" and isinstance(optimizer, Adam | RmsProp | AdaGrad)):
+    if not (moment in {"square", "second_moment"} and isinstance(optimizer, Adam | RmsProp | AdaGrad)):
         return _SMALLEST_MEAN[dtype]
     usual, least = _SMALLEST_SQUARE[dtype]
     # Without its square s a step is g / epsilon, not g / (epsilon + sqrt(s)): longer by s / epsilon**2 rates at most.
@@ -300,20 +297,15 @@ class Clipping:
 
 
 class Average:
-    """Moving averages of vectors: Polyak & Juditsky 1992, exponentially weighted. The caller writes the first ones.
+    """Moving averages of weights: Polyak & Juditsky 1992, exponentially weighted. The caller writes the first ones.
 
     Early on, when there is little to average, the decay is (1 + step) / (10 + step) at most.
     """
 
-    def __init__(
-        self, device: Device, vectors: Mapping[str, Array], averages: Mapping[str, Array] | None = None
-    ) -> None:
-        self._xp, self._living, self._block_size = device.xp, vectors, device.block_size
-        if averages is None:
-            averages = {name: device.zeros(len(vector), vector.dtype) for name, vector in vectors.items()}
-        self.vectors = averages
-        longest = max(len(vector) for vector in vectors.values())
-        self._spare = device.xp.zeros_like(vectors["parameters"][: min(longest, self._block_size)])
+    def __init__(self, device: Device, living: Weights, averages: Weights) -> None:
+        self._xp, self._living, self._averages, self._block_size = device.xp, living, averages, device.block_size
+        longest = max(living, key=len)
+        self._spare = device.xp.zeros_like(longest[: self._block_size])
 
     @staticmethod
     def factors(decay: float, step: int) -> Factors:
@@ -322,13 +314,13 @@ class Average:
         return {"average_decay": decay, "average_rest": 1 - decay}
 
     def update(self, factors: Factors) -> None:
-        """Move the averages towards the living vectors."""
+        """Move the averages towards the living weights."""
         decay, rest = factors["average_decay"], factors["average_rest"]
-        for name, average in self.vectors.items():
+        for living, average in zip(self._living, self._averages, strict=True):
             for start in range(0, len(average), self._block_size):
                 cut = slice(start, start + self._block_size)
                 spare = self._spare[: len(average[cut])]
-                _move_towards(self._xp, average[cut], self._living[name][cut], decay, rest, spare)
+                _move_towards(self._xp, average[cut], living[cut], decay, rest, spare)
 
 
 def _move_towards(xp: Any, mean: Array, value: Array, decay: Any, rest: Any, spare: Array) -> None:

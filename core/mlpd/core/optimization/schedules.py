@@ -37,7 +37,6 @@ class Steps(Schedule):
     factor: float = 0.1
 
     def share(self, step: int, step_count: int) -> float:
-        """Return the share at ``step``."""
         return float(self.factor ** (step // self.interval_steps))
 
 
@@ -49,7 +48,6 @@ class Exponential(Schedule):
     final_share: float = 0.01
 
     def share(self, step: int, step_count: int) -> float:
-        """Return the share at ``step``."""
         return float(self.final_share ** (step / max(step_count - 1, 1)))
 
 
@@ -80,7 +78,6 @@ class WarmupCosine(Schedule):
     final_share: float = 0.0
 
     def share(self, step: int, step_count: int) -> float:
-        """Return the share at ``step``."""
         if step < self.warmup_steps:
             return (step + 1) / self.warmup_steps
         progress = (step - self.warmup_steps) / (step_count - self.warmup_steps)
@@ -100,7 +97,6 @@ class OneCycle(Schedule):
     final_share: float = 0.0001
 
     def share(self, step: int, step_count: int) -> float:
-        """Return the share at ``step``."""
         top = self.rise * step_count
         if step < top:
             return _cosine(self.initial_share, 1.0, step / top)
@@ -123,7 +119,6 @@ class Joined(Schedule):
     segments: tuple[Segment, ...] = ()
 
     def share(self, step: int, step_count: int) -> float:
-        """Return the share at ``step``."""
         starts = [0]
         for segment in self.segments[:-1]:
             starts.append(starts[-1] + segment.step_count)

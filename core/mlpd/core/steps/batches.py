@@ -188,7 +188,7 @@ class Feed:
         if not self.is_staged:
             self._gather(self._inputs, start, own)
         if own.dtype != raw.dtype:
-            xp.multiply(own, 1, out=raw)
+            xp.copyto(raw, own)
         if self._mixing:
             self._mixing(raw, targets, Scalar("mix"), Scalar("mix_rest"))
         if not self.leading_count:
@@ -219,7 +219,7 @@ class Rows:
 
 def input_type(device: Device, dtype: np.dtype[Any]) -> np.dtype[Any]:
     """Return the type in which a device takes inputs of type ``dtype``."""
-    return readable_type(dtype) if device.order == "F" else dtype.newbyteorder("=")
+    return readable_type(dtype) if device.memory_order == "F" else dtype.newbyteorder("=")
 
 
 class _Warped:

@@ -1,6 +1,6 @@
 """Blocks at work: their passes, and their part of the loss and of the optimizer's step."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,13 +12,12 @@ from mlpd.core.network.losses import BufferedLoss
 from mlpd.core.network.network import Exchange, Pass
 from mlpd.core.network.tasks import TASKS
 from mlpd.core.optimization.optimizers import Average, Clipping, OptimizerState
+from mlpd.core.optimization.state import StateVectors, Weights
 from mlpd.core.spec.split import micro_batch_rows
 from mlpd.core.spec.training import TrainingSpec
 from mlpd.core.steps.batches import Feed, Rows
 
 _VECTOR_ALIGNMENT = 16  # values: pieces of a vector that different threads write begin with a line of the cache
-
-Vectors = Mapping[str, Array]
 
 
 class Totals:
@@ -54,7 +53,7 @@ class Update:
         self,
         device: Device,
         spec: TrainingSpec,
-        vectors: Vectors,
+        vectors: StateVectors,
         gradients: Array,
         decayed: Sequence[Array],
         squares: Array,
@@ -62,14 +61,11 @@ class Update:
     ) -> None:
         self._spec, self._device, self._number = spec, device, number
         self._gradients, self._decayed = gradients, decayed
-        optimizer, parameters = spec.optimizer, vectors["parameters"]
-        moments = {name: vectors[f"moment.{name}"] for name in optimizer.kind.moments}
-        self._optimizer = OptimizerState(device, optimizer.kind, parameters, gradients, moments)
+        optimizer, parameters = spec.optimizer, vectors.living.parameters
+        self._optimizer = OptimizerState(device, optimizer.kind, parameters, gradients, vectors.moments)
         clips = optimizer.clip_norm
         self._clipping = Clipping(device, clips, parameters.dtype, squares) if clips else None
-        living = {name: vectors[name] for name in ("parameters", "statistics")}
-        averages = {name: vectors.get(f"average.{name}") for name in living}
-        self._average = Average(device, living, averages) if optimizer.average_decay else None
+        self._average = Average(device, vectors.living, vectors.average) if vectors.average else None
 
     def measure(self) -> None:
         """Note the size of the gradients, where they are clipped."""
@@ -92,14 +88,17 @@ class Update:
             self._average.update({name: Scalar(name) for name in ("average_decay", "average_rest")})
 
 
-def make_vectors(device: Device, spec: TrainingSpec, size: int, statistic_count: int) -> dict[str, Array]:
-    """Return the vectors of a network, or of a block of one: those that a checkpoint has."""
-    dtype, optimizer = np.dtype(spec.model.dtype), spec.optimizer
-    sizes = {"parameters": size, "statistics": statistic_count}
-    sizes |= {f"moment.{name}": size for name in optimizer.kind.moments}
-    if optimizer.average_decay:
-        sizes |= {"average.parameters": size, "average.statistics": statistic_count}
-    return {name: device.zeros(count, dtype) for name, count in sizes.items()}
+def make_vectors(device: Device, spec: TrainingSpec, size: int, statistic_count: int) -> StateVectors:
+    """Return the vectors of a network, or of a block of one, of zeros."""
+
+    def zeros(count: int) -> Array:
+        return device.zeros(count, np.dtype(spec.model.dtype))
+
+    living = Weights(zeros(size), zeros(statistic_count))
+    moments = {name: zeros(size) for name in spec.optimizer.kind.moments}
+    return StateVectors(
+        living, moments, living.map(lambda own: zeros(len(own))) if spec.optimizer.average_decay else None
+    )
 
 
 class UnitBlock:
@@ -110,7 +109,7 @@ class UnitBlock:
         device: Device,
         spec: TrainingSpec,
         layers: Sequence[Layer],
-        vectors: Vectors,
+        vectors: StateVectors,
         feed: Feed,
         exchanges: Sequence[tuple[Array, Array]],
         squares: Array,
@@ -122,7 +121,7 @@ class UnitBlock:
         self._block_count = len(squares)
         # Without a vector of gradients a step makes one pass over the parameters less, or two.
         self._moves_at_once = moves_at_once(device, spec, capacity)
-        parameters = vectors["parameters"]
+        parameters = vectors.living.parameters
         gradients = parameters if self._moves_at_once else None
         own = [Exchange(sums.transpose(2, 0, 1), gradient.T, number) for sums, gradient in exchanges]
         self._pass = _training_pass(device, spec, layers, vectors, capacity, feed.leading_count, gradients, own)
@@ -133,8 +132,8 @@ class UnitBlock:
         self._measure = Measure(device, spec, capacity, totals) if has_outputs else None
         self.gradients = self._pass.gradients
 
-    def learn(self, variant: Variant) -> Iterator[None]:
-        """Learn from the rows that were brought, with a stop wherever all blocks must have come as far."""
+    def step(self, variant: Variant) -> Iterator[None]:
+        """Make a step, or a micro-batch of it, with a stop wherever all blocks must have come as far."""
         run, rows, source = self._pass, variant.rows, self._feed.slots[variant.slot]
         run.read_from(source.inputs)
         yield from run.forward_parts(rows, Scalar("step"), Scalar("first_row"))
@@ -157,7 +156,7 @@ class RowBlock:
         self,
         device: Device,
         spec: TrainingSpec,
-        vectors: Vectors,
+        vectors: StateVectors,
         feed: Feed,
         gradients: Sequence[Array],
         squares: Array,
@@ -169,7 +168,7 @@ class RowBlock:
         self._capacity = micro_batch_rows(spec)
         self._totals, self._own_totals = totals
         layers, capacity = spec.model.layers(), -(-self._capacity // self._count)
-        parameters = vectors["parameters"]
+        parameters = vectors.living.parameters
         leading = feed.leading_count
         self._pass = _training_pass(device, spec, layers, vectors, capacity, leading, gradients[number], ())
         self._measure = Measure(device, spec, capacity, self._own_totals[number])
@@ -177,17 +176,15 @@ class RowBlock:
         start, end = (edge * _VECTOR_ALIGNMENT for edge in share(lines, number, self._count))
         cut = slice(start, min(end, len(parameters)))
         self._gradients = [gradient[cut] for gradient in gradients]
-        own = {name: vector[cut] for name, vector in vectors.items() if not name.endswith("statistics")}
-        # There are none but those of one block, for batch normalisation looks at all rows.
-        own |= {name: vector for name, vector in vectors.items() if name.endswith("statistics")}
         decayed = [part for part in decayed_parts(layers, parameters, cut) if len(part)]
-        self._update = Update(device, spec, own, self._gradients[0], decayed, squares, number)
+        # Statistics are those of one block, if any: batch normalisation looks at all rows.
+        self._update = Update(device, spec, vectors.part(cut), self._gradients[0], decayed, squares, number)
 
     def _rows(self, count: int) -> slice:
         return slice(*share(count, self._number, self._count))
 
-    def learn(self, variant: Variant) -> Iterator[None]:
-        """Learn from its part of the rows, and move its part of the vectors."""
+    def step(self, variant: Variant) -> Iterator[None]:
+        """Make a step, or a micro-batch of it, with its part of the rows, and move its part of the vectors."""
         chosen, run, own = self._rows(variant.rows), self._pass, self._own_totals[self._number]
         xp, rows = self._device.xp, chosen.stop - chosen.start
         if variant.is_first:
@@ -230,7 +227,7 @@ def _training_pass(
     device: Device,
     spec: TrainingSpec,
     layers: Sequence[Layer],
-    vectors: Vectors,
+    vectors: StateVectors,
     capacity: int,
     leading_count: int,
     gradients: Array | None,
@@ -241,8 +238,7 @@ def _training_pass(
         device,
         layers[leading_count:],
         spec.model.layer_sizes[0],
-        vectors["parameters"],
-        vectors["statistics"],
+        *vectors.living,
         capacity,
         trains=True,
         seed=spec.seed,

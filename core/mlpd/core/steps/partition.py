@@ -11,10 +11,12 @@ How many blocks there are decides the bits of a run; who works on them does not.
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from mlpd.core.devices.arrays import Array
+import numpy as np
+from mlpd.core.devices.arrays import Array, Device
 from mlpd.core.execution.plan import share
 from mlpd.core.network.layers import Affine, Layer, Linear, Sum
 from mlpd.core.network.network import shapes_of, vector_size, views
+from mlpd.core.optimization.state import StateVectors, Weights
 
 Cut = tuple[slice, ...]
 
@@ -98,3 +100,55 @@ class Layout:
                 cuts = part.statistic_cuts if self._statistics else part.cuts
                 for j, (mine, cut) in enumerate(zip(own, cuts, strict=True)):
                     yield mine, wholes[part.index][part.first + j][cut]
+
+
+class StateLayout:
+    """How the vectors of a run lie in those of its blocks; a device that has them row by row has one block."""
+
+    def __init__(self, device: Device, layers: Sequence[Layer], blocks: Sequence[Sequence[Part]]) -> None:
+        self._device, self._is_whole = device, device.memory_order == "C"
+        self._parameters, self._statistics = (
+            Layout(layers, blocks, device.memory_order, statistics=kind) for kind in (False, True)
+        )
+        self.sizes = list(zip(self._parameters.sizes, self._statistics.sizes, strict=True))
+
+    def joined(self, blocks: Sequence[StateVectors]) -> StateVectors:
+        """Return the vectors of the whole network: the living ones, or copies where they lie otherwise in memory."""
+        names, averages = blocks[0].moments, [own.average for own in blocks if own.average]
+        return StateVectors(
+            self.joined_weights([own.living for own in blocks]),
+            {name: self._joined(self._parameters, [own.moments[name] for own in blocks]) for name in names},
+            self.joined_weights(averages) if averages else None,
+        )
+
+    def joined_weights(self, blocks: Sequence[Weights]) -> Weights:
+        """Return the weights of the whole network, as `joined`."""
+        parameters, statistics = zip(*blocks, strict=True)
+        return Weights(self._joined(self._parameters, parameters), self._joined(self._statistics, statistics))
+
+    def split(self, whole: StateVectors, blocks: Sequence[StateVectors]) -> None:
+        """Write to the vectors of ``blocks`` what they have of those that ``whole`` has, on the device or the host."""
+        self.split_weights(whole.living, [own.living for own in blocks])
+        if whole.average:
+            self.split_weights(whole.average, [own.average for own in blocks if own.average])
+        for name, moment in whole.moments.items():
+            self._split(self._parameters, moment, [own.moments[name] for own in blocks])
+
+    def split_weights(self, whole: Weights, blocks: Sequence[Weights]) -> None:
+        """Write to the weights of ``blocks`` what they have of ``whole``."""
+        parameters, statistics = zip(*blocks, strict=True)
+        self._split(self._parameters, whole.parameters, parameters)
+        self._split(self._statistics, whole.statistics, statistics)
+
+    def _joined(self, layout: Layout, vectors: Sequence[Array]) -> Array:
+        if self._is_whole:
+            return vectors[0]
+        whole = np.empty(layout.size, vectors[0].dtype)
+        layout.join(vectors, whole)
+        return whole
+
+    def _split(self, layout: Layout, whole: Array, vectors: Sequence[Array]) -> None:
+        if self._is_whole:
+            vectors[0][...] = self._device.from_host(whole)
+        else:
+            layout.split(whole, vectors)

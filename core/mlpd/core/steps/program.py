@@ -4,17 +4,18 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from mlpd.core.devices.arrays import Array, Device, HostArray
+from mlpd.core.devices.arrays import Array, Device
 from mlpd.core.execution.plan import Plan, Task, Variant, Work
 from mlpd.core.execution.recording import RecordingDevice
 from mlpd.core.network.tasks import mixing_share
 from mlpd.core.optimization.optimizers import FLUSH_STEPS, Average
+from mlpd.core.optimization.state import StateVectors, Weights
 from mlpd.core.spec.split import micro_batch_rows
 from mlpd.core.spec.training import TrainingSpec
 from mlpd.core.steps.batches import Counts, Feed, MicroBatches
 from mlpd.core.steps.blocks import RowBlock, Totals, UnitBlock, make_vectors, rate_in_gradient
 from mlpd.core.steps.examples import Examples
-from mlpd.core.steps.partition import Layout, exchanged_widths, unit_parts
+from mlpd.core.steps.partition import StateLayout, exchanged_widths, unit_parts
 
 _ENDED = object()
 
@@ -30,15 +31,10 @@ class Blocks:
         capacity = micro_batch_rows(spec)
         by_units = spec.split == "units"
         parts = [unit_parts(layers, number, count if by_units else 1) for number in range(count if by_units else 1)]
-        self._layouts = [Layout(layers, parts, device.order, statistics=kind) for kind in (False, True)]
-        self._is_whole = device.order == "C"
+        self._layout = StateLayout(device, layers, parts)
         self.feed = Feed(self._device, spec, examples, capacity, 2 if spec.runner == "compiled" else 1, count)
         self.task_limit = count + self.feed.chunk_count
-        own_vectors = [
-            make_vectors(device, spec, size, statistic_count)
-            for size, statistic_count in zip(*(layout.sizes for layout in self._layouts), strict=True)
-        ]
-        self._vectors = own_vectors
+        self._vectors = own_vectors = [make_vectors(device, spec, *sizes) for sizes in self._layout.sizes]
         squares = device.zeros((count, 1, 1), dtype)
         self._scratch: list[Array] = []
         self._blocks: Sequence[UnitBlock | RowBlock]
@@ -57,7 +53,7 @@ class Blocks:
             self._blocks = unit_blocks
             self._scratch = [block.gradients for block in unit_blocks]
         else:
-            gradients = [device.zeros(len(own_vectors[0]["parameters"]), dtype) for _ in range(count)]
+            gradients = [device.zeros(len(own_vectors[0].living.parameters), dtype) for _ in range(count)]
             totals = self.totals, [Totals(device) for _ in range(count)]
             self._blocks = [
                 RowBlock(self._device, spec, own_vectors[0], self.feed, gradients, squares, totals, number)
@@ -67,36 +63,23 @@ class Blocks:
         self._device.take()
 
     @property
-    def names(self) -> list[str]:
-        """Names of the vectors that there are."""
-        return list(self._vectors[0])
-
-    @property
     def kept(self) -> list[Array]:
         """Arrays that live longer than a micro-batch; what else a plan writes nobody looks at afterwards."""
-        own = [vector for vectors in self._vectors for vector in vectors.values()]
+        own = [vector for vectors in self._vectors for vector in vectors.named().values()]
         lasting = [*own, self.totals.loss_sum, self.totals.correct_count]
         return lasting if self.spec.rows_per_step <= micro_batch_rows(self.spec) else [*lasting, *self._scratch]
 
-    def read(self, name: str) -> Array:
-        """Return a vector of the whole network: the living one, or a copy where it lies otherwise in memory."""
-        vectors = [own[name] for own in self._vectors]
-        if self._is_whole:
-            return vectors[0]
-        layout = self._layout(name)
-        whole = np.empty(layout.size, vectors[0].dtype)
-        layout.join(vectors, whole)
-        return whole
+    def read(self) -> StateVectors:
+        """Return the vectors of the whole network: the living ones, or copies where they lie otherwise in memory."""
+        return self._layout.joined(self._vectors)
 
-    def write(self, name: str, vector: HostArray) -> None:
-        """Fill a vector of the whole network."""
-        if self._is_whole:
-            self._device.write(vector, self._vectors[0][name])
-        else:
-            self._layout(name).split(vector, [own[name] for own in self._vectors])
+    def read_scored(self) -> Weights:
+        """Return of `read` the weights that are validated."""
+        return self._layout.joined_weights([own.scored for own in self._vectors])
 
-    def _layout(self, name: str) -> Layout:
-        return self._layouts[name.endswith("statistics")]
+    def write(self, whole: StateVectors) -> None:
+        """Fill the vectors of the whole network with those in host memory that ``whole`` has."""
+        self._layout.split(whole, self._vectors)
 
     def record(self, variant: Variant) -> Plan:
         """Return the plan of micro-batches of this kind."""
@@ -105,7 +88,7 @@ class Blocks:
         for chunk in range(self.feed.chunk_count):
             self.feed.bring(variant.slot, variant.rows, chunk)
             prepare.append(take())
-        runs = [block.learn(variant) for block in self._blocks]
+        runs = [block.step(variant) for block in self._blocks]
         phases: list[list[Task]] = []
         going = True
         while going:

@@ -1,6 +1,6 @@
 """Scores of a run's own weights on its validation rows, in blocks of rows and by the run's runner, as steps are."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from mlpd.core.data.datasets import Dataset
@@ -9,14 +9,14 @@ from mlpd.core.execution.plan import Plan, Task, Variant, Work, share
 from mlpd.core.execution.recording import RecordingDevice
 from mlpd.core.execution.runners import Runner
 from mlpd.core.models.metrics import EVALUATION_ROWS
-from mlpd.core.network.architecture import parameter_count, statistic_count
 from mlpd.core.network.network import Pass
 from mlpd.core.network.scaling import Scaling
 from mlpd.core.network.tasks import TASKS
+from mlpd.core.optimization.state import Weights
 from mlpd.core.spec.training import TrainingSpec
 from mlpd.core.steps.batches import Rows, input_type
 from mlpd.core.steps.blocks import Measure, Totals
-from mlpd.core.steps.partition import Layout, unit_parts
+from mlpd.core.steps.partition import StateLayout, unit_parts
 
 
 class Validation:
@@ -27,12 +27,9 @@ class Validation:
         model, task, capacity = spec.model, TASKS[spec.task], EVALUATION_ROWS
         self.dtype, self.task_limit = np.dtype(model.dtype), spec.block_count
         layers, outputs = model.layers(), model.layer_sizes[-1]
-        self._layouts = {
-            name: Layout(layers, [unit_parts(layers, 0, 1)], device.order, statistics=name == "statistics")
-            for name in ("parameters", "statistics")
-        }
-        sizes = parameter_count(layers), statistic_count(layers)
-        self._vectors = {name: device.zeros(size, self.dtype) for name, size in zip(self._layouts, sizes, strict=True)}
+        self._layout = StateLayout(device, layers, [unit_parts(layers, 0, 1)])
+        (sizes,) = self._layout.sizes
+        self._weights = Weights(*(device.zeros(size, self.dtype) for size in sizes))
         self._totals, own = Totals(device), [Totals(device) for _ in range(spec.block_count)]
         self._own_totals = own
         self._task = task(self._device, outputs, 1, self.dtype)
@@ -45,9 +42,9 @@ class Validation:
             matrix(device, (capacity, outputs), self.dtype),
             None,
         )
-        rows, (parameters, statistics) = -(-capacity // spec.block_count), self._vectors.values()
+        rows = -(-capacity // spec.block_count)
         self._passes = [
-            Pass(self._device, layers, model.layer_sizes[0], parameters, statistics, rows, trains=False) for _ in own
+            Pass(self._device, layers, model.layer_sizes[0], *self._weights, rows, trains=False) for _ in own
         ]
         self._gradients = [matrix(device, (rows, outputs), self.dtype) for _ in own]
         self._measures = [Measure(self._device, spec, rows, totals) for totals in own]
@@ -82,10 +79,9 @@ class Validation:
             self._measures[number](run.outputs(rows), self._gradients[number][:rows], self._rows, chosen)
 
     @np.errstate(all="ignore")  # as in a forward pass
-    def run(self, runner: Runner, vectors: Mapping[str, Array]) -> tuple[float, float | None]:
-        """Return the mean loss and the accuracy, None where no output is right or wrong, of vectors of these names."""
-        for name, vector in vectors.items():
-            self._layouts[name].split(vector, [self._vectors[name]])
+    def run(self, runner: Runner, weights: Weights) -> tuple[float, float | None]:
+        """Return the mean loss and the accuracy, None where no output is right or wrong, of ``weights``."""
+        self._layout.split_weights(weights, [self._weights])
         totals, dataset = self._totals, self._dataset
         totals.loss_sum.fill(0)
         totals.correct_count.fill(0)

@@ -24,7 +24,7 @@ from mlpd.core.models.model import TrainedModel, load_trained, save_model
 from mlpd.core.processes import end_with
 from mlpd.core.state_file import StateFileError
 from mlpd.core.steps.examples import Examples, NothingToLearn
-from mlpd.core.training import loop as training
+from mlpd.core.training import events
 from mlpd.core.training.checkpoint import load_checkpoint, save_checkpoint
 from mlpd.core.training.environment import (
     check_environment,
@@ -33,6 +33,8 @@ from mlpd.core.training.environment import (
     environment_of,
     shares_products,
 )
+from mlpd.core.training.loop import train
+from mlpd.core.training.state import Diverged, TrainingState
 from mlpd.core.training.usefulness import reason_to_doubt
 from mlpd.server.damage import dataset_damage, model_damage
 from mlpd.server.disk import trouble_of, waits_seconds
@@ -60,7 +62,7 @@ _CHECKPOINT_TIME_SHARE = 0.02
 _REASONS: dict[type[Exception], str] = {
     DeviceUnavailable: "DEVICE_UNAVAILABLE",
     RunnerUnavailable: "RUNNER_UNAVAILABLE",
-    training.Diverged: "DIVERGED",
+    Diverged: "DIVERGED",
     NothingToLearn: "NOTHING_TO_LEARN",
 }
 
@@ -155,13 +157,13 @@ class _Attempt:
 
     def run(self, orders: Orders, thread_count: int) -> Finished | Stopped:
         """Train to the end or to an order."""
-        for event in training.train(self._state, thread_count, self._task.kernels_directory):
+        for event in train(self._state, thread_count, self._task.kernels_directory):
             match event:
-                case training.MetricsRecorded():
+                case events.MetricsRecorded():
                     self._send(self._timed(event))
-                case training.StoppedEarly():
+                case events.StoppedEarly():
                     self._send(MessageLogged("INFO", f"the run ends after step {event.step}: {event.reason}"))
-                case training.StepEnded():
+                case events.StepEnded():
                     if not orders.empty():
                         if orders.get() is Order.DRAIN:
                             self._save()
@@ -170,7 +172,7 @@ class _Attempt:
                         self._save()
         return self._publish(orders)
 
-    def _restore(self, device: Device) -> training.TrainingState:
+    def _restore(self, device: Device) -> TrainingState:
         task, spec = self._task, self._task.spec
         source = self._source()
         scaling = source.model.scaling if source else None
@@ -183,10 +185,10 @@ class _Attempt:
             try:
                 checkpoint = load_checkpoint(self._task.checkpoint_path(saved.step), saved.sha256)
                 check_environment(checkpoint, self._environment)
-                return training.TrainingState.restore(device, spec, examples, checkpoint)
+                return TrainingState.restore(device, spec, examples, checkpoint)
             except (StateFileError, OSError) as error:
                 self._send(MessageLogged("WARNING", f"the checkpoint of step {saved.step} is unusable: {error}"))
-        return training.TrainingState.initial(device, spec, examples, source)
+        return TrainingState.initial(device, spec, examples, source)
 
     def _source(self) -> TrainedModel | None:
         warm_start = self._task.spec.warm_start
@@ -211,7 +213,7 @@ class _Attempt:
             if not path.exists() or FileIdentity.of(path) != identity:
                 raise _DataChanged(f"the data set {path.name} was changed while the run read it")
 
-    def _timed(self, event: training.MetricsRecorded) -> MetricsRecorded:
+    def _timed(self, event: events.MetricsRecorded) -> MetricsRecorded:
         if event.split == "train":
             now = time.monotonic()
             self._steps_per_second = (event.step - self._metrics_step) / (now - self._metrics_time)

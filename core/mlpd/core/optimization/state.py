@@ -1,0 +1,82 @@
+"""The vectors that training changes, by what they are: weights, their average, the best of them, and moments."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+from mlpd.core.devices.arrays import Array
+
+_AVERAGE, _BEST, _MOMENT = "average.", "best.", "moment."
+
+Change = Callable[[Array], Array]
+
+
+class Weights(NamedTuple):
+    """Flat vectors of a network, or of a block of one: parameters, and running statistics, which may be empty."""
+
+    parameters: Array
+    statistics: Array
+
+    def map(self, change: Change) -> "Weights":
+        """Return what ``change`` makes of each vector."""
+        return Weights(*map(change, self))
+
+
+@dataclass(frozen=True)
+class StateVectors:
+    """All vectors of a run, or of a block of one; averages and the best are there if a run keeps them.
+
+    ``moments`` are the optimizer's, by their names, each as long as the parameters.
+    """
+
+    living: Weights
+    moments: Mapping[str, Array]
+    average: Weights | None = None
+    best: Weights | None = None
+
+    @property
+    def scored(self) -> Weights:
+        """Those that are validated, and published unless earlier ones were better."""
+        return self.average or self.living
+
+    def map(self, change: Change) -> "StateVectors":
+        """Return what ``change`` makes of each vector."""
+        return StateVectors(
+            self.living.map(change),
+            {name: change(moment) for name, moment in self.moments.items()},
+            self.average and self.average.map(change),
+            self.best and self.best.map(change),
+        )
+
+    def part(self, cut: slice) -> "StateVectors":
+        """Return a stretch of the parameters with what goes with them; statistics stay whole."""
+
+        def of(weights: Weights) -> Weights:
+            return weights._replace(parameters=weights.parameters[cut])
+
+        moments = {name: moment[cut] for name, moment in self.moments.items()}
+        return replace(self, living=of(self.living), moments=moments, average=self.average and of(self.average))
+
+    def named(self) -> dict[str, Array]:
+        """Return the vectors that are not empty, by the names that they have in files."""
+        groups = {"": self.living, _AVERAGE: self.average, _BEST: self.best}
+        named = {
+            prefix + name: vector
+            for prefix, weights in groups.items()
+            if weights
+            for name, vector in weights._asdict().items()
+        }
+        named |= {_MOMENT + name: moment for name, moment in self.moments.items()}
+        return {name: vector for name, vector in named.items() if len(vector)}
+
+    @classmethod
+    def from_named(cls, vectors: Mapping[str, Array]) -> "StateVectors":
+        """Return what `named` gave; raises ``KeyError`` where there are no parameters."""
+        nothing = vectors["parameters"][:0]
+
+        def weights(prefix: str) -> Weights:
+            return Weights(vectors[f"{prefix}parameters"], vectors.get(f"{prefix}statistics", nothing))
+
+        average, best = (weights(prefix) if f"{prefix}parameters" in vectors else None for prefix in (_AVERAGE, _BEST))
+        moments = {name.removeprefix(_MOMENT): own for name, own in vectors.items() if name.startswith(_MOMENT)}
+        return cls(weights(""), moments, average, best)

@@ -9,8 +9,8 @@ import pytest
 ir = pytest.importorskip("llvmlite.ir", reason="llvmlite is not installed")
 binding = pytest.importorskip("llvmlite.binding", reason="llvmlite is not installed")
 
+from mlpd.core.codegen import elementary  # noqa: E402 - needs llvmlite
 from mlpd.core.codegen.values import LANES, Value, type_of  # noqa: E402
-from mlpd.core.execution import elementary  # noqa: E402 - needs llvmlite
 
 FUNCTIONS = ("exp", "expm1", "log", "log1p", "tanh")
 KINDS = ("float32", "float64")

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from mlpd.core.codegen.kernels import Kernel
-from mlpd.core.devices.arrays import ByColumns
+from mlpd.core.devices.arrays import ByColumns, RowWords
 from mlpd.core.execution.fusion import fuse
 from mlpd.core.execution.recording import ELEMENTWISE, REDUCTIONS, NotRecordable, RecordingDevice, Scalar
 from mlpd.core.network.tasks import MixUp
@@ -114,8 +114,8 @@ def test_random_words_are_those_of_the_device_bit_for_bit(machine, seed, whole, 
         numbers = {"step": int(random.integers(2**40)), "first_row": int(random.integers(2**20))}
 
         def write(device, out=out, own_seed=own_seed, layer=layer, first_word=first_word):
-            own = own_seed, Scalar("step"), Scalar("first_row"), -(-whole // 4), layer, Purpose.DROPOUT
-            device.draw(*own, start_row, whole, first_word, out)
+            wanted = RowWords(own_seed, layer, Purpose.DROPOUT, whole, first_word, start_row)
+            device.draw(wanted, Scalar("step"), Scalar("first_row"), out)
 
         found, expected = both_ways(machine, write, [out], **numbers)
         assert found[0].tolist() == expected[0].tolist()

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from mlpd.core.data.augmentation import AugmentationSpec, Augmenter
 from mlpd.core.data.splits import held_out_rows
-from mlpd.core.devices.arrays import Cpu, Cuda, DeviceUnavailable, open_device
+from mlpd.core.devices.arrays import Cpu, Cuda, DeviceUnavailable, RowWords, open_device
 from mlpd.core.network.initializers import INITIALIZERS
 from mlpd.core.network.layers import Dropout
 from mlpd.core.network.network import Pass
@@ -102,7 +102,7 @@ def test_a_device_draws_the_words_of_numpys_philox(count, device):
 def test_the_words_of_rows_follow_each_other_in_numpys_philox(whole, device):
     counters = -(-whole // 4)
     out = device.xp.empty((6, whole), dtype=device.xp.uint64)
-    device.draw(9, 2**40, 30, counters, 2, Purpose.DROPOUT, 0, whole, 0, out)
+    device.draw(RowWords(9, 2, Purpose.DROPOUT, whole), 2**40, 30, out)
     expected = np.random.Philox(key=9, counter=[30 * counters, 2, 2**40, Purpose.DROPOUT]).random_raw(6 * whole)
     assert np.array_equal(device.to_host(out).ravel(), expected)
 
@@ -111,9 +111,8 @@ def test_the_words_of_rows_follow_each_other_in_numpys_philox(whole, device):
 @pytest.mark.parametrize("start_row", [0, 1, 2, 7])
 def test_a_part_of_the_words_of_rows_is_a_part_of_all(start_row, first_word, words):
     whole, part = np.empty((12, 37), np.uint64), np.empty((5, words), np.uint64)
-    numbers = (9, 3, 8, 10, 2, Purpose.DROPOUT)
-    Cpu().draw(*numbers, 0, 37, 0, whole)
-    Cpu().draw(*numbers, start_row, 37, first_word, part)
+    Cpu().draw(RowWords(9, 2, Purpose.DROPOUT, 37), 3, 8, whole)
+    Cpu().draw(RowWords(9, 2, Purpose.DROPOUT, 37, first_word, start_row), 3, 8, part)
     assert np.array_equal(part, whole[start_row : start_row + 5, first_word : first_word + words])
 
 

@@ -4,6 +4,7 @@ import os
 import platform
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 from typing import Any, Protocol
@@ -42,6 +43,23 @@ _PHILOX = """
     unsigned long long four[4] = {a, b, c, d};
     for (int j = 0; j < 4 && 4 * i + j < count; ++j) words[4 * i + j] = four[j];
 """
+
+
+@dataclass(frozen=True)
+class RowWords:
+    """Which random words of rows are wanted: of ``whole`` a row, those from ``first`` on, row ``start_row`` first."""
+
+    seed: int
+    layer: int
+    purpose: int
+    whole: int
+    first: int = 0
+    start_row: int = 0
+
+    @property
+    def counters(self) -> int:
+        """Counters that a row has to itself, of four words each."""
+        return -(-self.whole // 4)
 
 
 class Device(Protocol):
@@ -98,23 +116,11 @@ class Device(Protocol):
     def fill_random(self, seed: int, counter: Sequence[int], out: Array) -> None:
         """Fill ``out`` (count,) uint64 with the words of NumPy's ``Philox(key=seed, counter=counter)``."""
 
-    def draw(
-        self,
-        seed: int,
-        step: int,
-        first_row: int,
-        counters: int,
-        layer: int,
-        purpose: int,
-        start_row: int,
-        whole: int,
-        first_word: int,
-        out: Array,
-    ) -> None:
-        """Fill ``out`` (rows, words) uint64 with words ``first_word`` and on of rows that have ``whole`` of them.
+    def draw(self, words: "RowWords", step: Any, first_row: Any, out: Array) -> None:
+        """Fill ``out`` (rows, words) uint64 with ``words`` of rows, those of row ``first_row + words.start_row`` first.
 
         The words of all rows follow each other in ``Philox(key=seed, counter=(first_row * counters, layer, step,
-        purpose))``; those of row ``start_row`` go to the first row of ``out``.
+        purpose))``.
         """
 
     def free(self) -> None:
@@ -211,29 +217,17 @@ class Cpu(_Sums):
             piece = out[start : start + _WORDS_AT_A_TIME]
             piece[...] = generator.random_raw(len(piece))
 
-    def draw(
-        self,
-        seed: int,
-        step: int,
-        first_row: int,
-        counters: int,
-        layer: int,
-        purpose: int,
-        start_row: int,
-        whole: int,
-        first_word: int,
-        out: Array,
-    ) -> None:
+    def draw(self, words: RowWords, step: int, first_row: int, out: Array) -> None:
         """Fill rows of words; of more than are wanted, where these are but a part."""
-        counter = [first_row * counters, layer, step, purpose]
-        if out.shape[1] == whole and not start_row:
-            self.fill_random(seed, counter, out.reshape(-1))
+        counter, whole = [first_row * words.counters, words.layer, step, words.purpose], words.whole
+        if out.shape[1] == whole and not words.start_row:
+            self.fill_random(words.seed, counter, out.reshape(-1))
             return
-        before = start_row * whole
+        before = words.start_row * whole
         counter[0] += before // 4
-        words = np.empty(before % 4 + len(out) * whole, np.uint64)
-        self.fill_random(seed, counter, words)
-        out[...] = words[before % 4 :].reshape(len(out), whole)[:, first_word : first_word + out.shape[1]]
+        drawn = np.empty(before % 4 + len(out) * whole, np.uint64)
+        self.fill_random(words.seed, counter, drawn)
+        out[...] = drawn[before % 4 :].reshape(len(out), whole)[:, words.first : words.first + out.shape[1]]
 
     def free(self) -> None:
         """Do nothing: NumPy keeps no pool."""
@@ -353,23 +347,11 @@ class Cuda(_Sums):
         """Fill ``out``, four words a thread."""
         self._philox(seed, *map(int, counter), len(out), out, size=-(-len(out) // 4))
 
-    def draw(
-        self,
-        seed: int,
-        step: int,
-        first_row: int,
-        counters: int,
-        layer: int,
-        purpose: int,
-        start_row: int,
-        whole: int,
-        first_word: int,
-        out: Array,
-    ) -> None:
+    def draw(self, words: RowWords, step: int, first_row: int, out: Array) -> None:
         """Fill all words of rows; on a GPU nobody draws a part."""
-        assert out.shape[1] == whole
-        assert start_row == first_word == 0
-        self.fill_random(seed, (first_row * counters, layer, step, purpose), out.reshape(-1))
+        assert out.shape[1] == words.whole
+        assert words.start_row == words.first == 0
+        self.fill_random(words.seed, (first_row * words.counters, words.layer, step, words.purpose), out.reshape(-1))
 
     def free(self) -> None:
         """Empty CuPy's memory pools."""

@@ -352,8 +352,9 @@ def _is_line_by_line(matrix: HostArray) -> bool:
 
 
 def _draw(op: Op) -> Call:
-    rows, words = op.out.shape
-    arguments = (rows, words, op.out.ctypes.data, op.out.strides[0], *op.operands)
+    words, step, first_row = op.operands
+    of_layer = words.counters, words.layer, words.purpose, words.start_row, words.whole, words.first
+    arguments = (*op.out.shape, op.out.ctypes.data, op.out.strides[0], words.seed, step, first_row, *of_layer)
     return Call(Draw(), arguments, (), (op.out,), _OPERATIONS_A_WORD * op.out.size)
 
 

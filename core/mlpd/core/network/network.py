@@ -10,7 +10,7 @@ from math import prod
 from typing import Any
 
 import numpy as np
-from mlpd.core.devices.arrays import Array, Device, HostArray, matrix
+from mlpd.core.devices.arrays import Array, Device, HostArray, RowWords, matrix
 from mlpd.core.network.initializers import INITIALIZERS
 from mlpd.core.network.layers import Layer, Slot, Sum
 from mlpd.core.random import Purpose
@@ -173,9 +173,8 @@ class Pass:
 
     def _draw(self, index: int, layer: Layer, out: Array) -> None:
         step, first_row, start_row = self._place
-        whole = layer.words_a_row
-        counter = step, first_row, -(-whole // 4), index, Purpose.DROPOUT
-        self._device.draw(self._seed, *counter, start_row, whole, layer.drawn_words[0], out)
+        words = RowWords(self._seed, index, Purpose.DROPOUT, layer.words_a_row, layer.drawn_words[0], start_row)
+        self._device.draw(words, step, first_row, out)
 
     def _product(self, a: Array, b: Array, out: Array) -> None:
         if self._adds:

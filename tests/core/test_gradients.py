@@ -9,7 +9,7 @@ from mlpd.core.network.activations import ACTIVATIONS
 from mlpd.core.network.architecture import NORMALIZATIONS, ModelSpec, parameter_count
 from mlpd.core.network.layers import Affine, BatchNorm, Dropout, LayerNorm, Linear
 from mlpd.core.network.losses import LOSSES, BufferedLoss, Huber
-from mlpd.core.network.network import Pass, initial_statistics
+from mlpd.core.network.network import Backward, Pass, Weights, initial_statistics
 
 from .slopes import assert_gradient
 
@@ -26,7 +26,7 @@ LAYERS = {
 
 def pass_of(layers, input_size, parameters, rows):
     statistics = initial_statistics(layers, "float64")
-    return Pass(Cpu(), layers, input_size, parameters, statistics, rows + 3, trains=True, seed=9)
+    return Pass(Cpu(), layers, input_size, Weights(parameters, statistics), rows + 3, Backward(seed=9))
 
 
 @pytest.mark.parametrize("kind", LAYERS.values(), ids=LAYERS)

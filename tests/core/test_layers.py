@@ -9,7 +9,7 @@ from mlpd.core.network.activations import ACTIVATIONS, normal_distribution
 from mlpd.core.network.architecture import ModelSpec
 from mlpd.core.network.initializers import INITIALIZERS
 from mlpd.core.network.layers import Affine, BatchNorm, Dropout, LayerNorm
-from mlpd.core.network.network import Pass, initial_parameters, initial_statistics, views
+from mlpd.core.network.network import Backward, Pass, Weights, initial_parameters, initial_statistics, views
 
 PLAIN = {
     "identity": lambda x: x,
@@ -33,7 +33,7 @@ def outputs(
     if statistics is None:
         statistics = initial_statistics(layers, dtype)
     own = [device.from_host(vector) for vector in (parameters, statistics)]
-    network = Pass(device, layers, x.shape[1], own[0], own[1], len(x) + 3, trains=trains, seed=4)
+    network = Pass(device, layers, x.shape[1], Weights(*own), len(x) + 3, Backward(seed=4) if trains else None)
     network.inputs(len(x))[...] = device.from_host(x.astype(dtype))
     return device.to_host(network.forward(len(x), step, first_row))
 
@@ -99,7 +99,7 @@ def test_batch_norm_keeps_running_moments_and_uses_them_outside_training(device)
         device.from_host(vector)
         for vector in (initial_parameters(layers, "zeros", 0, "float64"), initial_statistics(layers, "float64"))
     ]
-    network = Pass(device, layers, 4, own[0], own[1], 8, trains=True)
+    network = Pass(device, layers, 4, Weights(*own), 8, Backward())
     mean, variance = np.zeros(4), np.ones(4)
     for rows in (8, 5, 2, 8):
         x = random.normal(2, 3, (rows, 4))

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from mlpd.core.devices.arrays import Cpu
+from mlpd.core.network.network import Weights
 from mlpd.core.optimization.optimizers import (
     FLUSH_STEPS,
     OPTIMIZERS,
@@ -15,7 +16,6 @@ from mlpd.core.optimization.optimizers import (
     RmsProp,
     Sgd,
 )
-from mlpd.core.optimization.state import Weights
 
 STEPS, RATE = 50, 0.01
 

@@ -7,7 +7,7 @@ from mlpd.core.data.splits import held_out_rows
 from mlpd.core.devices.arrays import Cpu, Cuda, DeviceUnavailable, RowWords, open_device
 from mlpd.core.network.initializers import INITIALIZERS
 from mlpd.core.network.layers import Dropout
-from mlpd.core.network.network import Pass
+from mlpd.core.network.network import Backward, Pass, Weights
 from mlpd.core.network.tasks import mixing_share
 from mlpd.core.random import Purpose, bits, generator, normal, permutation, uniform
 
@@ -47,7 +47,7 @@ def test_initial_weights_are_pinned(name):
 
 def test_masks_are_pinned(device):
     nothing = device.xp.zeros(0, dtype=device.xp.float32)
-    network = Pass(device, (Dropout(20, 0.5),), 20, nothing, nothing, 2, trains=True, seed=4)
+    network = Pass(device, (Dropout(20, 0.5),), 20, Weights(nothing, nothing), 2, Backward(seed=4))
     network.inputs(2).fill(1.0)
     mask = device.to_host(network.forward(2, 3, 8)) > 0
     assert mask.astype(int).tolist() == [

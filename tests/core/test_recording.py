@@ -19,10 +19,9 @@ from mlpd.core.execution.runners import PlainRunner, open_runner
 from mlpd.core.network.activations import ACTIVATIONS
 from mlpd.core.network.layers import Affine, BatchNorm, Dropout, LayerNorm, Linear
 from mlpd.core.network.losses import LOSSES, BufferedLoss
-from mlpd.core.network.network import Pass, initial_parameters, initial_statistics
+from mlpd.core.network.network import Backward, Pass, Weights, initial_parameters, initial_statistics
 from mlpd.core.network.tasks import TASKS, MixUp
 from mlpd.core.optimization.optimizers import Average, Clipping, OptimizerState
-from mlpd.core.optimization.state import Weights
 from mlpd.core.spec.split import SPLITS, largest_block_count
 from mlpd.core.steps.batches import cut as cut_steps
 from mlpd.core.steps.program import work_of
@@ -150,7 +149,7 @@ def test_a_layer_replayed_gives_the_bits_of_its_formulas(kind, dtype, adds):
     def run(device, scalar):
         parameters = initial_parameters(layers, "he_normal", 1, dtype)
         statistics = initial_statistics(layers, dtype)
-        network = Pass(device, layers, 5, parameters, statistics, 8, trains=True, seed=9)
+        network = Pass(device, layers, 5, Weights(parameters, statistics), 8, Backward(seed=9))
         network.gradients[...] = 1.0
         network.inputs(6)[...] = x
         network.output_gradient(6)[...] = dy

@@ -7,7 +7,7 @@ import pytest
 from mlpd.core.devices.arrays import Cpu
 from mlpd.core.models.predictor import Predictor
 from mlpd.core.network.layers import BatchNorm
-from mlpd.core.network.network import Pass, initial_parameters, initial_statistics
+from mlpd.core.network.network import Backward, Pass, Weights, initial_parameters, initial_statistics
 from mlpd.core.optimization.optimizers import Sgd
 from mlpd.core.spec.training import ValidationSpec
 
@@ -46,8 +46,8 @@ def test_outputs_keep_their_size_where_a_last_mini_batch_has_one_row(rows, chang
     model = state.trained().model
     inputs = state.examples.train.inputs
     found = Predictor(Cpu(), model, 64).outputs(inputs)
-    vectors = model.parameters, model.statistics.copy()
-    together = Pass(Cpu(), case.spec.model.layers(), 20, *vectors, len(inputs), trains=True)
+    weights = Weights(model.parameters, model.statistics.copy())
+    together = Pass(Cpu(), case.spec.model.layers(), 20, weights, len(inputs), Backward())
     model.scaling(np, inputs, together.inputs(len(inputs)))
     normalised = together.forward(len(inputs))
     assert found.std() / normalised.std() == pytest.approx(1, abs=0.1)
@@ -56,7 +56,7 @@ def test_outputs_keep_their_size_where_a_last_mini_batch_has_one_row(rows, chang
 def test_one_row_teaches_no_statistics_and_moves_no_layer_before(device):
     layers = (BatchNorm(4),)
     own = [device.from_host(make) for make in (initial_parameters(layers, "zeros", 0, "float64"), np.arange(8.0))]
-    network = Pass(device, layers, 4, own[0], own[1], 8, trains=True)
+    network = Pass(device, layers, 4, Weights(*own), 8, Backward())
     network.inputs(1)[...] = device.from_host(np.array([[1e6, -3.0, 0.1, 7.0]]))
     network.forward(1)
     network.output_gradient(1)[...] = 1
@@ -68,7 +68,9 @@ def test_one_row_teaches_no_statistics_and_moves_no_layer_before(device):
 def test_two_rows_teach_statistics():
     layers = (BatchNorm(1),)
     statistics = initial_statistics(layers, "float64")
-    network = Pass(Cpu(), layers, 1, initial_parameters(layers, "zeros", 0, "float64"), statistics, 8, trains=True)
+    network = Pass(
+        Cpu(), layers, 1, Weights(initial_parameters(layers, "zeros", 0, "float64"), statistics), 8, Backward()
+    )
     network.inputs(2)[...] = np.array([[1.0], [3.0]])
     network.forward(2)
     assert statistics.tolist() == pytest.approx([0.2, 1.1])

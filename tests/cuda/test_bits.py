@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from mlpd.core.devices.arrays import Cpu
 from mlpd.core.network.layers import Dropout
-from mlpd.core.network.network import Pass
+from mlpd.core.network.network import Backward, Pass, Weights
 from mlpd.core.training.events import StepEnded
 
 from ..core.family import FAMILY, brought, events_of, finish, run, vectors
@@ -36,7 +36,7 @@ def test_masks_are_the_same_bits(cuda, width, dtype):
     masks = []
     for device in (cuda, Cpu()):
         nothing = device.xp.zeros(0, dtype=dtype)
-        network = Pass(device, (Dropout(width, 0.3),), width, nothing, nothing, 9, trains=True, seed=2**62)
+        network = Pass(device, (Dropout(width, 0.3),), width, Weights(nothing, nothing), 9, Backward(seed=2**62))
         network.inputs(7)[...] = 1.0
         masks.append(device.to_host(network.forward(7, 2**33, 64)).tobytes())
     assert masks[0] == masks[1]

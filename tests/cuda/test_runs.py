@@ -8,7 +8,7 @@ from mlpd.core.devices.arrays import Cpu
 from mlpd.core.models.metrics import evaluate
 from mlpd.core.models.predictor import Predictor
 from mlpd.core.network.layers import Affine
-from mlpd.core.network.network import Pass
+from mlpd.core.network.network import Backward, Pass, Weights
 from mlpd.core.optimization.optimizers import Clipping
 from mlpd.core.training.events import MetricsRecorded, StepEnded
 from mlpd.core.training.loop import train
@@ -106,10 +106,9 @@ def test_products_of_every_shape_agree_with_numpy(cuda):
                 device,
                 (Affine(inputs, width),),
                 inputs,
-                device.from_host(own),
-                device.from_host(own[:0]),
+                Weights(device.from_host(own), device.from_host(own[:0])),
                 rows,
-                trains=True,
+                Backward(),
             )
             network.inputs(rows)[...] = device.from_host(x)
             network.output_gradient(rows)[...] = network.forward(rows)

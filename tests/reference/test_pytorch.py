@@ -6,7 +6,7 @@ from mlpd.core.devices.arrays import Cpu
 from mlpd.core.network.activations import ACTIVATIONS
 from mlpd.core.network.layers import BatchNorm, Layer, LayerNorm
 from mlpd.core.network.losses import LOSSES, BufferedLoss
-from mlpd.core.network.network import Pass, initial_statistics
+from mlpd.core.network.network import Backward, Pass, Weights, initial_statistics
 
 from .trajectories import CASES, our_losses
 
@@ -45,7 +45,7 @@ def through(layer, x, dy, parameters=()):
     """Return a layer's outputs, the gradients of its inputs and parameters, and its statistics."""
     vector = np.concatenate([np.zeros(1), *[part.ravel() for part in parameters]])
     statistics = initial_statistics([layer], "float64")
-    run = Pass(Cpu(), [_Spread(x.shape[1]), layer], x.shape[1], vector, statistics, len(x), trains=True)
+    run = Pass(Cpu(), [_Spread(x.shape[1]), layer], x.shape[1], Weights(vector, statistics), len(x), Backward())
     run.inputs(len(x))[...] = x
     y = run.forward(len(x)).copy()
     run.output_gradient(len(x))[...] = dy

@@ -12,9 +12,10 @@ from mlpd.core.devices.arrays import Array, HostArray
 from mlpd.core.files import FileDigest, write_atomic
 from mlpd.core.network.architecture import ModelSpec, parameter_count, statistic_count
 from mlpd.core.network.losses import Loss
+from mlpd.core.network.network import Weights
 from mlpd.core.network.scaling import Move, Scaling
 from mlpd.core.network.tasks import TASKS
-from mlpd.core.optimization.state import StateVectors, Weights
+from mlpd.core.optimization.state import StateVectors
 from mlpd.core.state_file import StateFileError, pack, unpack
 
 

@@ -23,10 +23,9 @@ class Predictor:
         self.device, self.model, self.capacity = device, model, capacity
         self._scaling = model.scaling.on(device)
         layers, input_size = model.spec.layers(), model.spec.layer_sizes[0]
-        vectors = device.from_host(model.parameters), device.from_host(model.statistics)
+        weights = model.weights.map(device.from_host)
         self._passes = [
-            Pass(device, layers, input_size, *vectors, -(-capacity // block_count), trains=False)
-            for _ in range(block_count)
+            Pass(device, layers, input_size, weights, -(-capacity // block_count)) for _ in range(block_count)
         ]
 
     def _forward(self, xp: Any, number: int, raw: Array) -> Array:

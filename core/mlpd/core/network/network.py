@@ -3,11 +3,11 @@
 One vector each makes optimising, averaging, saving and hashing one array's work, however deep the network is.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from math import prod
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from mlpd.core.devices.arrays import Array, Device, HostArray, RowWords, matrix
@@ -16,7 +16,19 @@ from mlpd.core.network.layers import Layer, Slot, Sum
 from mlpd.core.random import Purpose
 
 Shapes = Sequence[Sequence[tuple[int, ...]]]
+Change = Callable[[Array], Array]
 Place = Any  # a whole number, or what stands for the one of each step
+
+
+class Weights(NamedTuple):
+    """Flat vectors of a network, or of a block of one: parameters, and running statistics, which may be empty."""
+
+    parameters: Array
+    statistics: Array
+
+    def map(self, change: Change) -> "Weights":
+        """Return what ``change`` makes of each vector."""
+        return Weights(*map(change, self))
 
 
 def initial_parameters(layers: Sequence[Layer], initializer: str, seed: int, dtype: str) -> HostArray:
@@ -75,13 +87,24 @@ class Exchange:
     block: int
 
 
-class Pass:
-    """Buffers to run ``layers`` on up to ``capacity`` rows, and back when it ``trains``.
+class Backward(NamedTuple):
+    """What a pass that also goes back has: the key of its draws, its place in the network, and where gradients go.
 
-    Threads may share ``parameters`` and ``statistics``, never a Pass. ``gradients`` are those of the last pass back; if
+    Its first layer is number ``first_layer`` of the whole network. ``gradients`` are those of the last pass back; if
     they are the parameters themselves, a pass back moves these. A `Sum` among the layers has its own of ``exchanges``.
-    The first layer is number ``first_layer`` of the whole network. Parameters and buffers lie in memory as the device
-    has it, row after row or column after column; inputs always by rows.
+    """
+
+    seed: int = 0
+    first_layer: int = 0
+    gradients: Array | None = None
+    exchanges: Sequence[Exchange] = ()
+
+
+class Pass:
+    """Buffers to run ``layers`` on up to ``capacity`` rows of ``input_size`` values, and back if it is told how.
+
+    Threads may share ``weights``, never a Pass. Parameters and buffers lie in memory as the device has it, row after
+    row or column after column; inputs always by rows.
     """
 
     def __init__(
@@ -89,18 +112,13 @@ class Pass:
         device: Device,
         layers: Sequence[Layer],
         input_size: int,
-        parameters: Array,
-        statistics: Array,
+        weights: Weights,
         capacity: int,
-        *,
-        trains: bool,
-        seed: int = 0,
-        first_layer: int = 0,
-        gradients: Array | None = None,
-        exchanges: Sequence[Exchange] = (),
+        backward: Backward | None = None,
     ) -> None:
-        xp = device.xp
+        xp, trains, (parameters, statistics) = device.xp, backward is not None, weights
         self.layers, self.parameters, self.capacity = layers, parameters, capacity
+        seed, first_layer, gradients, exchanges = backward or Backward()
         if gradients is None:
             gradients = xp.zeros_like(parameters) if trains else parameters[:0]
         self.gradients = gradients

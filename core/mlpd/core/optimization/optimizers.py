@@ -10,7 +10,7 @@ from math import sqrt
 from typing import Any, ClassVar
 
 from mlpd.core.devices.arrays import Array, Device
-from mlpd.core.optimization.state import Weights
+from mlpd.core.network.network import Weights
 
 # Where gradients stay zero, moments decay to subnormal numbers, on which processors are up to a hundred times slower.
 # Every few steps those about to become subnormal are made zero, as a GPU does with each result. Squares that epsilon

@@ -1,25 +1,12 @@
 """The vectors that training changes, by what they are: weights, their average, the best of them, and moments."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import NamedTuple
 
 from mlpd.core.devices.arrays import Array
+from mlpd.core.network.network import Change, Weights
 
 _AVERAGE, _BEST, _MOMENT = "average.", "best.", "moment."
-
-Change = Callable[[Array], Array]
-
-
-class Weights(NamedTuple):
-    """Flat vectors of a network, or of a block of one: parameters, and running statistics, which may be empty."""
-
-    parameters: Array
-    statistics: Array
-
-    def map(self, change: Change) -> "Weights":
-        """Return what ``change`` makes of each vector."""
-        return Weights(*map(change, self))
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from mlpd.core.codegen.kernels import readable_type
 from mlpd.core.data.augmentation import Augmenter
 from mlpd.core.devices.arrays import Array, Device, HostArray, matrix
 from mlpd.core.execution.recording import Scalar
-from mlpd.core.network.network import Pass, leading_layer_count
+from mlpd.core.network.network import Backward, Pass, Weights, leading_layer_count
 from mlpd.core.network.tasks import TASKS, MixUp
 from mlpd.core.random import permutation
 from mlpd.core.spec.split import micro_batch_rows
@@ -147,7 +147,7 @@ class Feed:
         nothing = self._device.empty((0,), np.dtype(self._spec.model.dtype))
         rows = -(-self._capacity // self.chunk_count)
         input_size = self._spec.model.layer_sizes[0]
-        return Pass(self._device, layers, input_size, nothing, nothing, rows, trains=True, seed=self._spec.seed)
+        return Pass(self._device, layers, input_size, Weights(nothing, nothing), rows, Backward(self._spec.seed))
 
     @contextmanager
     def open(self, step: int) -> Iterator[None]:

@@ -1,6 +1,7 @@
 """Blocks at work: their passes, and their part of the loss and of the optimizer's step."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -9,10 +10,10 @@ from mlpd.core.execution.plan import Variant, share
 from mlpd.core.execution.recording import Scalar
 from mlpd.core.network.layers import Layer, Sum
 from mlpd.core.network.losses import BufferedLoss
-from mlpd.core.network.network import Exchange, Pass
+from mlpd.core.network.network import Backward, Exchange, Pass, Weights
 from mlpd.core.network.tasks import TASKS
 from mlpd.core.optimization.optimizers import Average, Clipping, OptimizerState
-from mlpd.core.optimization.state import StateVectors, Weights
+from mlpd.core.optimization.state import StateVectors
 from mlpd.core.spec.split import micro_batch_rows
 from mlpd.core.spec.training import TrainingSpec
 from mlpd.core.steps.batches import Feed, Rows
@@ -46,25 +47,29 @@ class Measure:
         self._loss(outputs, source.targets[chosen], weights, gradient, totals.loss_sum, Scalar("scale"))
 
 
+@dataclass(frozen=True)
+class Common:
+    """What all blocks of a run have in common; ``squares`` (blocks, 1, 1) are what clipping adds up."""
+
+    device: Device
+    spec: TrainingSpec
+    feed: Feed
+    squares: Array
+    totals: Totals
+
+
 class Update:
     """Moves vectors, or a part of them, against their gradients: part ``number`` of as many as clipping has squares."""
 
     def __init__(
-        self,
-        device: Device,
-        spec: TrainingSpec,
-        vectors: StateVectors,
-        gradients: Array,
-        decayed: Sequence[Array],
-        squares: Array,
-        number: int,
+        self, common: Common, vectors: StateVectors, gradients: Array, decayed: Sequence[Array], number: int
     ) -> None:
-        self._spec, self._device, self._number = spec, device, number
+        device, optimizer, parameters = common.device, common.spec.optimizer, vectors.living.parameters
+        self._spec, self._device, self._number = common.spec, device, number
         self._gradients, self._decayed = gradients, decayed
-        optimizer, parameters = spec.optimizer, vectors.living.parameters
         self._optimizer = OptimizerState(device, optimizer.kind, parameters, gradients, vectors.moments)
         clips = optimizer.clip_norm
-        self._clipping = Clipping(device, clips, parameters.dtype, squares) if clips else None
+        self._clipping = Clipping(device, clips, parameters.dtype, common.squares) if clips else None
         self._average = Average(device, vectors.living, vectors.average) if vectors.average else None
 
     def measure(self) -> None:
@@ -106,31 +111,25 @@ class UnitBlock:
 
     def __init__(
         self,
-        device: Device,
-        spec: TrainingSpec,
+        common: Common,
         layers: Sequence[Layer],
         vectors: StateVectors,
-        feed: Feed,
         exchanges: Sequence[tuple[Array, Array]],
-        squares: Array,
-        totals: Totals,
         number: int,
     ) -> None:
-        capacity = micro_batch_rows(spec)
-        self._feed, self._clips = feed, spec.optimizer.clip_norm > 0
-        self._block_count = len(squares)
+        spec, capacity = common.spec, micro_batch_rows(common.spec)
+        self._feed, self._clips = common.feed, spec.optimizer.clip_norm > 0
+        self._block_count = len(common.squares)
         # Without a vector of gradients a step makes one pass over the parameters less, or two.
-        self._moves_at_once = moves_at_once(device, spec, capacity)
+        self._moves_at_once = moves_at_once(common.device, spec, capacity)
         parameters = vectors.living.parameters
         gradients = parameters if self._moves_at_once else None
         own = [Exchange(sums.transpose(2, 0, 1), gradient.T, number) for sums, gradient in exchanges]
-        self._pass = _training_pass(device, spec, layers, vectors, capacity, feed.leading_count, gradients, own)
-        self._update = Update(
-            device, spec, vectors, self._pass.gradients, decayed_parts(layers, parameters), squares, number
-        )
-        has_outputs = not (isinstance(layers[-1], Sum) and layers[-1].width == 0)
-        self._measure = Measure(device, spec, capacity, totals) if has_outputs else None
+        self._pass = _training_pass(common, layers, vectors.living, capacity, gradients, own)
         self.gradients = self._pass.gradients
+        self._update = Update(common, vectors, self.gradients, decayed_parts(layers, parameters), number)
+        has_outputs = not (isinstance(layers[-1], Sum) and layers[-1].width == 0)
+        self._measure = Measure(common.device, spec, capacity, common.totals) if has_outputs else None
 
     def step(self, variant: Variant) -> Iterator[None]:
         """Make a step, or a micro-batch of it, with a stop wherever all blocks must have come as far."""
@@ -154,31 +153,28 @@ class RowBlock:
 
     def __init__(
         self,
-        device: Device,
-        spec: TrainingSpec,
+        common: Common,
         vectors: StateVectors,
-        feed: Feed,
         gradients: Sequence[Array],
-        squares: Array,
-        totals: tuple[Totals, Sequence[Totals]],
+        own_totals: Sequence[Totals],
         number: int,
     ) -> None:
-        self._feed, self._device = feed, device
+        spec = common.spec
+        self._feed, self._device = common.feed, common.device
         self._number, self._count, self._clips = number, len(gradients), spec.optimizer.clip_norm > 0
         self._capacity = micro_batch_rows(spec)
-        self._totals, self._own_totals = totals
+        self._totals, self._own_totals = common.totals, own_totals
         layers, capacity = spec.model.layers(), -(-self._capacity // self._count)
         parameters = vectors.living.parameters
-        leading = feed.leading_count
-        self._pass = _training_pass(device, spec, layers, vectors, capacity, leading, gradients[number], ())
-        self._measure = Measure(device, spec, capacity, self._own_totals[number])
+        self._pass = _training_pass(common, layers, vectors.living, capacity, gradients[number])
+        self._measure = Measure(common.device, spec, capacity, own_totals[number])
         lines = -(-len(parameters) // _VECTOR_ALIGNMENT)
         start, end = (edge * _VECTOR_ALIGNMENT for edge in share(lines, number, self._count))
         cut = slice(start, min(end, len(parameters)))
         self._gradients = [gradient[cut] for gradient in gradients]
         decayed = [part for part in decayed_parts(layers, parameters, cut) if len(part)]
         # Statistics are those of one block, if any: batch normalisation looks at all rows.
-        self._update = Update(device, spec, vectors.part(cut), self._gradients[0], decayed, squares, number)
+        self._update = Update(common, vectors.part(cut), self._gradients[0], decayed, number)
 
     def _rows(self, count: int) -> slice:
         return slice(*share(count, self._number, self._count))
@@ -224,28 +220,17 @@ class RowBlock:
 
 
 def _training_pass(
-    device: Device,
-    spec: TrainingSpec,
+    common: Common,
     layers: Sequence[Layer],
-    vectors: StateVectors,
+    weights: Weights,
     capacity: int,
-    leading_count: int,
     gradients: Array | None,
-    exchanges: Sequence[Exchange],
+    exchanges: Sequence[Exchange] = (),
 ) -> Pass:
-    """Return the pass of a block; the ``leading_count`` first layers belong to bringing rows."""
-    return Pass(
-        device,
-        layers[leading_count:],
-        spec.model.layer_sizes[0],
-        *vectors.living,
-        capacity,
-        trains=True,
-        seed=spec.seed,
-        first_layer=leading_count,
-        gradients=gradients,
-        exchanges=exchanges,
-    )
+    """Return the pass of a block; the first layers, without parameters, belong to bringing rows."""
+    spec, leading = common.spec, common.feed.leading_count
+    backward = Backward(spec.seed, leading, gradients, exchanges)
+    return Pass(common.device, layers[leading:], spec.model.layer_sizes[0], weights, capacity, backward)
 
 
 def decayed_parts(layers: Sequence[Layer], parameters: Array, cut: slice = slice(None)) -> list[Array]:

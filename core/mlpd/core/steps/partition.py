@@ -15,8 +15,8 @@ import numpy as np
 from mlpd.core.devices.arrays import Array, Device
 from mlpd.core.execution.plan import share
 from mlpd.core.network.layers import Affine, Layer, Linear, Sum
-from mlpd.core.network.network import shapes_of, vector_size, views
-from mlpd.core.optimization.state import StateVectors, Weights
+from mlpd.core.network.network import Weights, shapes_of, vector_size, views
+from mlpd.core.optimization.state import StateVectors
 
 Cut = tuple[slice, ...]
 

@@ -7,13 +7,14 @@ import numpy as np
 from mlpd.core.devices.arrays import Array, Device
 from mlpd.core.execution.plan import Plan, Task, Variant, Work
 from mlpd.core.execution.recording import RecordingDevice
+from mlpd.core.network.network import Weights
 from mlpd.core.network.tasks import mixing_share
 from mlpd.core.optimization.optimizers import FLUSH_STEPS, Average
-from mlpd.core.optimization.state import StateVectors, Weights
+from mlpd.core.optimization.state import StateVectors
 from mlpd.core.spec.split import micro_batch_rows
 from mlpd.core.spec.training import TrainingSpec
 from mlpd.core.steps.batches import Counts, Feed, MicroBatches
-from mlpd.core.steps.blocks import RowBlock, Totals, UnitBlock, make_vectors, rate_in_gradient
+from mlpd.core.steps.blocks import Common, RowBlock, Totals, UnitBlock, make_vectors, rate_in_gradient
 from mlpd.core.steps.examples import Examples
 from mlpd.core.steps.partition import StateLayout, exchanged_widths, unit_parts
 
@@ -35,7 +36,7 @@ class Blocks:
         self.feed = Feed(self._device, spec, examples, capacity, 2 if spec.runner == "compiled" else 1, count)
         self.task_limit = count + self.feed.chunk_count
         self._vectors = own_vectors = [make_vectors(device, spec, *sizes) for sizes in self._layout.sizes]
-        squares = device.zeros((count, 1, 1), dtype)
+        common = Common(self._device, spec, self.feed, device.zeros((count, 1, 1), dtype), self.totals)
         self._scratch: list[Array] = []
         self._blocks: Sequence[UnitBlock | RowBlock]
         if by_units:
@@ -44,22 +45,16 @@ class Blocks:
                 for width in exchanged_widths(layers, count)
             ]
             unit_blocks = [
-                UnitBlock(
-                    *(self._device, spec, [part.layer for part in own], vectors, self.feed, exchanges, squares),
-                    *(self.totals, number),
-                )
+                UnitBlock(common, [part.layer for part in own], vectors, exchanges, number)
                 for number, (own, vectors) in enumerate(zip(parts, own_vectors, strict=True))
             ]
             self._blocks = unit_blocks
             self._scratch = [block.gradients for block in unit_blocks]
         else:
             gradients = [device.zeros(len(own_vectors[0].living.parameters), dtype) for _ in range(count)]
-            totals = self.totals, [Totals(device) for _ in range(count)]
-            self._blocks = [
-                RowBlock(self._device, spec, own_vectors[0], self.feed, gradients, squares, totals, number)
-                for number in range(count)
-            ]
-            self._scratch = [*gradients, *(one for own in totals[1] for one in (own.loss_sum, own.correct_count))]
+            own_totals = [Totals(device) for _ in range(count)]
+            self._blocks = [RowBlock(common, own_vectors[0], gradients, own_totals, number) for number in range(count)]
+            self._scratch = [*gradients, *(one for own in own_totals for one in (own.loss_sum, own.correct_count))]
         self._device.take()
 
     @property

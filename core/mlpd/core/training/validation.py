@@ -9,10 +9,9 @@ from mlpd.core.execution.plan import Plan, Task, Variant, Work, share
 from mlpd.core.execution.recording import RecordingDevice
 from mlpd.core.execution.runners import Runner
 from mlpd.core.models.metrics import EVALUATION_ROWS
-from mlpd.core.network.network import Pass
+from mlpd.core.network.network import Pass, Weights
 from mlpd.core.network.scaling import Scaling
 from mlpd.core.network.tasks import TASKS
-from mlpd.core.optimization.state import Weights
 from mlpd.core.spec.training import TrainingSpec
 from mlpd.core.steps.batches import Rows, input_type
 from mlpd.core.steps.blocks import Measure, Totals
@@ -43,9 +42,7 @@ class Validation:
             None,
         )
         rows = -(-capacity // spec.block_count)
-        self._passes = [
-            Pass(self._device, layers, model.layer_sizes[0], *self._weights, rows, trains=False) for _ in own
-        ]
+        self._passes = [Pass(self._device, layers, model.layer_sizes[0], self._weights, rows) for _ in own]
         self._gradients = [matrix(device, (rows, outputs), self.dtype) for _ in own]
         self._measures = [Measure(self._device, spec, rows, totals) for totals in own]
         self._device.take()

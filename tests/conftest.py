@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from hypothesis import settings
 from mlpd.core.devices.arrays import Device, DeviceUnavailable, open_device
-from mlpd.core.execution.runners import missing_for
+from mlpd.core.execution.opening import missing_for
 from numpy.typing import NDArray
 
 # A shell that runs the tests in its background lets them ignore Ctrl-C, and so would all that they start.

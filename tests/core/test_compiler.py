@@ -18,7 +18,7 @@ from mlpd.core.codegen.compiler import Compiler
 from mlpd.core.codegen.emitter import write_kernel
 from mlpd.core.codegen.kernels import Kernel, Product, Ref, Slot, Step
 from mlpd.core.execution import arithmetic
-from mlpd.core.execution.runners import ARITHMETIC, RunnerUnavailable
+from mlpd.core.execution.runner import ARITHMETIC, RunnerUnavailable
 
 SLOT = Slot("float64", "next")
 
@@ -195,7 +195,8 @@ def test_without_a_compiler_all_but_compiled_runs_are_there(tmp_path):
     core = Path(mlpd.core.__file__).parents[2]
     code = (
         "from importlib.util import find_spec\n"
-        "from mlpd.core.execution.runners import RunnerUnavailable, missing_for\n"
+        "from mlpd.core.execution.opening import missing_for\n"
+        "from mlpd.core.execution.runner import RunnerUnavailable\n"
         "from tests.core.family import finish, run\n"
         "assert not find_spec('llvmlite')\n"
         "assert missing_for('plain') == ''\n"

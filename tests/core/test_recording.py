@@ -6,6 +6,8 @@ from typing import Any
 import numpy as np
 import pytest
 from mlpd.core.devices.arrays import ByColumns, Cpu
+from mlpd.core.execution.opening import open_runner
+from mlpd.core.execution.plain import PlainRunner
 from mlpd.core.execution.plan import Plan
 from mlpd.core.execution.recording import (
     DEVICE_CALLS,
@@ -15,7 +17,6 @@ from mlpd.core.execution.recording import (
     RecordingDevice,
     Scalar,
 )
-from mlpd.core.execution.runners import PlainRunner, open_runner
 from mlpd.core.network.activations import ACTIVATIONS
 from mlpd.core.network.layers import Affine, BatchNorm, Dropout, LayerNorm, Linear
 from mlpd.core.network.losses import LOSSES, BufferedLoss

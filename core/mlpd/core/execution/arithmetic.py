@@ -11,7 +11,7 @@ from mlpd.core.codegen.compiler import Compiler, has_fused_products
 from mlpd.core.codegen.emitter import write_kernel
 from mlpd.core.codegen.kernels import AnyKernel, Kernel, Product, Ref, Slot, Step
 from mlpd.core.devices.arrays import HostArray
-from mlpd.core.execution.runners import ARITHMETIC, RunnerUnavailable
+from mlpd.core.execution.runner import ARITHMETIC, RunnerUnavailable
 
 _FUNCTIONS = ("exp", "expm1", "log", "log1p", "sqrt", "tanh")
 _COUNT = 1009  # values, of which not all fill a lane

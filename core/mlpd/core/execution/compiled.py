@@ -16,7 +16,7 @@ from mlpd.core.execution.arithmetic import verified_compiler
 from mlpd.core.execution.fusion import fuse
 from mlpd.core.execution.plan import Plan, Variant, Work
 from mlpd.core.execution.recording import Numbers, Scalar
-from mlpd.core.execution.runners import PlannedCall, Program
+from mlpd.core.execution.runner import PlannedCall, Program
 from numpy.typing import NDArray
 
 Segment = tuple[int, int]  # where a table of calls is, and how many

@@ -9,9 +9,10 @@ from pathlib import Path
 import numpy as np
 from mlpd.core.data.datasets import Dataset
 from mlpd.core.devices.arrays import ByColumns, Cpu, HostArray
+from mlpd.core.execution.opening import open_runner
 from mlpd.core.execution.plan import Plan
 from mlpd.core.execution.recording import Numbers
-from mlpd.core.execution.runners import PlannedCall, open_runner
+from mlpd.core.execution.runner import PlannedCall
 from mlpd.core.network.scaling import Scaling
 from mlpd.core.network.tasks import TASKS
 from mlpd.core.spec.training import TrainingSpec

@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 from mlpd.core.codegen.compiler import source_digest
-from mlpd.core.execution.runners import RunnerUnavailable
+from mlpd.core.execution.runner import RunnerUnavailable
 from mlpd.core.processes import end_with
 
 _MARK = "warmed"  # a file that says when its folder was last asked for

@@ -6,7 +6,8 @@ from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 
 from mlpd.core.devices.blas import one_product_thread, product_threads
-from mlpd.core.execution.runners import Program, Runner, open_runner
+from mlpd.core.execution.opening import open_runner
+from mlpd.core.execution.runner import Program, Runner
 from mlpd.core.training.events import Event, StepEnded, StoppedEarly
 from mlpd.core.training.state import TrainingState
 

@@ -6,7 +6,7 @@ from math import isfinite
 
 import numpy as np
 from mlpd.core.devices.arrays import Array, ByColumns, Device, HostArray
-from mlpd.core.execution.runners import Runner
+from mlpd.core.execution.runner import Runner
 from mlpd.core.models.model import Model, TrainedModel
 from mlpd.core.network.network import Weights, initial_parameters, initial_statistics
 from mlpd.core.network.tasks import TASKS

@@ -7,7 +7,7 @@ from mlpd.core.data.datasets import Dataset
 from mlpd.core.devices.arrays import Array, Device, matrix
 from mlpd.core.execution.plan import Plan, Task, Variant, Work, share
 from mlpd.core.execution.recording import RecordingDevice
-from mlpd.core.execution.runners import Runner
+from mlpd.core.execution.runner import Runner
 from mlpd.core.models.metrics import EVALUATION_ROWS
 from mlpd.core.network.network import Pass, Weights
 from mlpd.core.network.scaling import Scaling

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 import structlog
-from mlpd.core.execution.runners import missing_for
+from mlpd.core.execution.opening import missing_for
 
 _logger = structlog.get_logger()
 

@@ -18,7 +18,8 @@ from pathlib import Path
 
 from mlpd.core.data.datasets import DataError, Dataset, open_dataset
 from mlpd.core.devices.arrays import Device, DeviceUnavailable, open_device
-from mlpd.core.execution.runners import RunnerUnavailable, missing_for
+from mlpd.core.execution.opening import missing_for
+from mlpd.core.execution.runner import RunnerUnavailable
 from mlpd.core.files import FileDamaged, FileIdentity, Verifier, sync_directory
 from mlpd.core.models.model import TrainedModel, load_trained, save_model
 from mlpd.core.processes import end_with

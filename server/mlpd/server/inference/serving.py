@@ -19,7 +19,8 @@ import numpy as np
 import structlog
 from mlpd.core.data.datasets import Dataset
 from mlpd.core.devices.arrays import Cpu
-from mlpd.core.execution.runners import RunnerUnavailable, missing_for
+from mlpd.core.execution.opening import missing_for
+from mlpd.core.execution.runner import RunnerUnavailable
 from mlpd.core.models.metrics import Counts, FaultyRows, evaluate
 from mlpd.core.models.model import Model
 from mlpd.core.models.predictor import CompiledPredictor, Predictor

@@ -18,6 +18,13 @@ from mlpd.core.devices.arrays import Device, DeviceUnavailable, open_device
 from mlpd.core.execution.opening import missing_for
 from numpy.typing import NDArray
 
+# Side by side, a process a core, tests whose products had a thread for every core would take twice as long.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    import threadpoolctl  # which a machine with a GPU may lack
+
+    threadpoolctl.threadpool_limits(1, "blas")
+    os.environ["OPENBLAS_NUM_THREADS"] = "1"
+
 # A shell that runs the tests in its background lets them ignore Ctrl-C, and so would all that they start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 

@@ -24,6 +24,17 @@ def test_the_generated_modules_are_fresh():
     assert done.returncode == 0, done.stderr
 
 
+def test_the_picture_of_the_house_shows_the_rooms_that_there_are():
+    text = (ROOT / "docs" / "architecture.md").read_text()
+    houses = [ROOT / name / "mlpd" / name for name in ("core", "server", "client")]
+    rooms = [path.parent.name for house in houses[:2] for path in house.glob("*/__init__.py")]
+    assert [room for room in rooms if f"`{room}/`" not in text] == []
+    named = re.findall(r"`([a-z_]+/[a-z_]+)[`.]", text)
+    assert len(named) > 20
+    known = [path / f"{name}.py" for name in named for house in houses for path in (house, house.parent)]
+    assert set(named) == {f"{path.parent.name}/{path.stem}" for path in known if path.exists()}
+
+
 def _mlpd(line, server, folder):
     """Run a command line that a document prints, in a folder."""
     assert line.startswith("mlpd ")

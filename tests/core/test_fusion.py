@@ -46,6 +46,12 @@ DIFFICULT = {
     "the quotient of wholes": lambda device, x, out: device.xp.divide(np.arange(40), 7, out=out),
     "the size of wholes": lambda device, x, out: device.xp.absolute(np.arange(40), out=out),
     "float16": lambda device, x, out: device.xp.multiply(np.ones(40, np.float16), 0.5, out=out),
+    "bool": lambda device, x, out: device.xp.add(x > 10, x % 3 == 0, out=out),
+    "argmax along columns": lambda device, x, out: device.xp.argmax(x.reshape(4, 10), axis=0, out=out.view(int)[:10]),
+    "a product of several types": lambda device, x, out: device.matmul(
+        np.ones((2, 3), np.float32), np.ones((3, 2), np.float32), out.reshape(20, 2)[:2]
+    ),
+    "rows from a place that is a number": lambda device, x, out: device.gather(x, None, 3, out[:5]),
 }
 
 
@@ -58,6 +64,28 @@ def test_what_can_not_be_compiled_is_refused_or_right(machine, write):
         return
     for one, other in zip(found, expected, strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-14)
+
+
+def test_a_kernel_counts_what_it_reads_and_writes_once():
+    device, y, bias, sums = RecordingDevice(ByColumns()), np.zeros((6, 5)), np.zeros(5), np.zeros((6, 1))
+    device.xp.add(y, bias, out=y)
+    ((added,),) = fuse([device.take()], [y])
+    device.xp.sum(y, axis=1, keepdims=True, out=sums)
+    ((summed,),) = fuse([device.take()], [sums])
+    assert (added.bytes, summed.bytes) == (8 * (30 + 5 + 30), 8 * (30 + 6))
+
+
+def test_words_are_drawn_of_scalars_alone():
+    device = RecordingDevice(ByColumns())
+    device.draw(RowWords(1, 2, Purpose.DROPOUT, 4), 0, 0, np.zeros((2, 4), np.uint64))
+    with pytest.raises(NotRecordable, match="draw can only be compiled of scalars that a step has"):
+        fuse([device.take()], [])
+
+
+def test_a_scalar_that_a_run_does_not_give_is_named(machine):
+    out = np.zeros(4)
+    with pytest.raises(KeyError, match="numbers must have rate, which the plan wants"):
+        both_ways(machine, lambda device: device.xp.multiply(out, Scalar("rate"), out=out), [out])
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "int64", "float32", "float64"])

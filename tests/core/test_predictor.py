@@ -26,6 +26,16 @@ def rows(count, width=300, seed=4):
     return np.random.default_rng(seed).integers(0, 256, (count, width), np.uint8)
 
 
+def test_rows_of_yes_and_no_are_numbers():
+    case = draw(0)
+    model = model_of(case.spec.model, case.spec.task, case.spec.loss.kind)
+    inputs = np.random.default_rng(1).integers(0, 2, (33, case.spec.model.layer_sizes[0])).astype(bool)
+    compiled = CompiledPredictor(model, 64)
+    found, expected = compiled.outputs(inputs), compiled.outputs(inputs.astype(np.uint8))
+    compiled.close()
+    assert found.tobytes() == expected.tobytes()
+
+
 @pytest.mark.parametrize("seed", range(NETWORKS))
 def test_any_network_predicts_what_it_predicts_call_by_call(seed):
     case = draw(seed)

@@ -50,6 +50,15 @@ def test_a_call_that_would_make_an_array_is_refused_by_name(name):
     assert device.take() == []
 
 
+def test_an_option_that_no_plan_has_is_refused_by_name():
+    xp, values = RecordingDevice(Cpu()).xp, np.ones(3)
+    with pytest.raises(NotRecordable, match=r"xp\.add with where$"):
+        xp.add(values, values, out=values, where=values > 0)
+    with pytest.raises(NotRecordable, match=r"xp\.add with axis, keepdims$"):
+        xp.add(values, values, out=values, keepdims=True, axis=0)
+    xp.sum(values, axis=0, keepdims=True, out=values[:1])
+
+
 def test_recording_makes_no_call_and_takes_note_of_all_in_their_order():
     device, random = RecordingDevice(Cpu()), np.random.default_rng(1)
     a, b, out = (random.normal(size=(4, 4)) for _ in range(3))

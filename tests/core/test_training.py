@@ -5,16 +5,19 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from mlpd.core.data.datasets import Dataset
+from mlpd.core.devices.arrays import Cpu
 from mlpd.core.network.losses import MeanSquared
 from mlpd.core.network.tasks import mixing_share
-from mlpd.core.optimization.optimizers import Sgd
+from mlpd.core.optimization.optimizers import Adam, Sgd
 from mlpd.core.optimization.schedules import Constant, Steps
+from mlpd.core.random import permutation
 from mlpd.core.spec.split import micro_batch_rows
 from mlpd.core.spec.training import LossSpec, OptimizerSpec, ScheduleSpec
+from mlpd.core.steps.batches import cut
 from mlpd.core.training.events import MetricsRecorded, StepEnded, StoppedEarly
 from mlpd.core.training.state import Diverged
 
-from .family import FAMILY, INPUTS, LAYERS, ROWS, Run, events_of, finish, noise, optimized, run
+from .family import FAMILY, INPUTS, LAYERS, ROWS, Run, brought, events_of, finish, noise, optimized, run
 
 SMALL = run(layer_sizes=(6, 9, 3), activations=("relu",), dropout_rates=(0.0,), **optimized(Sgd(), 0.1))
 
@@ -128,11 +131,28 @@ def test_a_step_runs_in_micro_batches_that_fit_its_widest_layer():
     assert micro_batch_rows(run(normalization="batch", batch_size=30, accumulation_steps=2).spec) == 30
 
 
+def test_rows_that_are_mixed_have_another_partner_in_each_epoch_even_where_a_step_takes_all():
+    mixed_up = run(batch_size=ROWS, epoch_count=2, loss=LossSpec(mixup_alpha=1.0))
+    seen = [rows.targets[:ROWS].copy() for _, rows in brought(mixed_up, Cpu())]
+    plain = [rows.targets[:ROWS].copy() for _, rows in brought(mixed_up.but(loss=LossSpec()), Cpu())]
+    assert np.array_equal(plain[0], plain[1])
+    partners = [np.sort(targets, axis=1).round(6) for targets in seen]
+    assert not np.array_equal(partners[0], partners[1])
+
+
+def test_micro_batches_are_of_one_epoch():
+    spec = run(batch_size=10).spec
+    for start, end in ((0, 3), (2, 5), (1, 1)):
+        with pytest.raises(ValueError, match="steps must be of one epoch of 2"):
+            cut(spec, 20, start, end)
+
+
 def test_a_mixed_up_step_is_a_step_on_mixed_rows():
     mixed_up = run(task="regression", batch_size=ROWS, epoch_count=1, loss=LossSpec(MeanSquared(), mixup_alpha=0.5))
     share = mixing_share(mixed_up.spec.seed, 0, 0, 0.5)
+    order = permutation(mixed_up.spec.seed, 0, ROWS)
     inputs, targets = (
-        share * values + (1 - share) * np.roll(values, -1, axis=0)
+        share * values[order] + (1 - share) * np.roll(values[order], -1, axis=0)
         for values in (mixed_up.data.inputs.astype(float), mixed_up.data.targets)
     )
     plain = replace(mixed_up.but(loss=LossSpec(MeanSquared())), data=Dataset(inputs, targets))
@@ -274,6 +294,19 @@ def test_class_weights_are_row_weights():
     )
     outcomes = [(losses(state), learnt(state).tobytes()) for state in (case.start(), of_rows.start())]
     assert outcomes[0] == outcomes[1]
+
+
+def test_what_is_not_finite_is_named():
+    state = small(**optimized(Adam(), average_decay=0.9)).start()
+    vectors = state.blocks.read()
+    for vector, what in (
+        (vectors.moments["second_moment"], "the optimizer's second_moment is"),
+        (vectors.average.parameters, "the parameters are"),
+    ):
+        vector[0] = np.inf
+        with pytest.raises(Diverged, match=f"^{what} not finite after step 0; try a smaller learning rate"):
+            state.checkpoint()
+        vector[0] = 0
 
 
 def test_a_run_that_leaves_the_finite_numbers_says_so():

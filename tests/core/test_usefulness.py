@@ -101,6 +101,18 @@ def test_the_weights_that_are_published_are_looked_at():
     assert "no better than" in doubt(late)
 
 
+@pytest.mark.parametrize("kind", ["mean_absolute", "huber"])
+def test_a_constant_is_told_where_the_mean_is_not_the_best_one(kind):
+    """Of targets that are mostly 0, outputs of 0 have a far smaller loss than their mean."""
+    targets = np.where(np.arange(200) % 10, 0.0, 100.0)[:, None] * np.ones(3)
+    case = replace(small("regression", loss=LossSpec(LOSSES[kind]())), data=Dataset(X, targets))
+    state = case.start()
+    trained = state.trained().model
+    constant = replace(trained, parameters=np.zeros_like(trained.parameters))
+    said = reason_to_doubt(Cpu(), case.spec, state.examples, constant)
+    assert said == "the model's outputs are the same for all of 200 rows that it was trained on"
+
+
 def test_nothing_is_said_where_all_targets_are_alike():
     case = small("regression", schedule=ScheduleSpec(1e-30))
     assert doubt(replace(case, data=Dataset(X, np.ones((200, 3))))) == ""

@@ -5,12 +5,13 @@ one along which most arrays are contiguous.
 """
 
 from dataclasses import dataclass
+from math import prod
 from typing import Any, NamedTuple
 
 import numpy as np
 from mlpd.core.devices.arrays import HostArray
 
-KINDS = frozenset(("bool", "uint8", "uint16", "int32", "int64", "uint64", "float32", "float64"))  # types of numbers
+KINDS = frozenset(("uint8", "uint16", "int32", "int64", "uint64", "float32", "float64"))  # types of numbers
 
 
 def readable_type(dtype: np.dtype[Any]) -> np.dtype[Any]:
@@ -109,4 +110,11 @@ class Call:
     @property
     def bytes(self) -> int:
         """Bytes that are read and written."""
-        return sum(array.nbytes for array in (*self.reads, *self.writes))
+        return sum(map(_bytes_of, (*self.reads, *self.writes)))
+
+
+def _bytes_of(array: HostArray) -> int:
+    """Return the bytes that there are of an array; a broadcast one has each once."""
+    sizes = (size for size, stride in zip(array.shape, array.strides, strict=True) if stride)
+    count: int = array.itemsize * prod(sizes)
+    return count

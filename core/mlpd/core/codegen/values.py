@@ -168,7 +168,7 @@ class Value:
         if self.is_float and kind.startswith("float"):
             make: Any = builder.fpext if _BYTES[kind] > _BYTES[self.kind] else builder.fptrunc
         elif self.is_float:
-            make = builder.fptosi
+            make = builder.fptoui if kind.startswith("u") else builder.fptosi
         elif kind.startswith("float"):
             make = builder.uitofp if unsigned else builder.sitofp
         elif self.kind != "bool" and _BYTES[kind] == _BYTES[self.kind]:

@@ -49,6 +49,7 @@ class CompiledRunner:
         self._tables = _Tables()
         self._columns: dict[Scalar, int] = {}
         self._plans: dict[Variant, tuple[Plan, list[Segment]]] = {}
+        self._wanted: dict[Variant, set[str]] = {}  # names of scalars
         self._stages: dict[tuple[Variant | None, Variant | None], tuple[int, int]] = {}
         # What threads share: how many tasks are done and, for each place in a round, which rounds it is claimed in.
         self._cells = np.zeros((program.task_limit + 1) * CELL_BYTES // 8, np.int64)
@@ -88,6 +89,8 @@ class CompiledRunner:
         table = self._stage_table(work)
         rows = self._rows(work.numbers, len(work))
         plans = [self._plan(variant)[0] for variant in work.variants]
+        if missing := set().union(*(self._wanted[variant] for variant in work.variants)) - work.numbers.keys():
+            raise KeyError(f"numbers must have {', '.join(sorted(missing))}, which the plan wants")
         most_tasks = max(len(plan.prepare) + max(map(len, plan.phases)) for plan in plans)  # that a round may have
         thread_count = min(self._thread_count, most_tasks)
         chunk = np.array(
@@ -104,9 +107,11 @@ class CompiledRunner:
             self._cells.fill(0)
             for inbox in inboxes:
                 inbox.put(address)
-            self._loop(address, 0)
-            for _ in inboxes:
-                self._done.get()
+            try:
+                self._loop(address, 0)
+            finally:  # after Ctrl-C, too: the next chunk must find no thread in this one
+                for _ in inboxes:
+                    self._done.get()
 
         return run
 
@@ -140,6 +145,8 @@ class CompiledRunner:
             plan = self._program.record(variant)
             calls = fuse(list(plan.tasks()), self._program.kept)
             self._plans[variant] = plan, [self._segment(own) for own in calls]
+            arguments = (argument for own in calls for call in own for argument in call.arguments)
+            self._wanted[variant] = {argument.name for argument in arguments if isinstance(argument, Scalar)}
         return self._plans[variant]
 
     def _segment(self, calls: Sequence[Call]) -> Segment:
@@ -153,6 +160,7 @@ class CompiledRunner:
     def _encoded(self, argument: Any) -> int:
         """Return an argument as a whole number: a float's bits, a scalar's place in its row."""
         if isinstance(argument, Scalar):
+            assert argument.factor == 1 or argument.name not in _WHOLE, argument
             return self._columns.setdefault(argument, len(self._columns))
         if isinstance(argument, float):
             return int(np.float64(argument).view(np.int64))

@@ -143,6 +143,7 @@ class Fuser:
         if op.name in _ALONE:
             self._groups.append(_ALONE[op.name](op))
         elif op.name == "gather":
+            _require_scalars(op.name, op.operands[2])
             self._elementwise("copyto", (_Chosen(*op.operands),), op.out, {})
         elif op.name in ELEMENTWISE:
             self._elementwise(op.name, op.operands, op.out, op.options)
@@ -332,6 +333,8 @@ def _product(op: Op) -> Call:
     """Return a product as its kernel wants it: numbers of a row of the output lie side by side."""
     (a, b), out, adds = op.operands[:2], op.out, op.name == "add_product"
     reads = (a, b, out) if adds else (a, b)
+    if {a.dtype, b.dtype} != {out.dtype}:
+        raise NotRecordable(f"a product can't be compiled of {a.dtype} and {b.dtype} into {out.dtype}")
     if not _is_line_by_line(out):
         a, b, out = b.T, a.T, out.T
     (rows, inner), columns = a.shape, b.shape[1]
@@ -351,8 +354,14 @@ def _is_line_by_line(matrix: HostArray) -> bool:
     return matrix.shape[1] == 1 or matrix.strides[1] == matrix.itemsize
 
 
+def _require_scalars(name: str, *operands: Any) -> None:
+    if not all(isinstance(operand, Scalar) for operand in operands):
+        raise NotRecordable(f"{name} can only be compiled of scalars that a step has, got {operands}")
+
+
 def _draw(op: Op) -> Call:
     words, step, first_row = op.operands
+    _require_scalars(op.name, step, first_row)
     of_layer = words.counters, words.layer, words.purpose, words.start_row, words.whole, words.first
     arguments = (*op.out.shape, op.out.ctypes.data, op.out.strides[0], words.seed, step, first_row, *of_layer)
     return Call(Draw(), arguments, (), (op.out,), _OPERATIONS_A_WORD * op.out.size)
@@ -360,6 +369,8 @@ def _draw(op: Op) -> Call:
 
 def _argmax(op: Op) -> Call:
     (values,), out = op.operands, op.out
+    if op.options.get("axis") != 1 or out.dtype != np.int64 or not out.flags.c_contiguous:
+        raise NotRecordable("argmax can only be compiled along axis 1, into contiguous numbers of type int64")
     if len(values) > 1 and values.strides[0] != values.itemsize:
         raise NotRecordable("argmax can't be compiled along rows that are contiguous")
     arguments = (values.shape[1], len(values), values.ctypes.data, values.strides[1], 0, out.ctypes.data, 0, 0)

@@ -26,6 +26,8 @@ def open_runner(
     """
     if runner == "plain":
         return PlainRunner(program, device)
+    if runner != "compiled":
+        raise RunnerUnavailable(f"runner must be plain or compiled, got {runner}")
     if missing := missing_for(runner):
         raise RunnerUnavailable(f"runner {runner} can't be used: {missing}")
     from mlpd.core.execution.compiled import CompiledRunner

@@ -20,6 +20,7 @@ ELEMENTWISE = frozenset(
         *("log1p", "maximum", "minimum", "multiply", "negative", "sign", "sqrt", "subtract", "tanh"),
     )
 )
+_OPTIONS = frozenset(("casting", "dtype"))
 REDUCTIONS = frozenset(("argmax", "max", "sum"))
 DEVICE_CALLS = frozenset(("add_product", "column_sums", "draw", "gather", "matmul", "square_sum"))
 _MAKERS = frozenset(
@@ -118,6 +119,8 @@ class Recorder:
             out, *operands = operands  # type: ignore[assignment]
         if out is None:
             raise NotRecordable(f"a step can't be recorded that calls xp.{name} without out")
+        if unknown := options.keys() - (_OPTIONS | ({"axis", "keepdims"} if name in REDUCTIONS else set())):
+            raise NotRecordable(f"a step can't be recorded that calls xp.{name} with {', '.join(sorted(unknown))}")
         self._note(Op(name, tuple(operands), out, options))
 
 

@@ -122,6 +122,7 @@ class Pass:
         if gradients is None:
             gradients = xp.zeros_like(parameters) if trains else parameters[:0]
         self.gradients = gradients
+        assert not (layers and layers[0].in_place), "an in-place layer writes over what the one before it wrote"
         self._device, self._dtype, self._seed = device, parameters.dtype, seed
         self._place: tuple[Place, Place, int] = (0, 0, 0)
         self._order = device.memory_order

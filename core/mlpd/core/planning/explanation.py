@@ -10,7 +10,7 @@ import numpy as np
 from mlpd.core.data.datasets import Dataset
 from mlpd.core.devices.arrays import ByColumns, Cpu, HostArray
 from mlpd.core.execution.opening import open_runner
-from mlpd.core.execution.plan import Plan
+from mlpd.core.execution.plan import Plan, Variant, Work
 from mlpd.core.execution.recording import Numbers
 from mlpd.core.execution.runner import PlannedCall
 from mlpd.core.network.scaling import Scaling
@@ -60,24 +60,30 @@ def explain(
     device = ByColumns() if spec.runner == "compiled" else Cpu()
     blocks = Blocks(device, spec, noise(spec, row_count, dtype))
     batches = cut(spec, spec.train_row_count(row_count), 0, 1)
-    micro_batch_count = len(batches.rows)
-    work = work_of(spec, batches, [spec.schedule.learning_rate], 1, np.zeros(micro_batch_count, np.int64))
-    # Of a step of several micro-batches the last, which moves the weights.
-    plan = blocks.record(work.variants[work.which[-1]])
-    numbers = {name: column.tolist()[-1] for name, column in work.numbers.items()}
+    work = work_of(spec, batches, [spec.schedule.learning_rate], 1, np.zeros(len(batches.rows), np.int64))
+    threads = thread_count if spec.runner == "compiled" else 1  # NumPy's products have taken theirs
+    lines: list[Line] = []
+    size = operations = 0
+    step_seconds = 0.0
     blocks.feed.begin(0)
     with closing(open_runner(spec.runner, blocks, device, 1, kernels)) as runner:
-        tasks = [[(call, _seconds(call, numbers)) for call in task] for task in runner.calls(plan)]
-    threads = thread_count if spec.runner == "compiled" else 1  # NumPy's products have taken theirs
-    step_seconds = micro_batch_count * _critical_seconds(plan, tasks, threads)
-    every = [call for task in tasks for call, _ in task]
-    return Explanation(
-        list(_lines(plan, tasks)),
-        micro_batch_count * sum(call.bytes for call in every),
-        micro_batch_count * sum(call.operations for call in every),
-        threads,
-        step_seconds,
-    )
+        for variant, count, numbers in _kinds(work):
+            plan = blocks.record(variant)
+            tasks = [[(call, _seconds(call, numbers)) for call in task] for task in runner.calls(plan)]
+            every = [call for task in tasks for call, _ in task]
+            size += count * sum(call.bytes for call in every)
+            operations += count * sum(call.operations for call in every)
+            step_seconds += count * _critical_seconds(plan, tasks, threads)
+            if variant.is_last:
+                lines = list(_lines(plan, tasks))
+    return Explanation(lines, size, operations, threads, step_seconds)
+
+
+def _kinds(work: Work) -> Iterator[tuple[Variant, int, Numbers]]:
+    """Yield each variant of a step's micro-batches, how many are of it, and the scalars of one."""
+    for number, variant in enumerate(work.variants):
+        places = np.flatnonzero(work.which == number)
+        yield variant, len(places), {name: column[places[0]].item() for name, column in work.numbers.items()}
 
 
 _Timed = list[tuple[PlannedCall, float]]

@@ -44,7 +44,7 @@ class StoredRows(Rows, Protocol):
 
 
 def estimate_bytes(spec: TrainingSpec, rows: StoredRows, row_bytes: int, thread_count: int) -> int:
-    """Return the bytes that a run on ``rows`` of ``row_bytes`` takes at most.
+    """Return the bytes that a run on ``rows`` of ``row_bytes`` takes at most, unless its inputs must be moved first.
 
     On a GPU that is memory of the GPU, without what libraries and an allocator keep in reserve. On the CPU it is that
     of a job of ``thread_count`` threads, without the pages of mapped files, which are in memory only as long as nobody
@@ -63,7 +63,7 @@ def _device_bytes(spec: TrainingSpec, rows: Rows, row_bytes: int) -> int:
     vectors = size * parameter_count(layers) + _saved_bytes(spec)
     buffers = 2 * capacity * sum(_widths(spec))
     data = rows.row_count * (row_bytes + 2 * _INDEX_BYTES)
-    return vectors + size * buffers + _work_bytes(layers, capacity, size) + data + _warping_bytes(spec)
+    return vectors + size * buffers + _work_bytes(layers, capacity, size) + data
 
 
 def _work_bytes(layers: Sequence[Layer], capacity: int, size: int) -> int:
@@ -136,6 +136,5 @@ def _warping_bytes(spec: TrainingSpec) -> int:
     """Return what augmentation takes on the host."""
     if not spec.augmentation:
         return 0
-    ahead = MICRO_BATCHES_AHEAD + 1 if spec.device == "cpu" else 0
-    images = ahead * micro_batch_rows(spec) * 4 * spec.model.layer_sizes[0]
+    images = (MICRO_BATCHES_AHEAD + 1) * micro_batch_rows(spec) * 4 * spec.model.layer_sizes[0]
     return basis_size(spec.augmentation) * _BASIS_BYTES + images

@@ -7,6 +7,7 @@ import os
 import shutil
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from mlpd.core.codegen.compiler import source_digest
@@ -26,8 +27,9 @@ def warm(directory: Path) -> None:
     """
     done = directory / source_digest()[:16] / _MARK
     for mark in directory.glob(f"*/{_MARK}"):
-        if mark != done and time.time() - mark.stat().st_mtime > _KEPT_SECONDS:
-            shutil.rmtree(mark.parent, ignore_errors=True)
+        with suppress(FileNotFoundError):  # another server may clear the same
+            if mark != done and time.time() - mark.stat().st_mtime > _KEPT_SECONDS:
+                shutil.rmtree(mark.parent, ignore_errors=True)
     if not done.exists():
         from mlpd.core.planning.usual_runs import compile_usual_runs
 

@@ -76,6 +76,8 @@ def cut(spec: TrainingSpec, row_count: int, start_step: int, end_step: int) -> M
     size, capacity = spec.rows_per_step, micro_batch_rows(spec)
     steps_per_epoch = -(-row_count // size)
     epoch = start_step // steps_per_epoch
+    if not start_step < end_step <= (epoch + 1) * steps_per_epoch:
+        raise ValueError(f"steps must be of one epoch of {steps_per_epoch}, got {start_step} to before {end_step}")
     step = np.arange(start_step, end_step)
     first = (step - epoch * steps_per_epoch) * size
     step_rows = np.minimum(size, row_count - first)
@@ -113,8 +115,7 @@ class Feed:
         self._inputs = None if self.is_staged else device.from_host(inputs)
         self._labels = device.from_host(task.prepare(rows.targets, spec.model.dtype))
         self._weights = None if examples.weights is None else device.from_host(examples.weights)
-        shuffled = spec.rows_per_step < self._row_count
-        self._order = device.zeros(self._row_count, xp.int64) if shuffled else None
+        self._order = device.zeros(self._row_count, xp.int64) if _shuffles(spec, self._row_count) else None
         self._epoch = -1
         self._scaling = examples.scaling.on(device)
         kind = np.dtype(np.float32) if self.is_staged else inputs.dtype
@@ -217,6 +218,11 @@ class Rows:
     weights: Array | None
 
 
+def _shuffles(spec: TrainingSpec, row_count: int) -> bool:
+    """Return whether an epoch has an order of its own: it decides which rows are in a step, or are mixed."""
+    return spec.rows_per_step < row_count or spec.loss.mixup_alpha > 0
+
+
 def input_type(device: Device, dtype: np.dtype[Any]) -> np.dtype[Any]:
     """Return the type in which a device takes inputs of type ``dtype``."""
     return readable_type(dtype) if device.memory_order == "F" else dtype.newbyteorder("=")
@@ -260,9 +266,9 @@ class _Warped:
 
     def _warp(self, epoch: int, first: int, rows: int, buffer: NDArray[np.float32]) -> NDArray[np.float32]:
         if self._order is None or self._order[0] != epoch:
-            shuffled = self._spec.rows_per_step < len(self._inputs)
-            order = permutation(self._spec.seed, epoch, len(self._inputs)) if shuffled else np.arange(len(self._inputs))
-            self._order = epoch, order
+            count = len(self._inputs)
+            shuffles = _shuffles(self._spec, count)
+            self._order = epoch, permutation(self._spec.seed, epoch, count) if shuffles else np.arange(count)
         out: NDArray[np.float32] = buffer[:rows]
         self._augmenter(self._inputs[self._order[1][first : first + rows]], epoch, first, out)
         return out

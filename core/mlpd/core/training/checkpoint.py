@@ -14,7 +14,8 @@ from mlpd.core.training.control import Monitor
 class Counters:
     """Where a run stands: steps taken, sums since its last report, what its monitor has seen, seconds spent.
 
-    ``environment`` is where it is computed, as `environment_of` tells.
+    Seconds are counted where there is a time limit, and 0 elsewhere. ``environment`` is where it is computed, as
+    `environment_of` tells.
     ``optimizer_step`` goes on counting where a full warm start has taken over a state.
     """
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 from math import isfinite
 
 import numpy as np
-from mlpd.core.devices.arrays import Array, ByColumns, Device, HostArray
+from mlpd.core.devices.arrays import ByColumns, Device, HostArray
 from mlpd.core.execution.runner import Runner
 from mlpd.core.models.model import Model, TrainedModel
 from mlpd.core.network.network import Weights, initial_parameters, initial_statistics
@@ -93,21 +93,25 @@ class TrainingState:
             elapsed_seconds=self.elapsed_seconds,
             monitor=self.monitor,
         )
-        return Checkpoint(counters, replace(self.blocks.read(), best=self._best).map(self._finite))
+        vectors = replace(self.blocks.read(), best=self._best).map(self.device.to_host)
+        self._require_finite(vectors)
+        return Checkpoint(counters, vectors)
 
     def trained(self) -> TrainedModel:
         """Return a copy of the model to keep and of the optimizer's state; raises `Diverged` when it is not finite."""
         spec, vectors = self.spec, self.blocks.read()
-        weights = (self._best or vectors.scored).map(self._finite)
-        model = Model(spec.model, spec.task, spec.loss.kind, *weights, self.examples.scaling)
-        moments = {name: self._finite(moment) for name, moment in vectors.moments.items()}
-        return TrainedModel(model, moments, self.optimizer_step)
+        kept = StateVectors(self._best or vectors.scored, vectors.moments).map(self.device.to_host)
+        self._require_finite(kept)
+        model = Model(spec.model, spec.task, spec.loss.kind, *kept.living, self.examples.scaling)
+        return TrainedModel(model, kept.moments, self.optimizer_step)
 
-    def _finite(self, vector: Array) -> HostArray:
-        host = self.device.to_host(vector)
-        if not np.isfinite(host).all():
-            raise Diverged(f"the parameters are not finite after step {self.step}; try a smaller learning rate")
-        return host
+    def _require_finite(self, vectors: StateVectors) -> None:
+        """Raise `Diverged` unless all of ``vectors``, in host memory, are finite."""
+        for name, vector in vectors.named().items():
+            if not np.isfinite(vector).all():
+                is_moment, own_name = name.startswith("moment."), name.rpartition(".")[2]
+                what = f"the optimizer's {own_name} is" if is_moment else f"the {own_name} are"
+                raise Diverged(f"{what} not finite after step {self.step}; try a smaller learning rate")
 
     def make_steps(self, runner: Runner, step_count: int) -> None:
         """Make so many steps, all of one epoch."""
@@ -155,7 +159,7 @@ class TrainingState:
         """
         assert self.validation
         weights = self.blocks.read_scored()
-        weights.map(self._finite)
+        self._require_finite(StateVectors(weights.map(self.device.to_host), {}))
         return self.metrics("validation", epoch, *self.validation.run(runner, weights))
 
     def metrics(self, split: str, epoch: int, loss: float, accuracy: float | None) -> MetricsRecorded:

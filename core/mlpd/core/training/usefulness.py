@@ -7,7 +7,7 @@ import numpy as np
 from mlpd.core.devices.arrays import Cpu, Device, HostArray
 from mlpd.core.models.model import Model
 from mlpd.core.models.predictor import Predictor
-from mlpd.core.network.losses import BufferedLoss
+from mlpd.core.network.losses import BufferedLoss, Huber, MeanAbsolute
 from mlpd.core.network.tasks import TASKS
 from mlpd.core.spec.training import TrainingSpec
 from mlpd.core.steps.examples import Examples
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 _ROW_LIMITS = 2**10, 2**14  # how many are looked at first, and where these leave a doubt
 _CLEAR_SHARE = 0.1  # of the constant outputs' loss, by which a model is better without a doubt
 _BLOCK_ROWS, _BLOCK_VALUES = 512, 2**20
+_MEDIAN_VALUES = 2**22
 
 
 @dataclass(frozen=True)
@@ -35,14 +36,14 @@ class _Comparison:
 def reason_to_doubt(device: Device, spec: TrainingSpec, examples: Examples, model: Model) -> str:
     """Say why ``model`` is no better than outputs that are the same for all rows, or nothing.
 
-    They are those that predict the mean target. What a run minimises is compared, with its smoothed targets and
-    weights, on some of the rows to train on, and on some thousands unless these leave no doubt. Where all targets are
-    alike, nothing is said.
+    They are those that predict the mean target, or the median where that is better. What a run minimises is compared,
+    with its smoothed targets and weights, on some of the rows to train on, and on some thousands unless these leave no
+    doubt. Where all targets are alike, nothing is said.
     """
     found = None
     for row_limit in _ROW_LIMITS:
         found = _compare(device, spec, examples, model, row_limit)
-        if found and found.is_clear:
+        if found and found.is_clear and not found.is_constant:
             return ""
     if found is None:
         return ""
@@ -66,17 +67,19 @@ def _compare(
     if total_weight == 0 or all((targets == sample.first_target).all() for _, targets, _ in sample):
         return None
     mean = sum((targets * weights).sum(axis=0, keepdims=True) for _, targets, weights in sample) / total_weight
+    rivals = [mean, *([sample.median()] if isinstance(spec.loss.kind, MeanAbsolute | Huber) else [])]
     # Rows to train on have been moved already.
     predictor = Predictor(device, replace(model, scaling=replace(model.scaling, move=None)), sample.block_rows)
-    constant = spec.loss.kind.outputs_for(mean)
-    loss = constant_loss = 0.0
+    constants = [spec.loss.kind.outputs_for(rival) for rival in rivals]
+    loss, constant_losses = 0.0, np.zeros(len(constants))
     low, high = np.full_like(mean, np.inf), np.full_like(mean, -np.inf)
     for inputs, targets, weights in sample:
         outputs = predictor.outputs(inputs).astype(np.float64)
         low, high = np.minimum(low, outputs.min(axis=0)), np.maximum(high, outputs.max(axis=0))
         loss += sample.loss(outputs, targets, weights) / total_weight
-        constant_loss += sample.loss(np.repeat(constant, len(outputs), axis=0), targets, weights) / total_weight
-    return _Comparison(sample.row_count, loss, constant_loss, bool((low == high).all()))
+        repeated = (np.repeat(constant, len(outputs), axis=0) for constant in constants)
+        constant_losses += [sample.loss(same, targets, weights) / total_weight for same in repeated]
+    return _Comparison(sample.row_count, loss, float(constant_losses.min()), bool((low == high).all()))
 
 
 class _Sample:
@@ -106,6 +109,17 @@ class _Sample:
                 targets,
                 np.ones((len(rows), 1)) if weights is None else weights[rows].astype(np.float64),
             )
+
+    def median(self) -> HostArray:
+        """Return the weighted medians (1, outputs) of the targets, of as many of the rows as fit in little memory."""
+        pick = -(-self.row_count * self._gradient.shape[1] // _MEDIAN_VALUES)
+        targets, weights = (
+            np.concatenate(parts)[::pick] for parts in zip(*((own, weights) for _, own, weights in self), strict=True)
+        )
+        order = np.argsort(targets, axis=0, kind="stable")
+        totals = np.cumsum(weights[:, 0][order], axis=0)
+        places = (totals < totals[-1] / 2).sum(axis=0, keepdims=True)
+        return np.take_along_axis(np.take_along_axis(targets, order, axis=0), places, axis=0)
 
     @np.errstate(all="ignore")  # as in a step; a loss may be infinite
     def loss(self, outputs: HostArray, targets: HostArray, weights: HostArray) -> float:

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from mlpd.core.network.architecture import ModelSpec
 from mlpd.core.optimization.optimizers import Sgd
 from mlpd.core.spec.training import OptimizerSpec, ScheduleSpec, TrainingSpec
-from mlpd.server.errors import PreconditionFailed
+from mlpd.server.errors import ErrorKind, PreconditionFailed
 from mlpd.server.executors.attempt import Task
 from mlpd.server.jobs import lifecycle
 from mlpd.server.records import (
@@ -53,7 +53,7 @@ FRAMES: list[Frame] = [
     SAVED,
     MessageLogged("WARNING", "line\nbreak \N{SNOWMAN}"),
     Finished("a", "b", 6),
-    Failed(Failure("DataLoss", "R", "m")),
+    Failed(Failure(ErrorKind.DATA_LOSS, "R", "m")),
     Stopped(3),
 ]
 
@@ -87,7 +87,7 @@ def test_a_late_report_of_an_earlier_attempt_changes_nothing():
     for decision in (
         lifecycle.report(later, 1, FRAMES),
         lifecycle.lose(later, 1, "died"),
-        lifecycle.fail(later, 1, Failure("", "", "")),
+        lifecycle.fail(later, 1, Failure(ErrorKind.INTERNAL, "", "")),
     ):
         assert decision == Decision(later)
 
@@ -130,7 +130,7 @@ ACTIONS = {
     "recover": lifecycle.recover,
     "finish": lambda job: lifecycle.report(job, job.attempt, [Finished("", "", 6)]),
     "stop": lambda job: lifecycle.report(job, job.attempt, [Stopped(0)]),
-    "fail": lambda job: lifecycle.report(job, job.attempt, [Failed(Failure("DataLoss", "R", "m"))]),
+    "fail": lambda job: lifecycle.report(job, job.attempt, [Failed(Failure(ErrorKind.DATA_LOSS, "R", "m"))]),
     "lose": lambda job: lifecycle.lose(job, job.attempt, "died"),
 }
 

@@ -10,8 +10,10 @@ from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Any
 
+from mlpd.core.codec import from_fields
 from mlpd.core.network.architecture import ModelSpec
 from mlpd.core.spec.training import TrainingSpec
+from mlpd.server.errors import ErrorKind, ServerError
 
 
 class JobState(StrEnum):
@@ -35,11 +37,16 @@ _TERMINAL = frozenset({JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED})
 
 @dataclass(frozen=True)
 class Failure:
-    """Why a job failed; ``kind`` is the name of the `ServerError` an RPC would have raised."""
+    """Why a job failed, as an RPC's error would have told."""
 
-    kind: str
+    kind: ErrorKind
     reason: str
     message: str
+
+    @classmethod
+    def of(cls, error: ServerError) -> "Failure":
+        """Return the failure of a job that ``error`` has struck."""
+        return cls(error.kind, error.reason, error.message)
 
 
 @dataclass(frozen=True)
@@ -299,7 +306,7 @@ def from_json(kind: str, text: str) -> Any:
     if "progress" in fields:
         fields["progress"] = Progress(**fields["progress"])
     if fields.get("failure") is not None:
-        fields["failure"] = Failure(**fields["failure"])
+        fields["failure"] = from_fields(Failure, fields["failure"])
     if "to_state" in fields:
         fields["from_state"] = fields["from_state"] and JobState(fields["from_state"])
         fields["to_state"] = JobState(fields["to_state"])

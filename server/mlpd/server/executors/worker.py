@@ -36,6 +36,7 @@ from mlpd.core.training.environment import (
 from mlpd.core.training.usefulness import reason_to_doubt
 from mlpd.server.damage import dataset_damage, model_damage
 from mlpd.server.disk import trouble_of, waits_seconds
+from mlpd.server.errors import ErrorKind
 from mlpd.server.executors.attempt import CHECKPOINTS_KEPT, Order, Task
 from mlpd.server.records import (
     ENVIRONMENT_CHANGED,
@@ -90,17 +91,18 @@ def main() -> None:
     try:
         last = _attempt(task, orders, send)
     except tuple(_REASONS) as error:
-        last = _failed("PreconditionFailed", _REASONS[type(error)], str(error))
+        last = _failed(ErrorKind.PRECONDITION_FAILED, _REASONS[type(error)], str(error))
     except _DataChanged as error:
         send(MessageLogged("WARNING", str(error)))
         sys.exit(1)  # what the run has in memory can't be used; the next attempt begins with a checkpoint
     except _Unsound as error:
-        last = _failed("DataLoss", error.reason, str(error))
+        last = _failed(ErrorKind.DATA_LOSS, error.reason, str(error))
     except MemoryError as error:
-        last = _failed("ResourceExhausted", "DEVICE_MEMORY", f"the device's memory is too small for this run: {error}")
+        text = f"the device's memory is too small for this run: {error}"
+        last = _failed(ErrorKind.RESOURCE_EXHAUSTED, "DEVICE_MEMORY", text)
     except OSError as error:
         trouble = trouble_of(error)
-        kind = type(trouble).__name__ if trouble else "ResourceExhausted"
+        kind = trouble.kind if trouble else ErrorKind.RESOURCE_EXHAUSTED
         last = _failed(kind, "STORAGE", f"a file could not be read or written: {error.strerror}")
     send(last)
     os._exit(0)  # all is on disk, and to take an interpreter down delays the next job by a tenth of a second
@@ -283,7 +285,7 @@ class _Attempt:
         self._refused = True
 
 
-def _failed(kind: str, reason: str, message: str) -> Failed:
+def _failed(kind: ErrorKind, reason: str, message: str) -> Failed:
     return Failed(Failure(kind, reason, message))
 
 
@@ -292,7 +294,7 @@ def _environment_changed(before: str, now: str) -> Failed:
         f"the run must go on where it began, but {difference(before, now)}; it began in ({before}), "
         f"this is ({now}). Train again; with environment_change restart a run begins again by itself"
     )
-    return _failed("PreconditionFailed", "ENVIRONMENT_CHANGED", text)
+    return _failed(ErrorKind.PRECONDITION_FAILED, "ENVIRONMENT_CHANGED", text)
 
 
 def _describe(device: Device) -> str:

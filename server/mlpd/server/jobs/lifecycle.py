@@ -8,7 +8,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 
-from mlpd.server.errors import PreconditionFailed
+from mlpd.server.errors import ErrorKind, PreconditionFailed
 from mlpd.server.executors.attempt import CHECKPOINTS_KEPT
 from mlpd.server.names import job_name
 from mlpd.server.records import (
@@ -43,7 +43,7 @@ def start(job: Job) -> Decision:
         return Decision(job)
     if job.spec.digest != job.spec_digest:
         text = f"the spec must be what was queued, of digest {job.spec_digest}; the database holds {job.spec.digest}"
-        return _move(job, JobState.FAILED, Failure("DataLoss", "JOB_DAMAGED", f"{text}; train again"))
+        return _move(job, JobState.FAILED, Failure(ErrorKind.DATA_LOSS, "JOB_DAMAGED", f"{text}; train again"))
     started = replace(job, attempt=job.attempt + 1, start_time=job.start_time or time.time_ns())
     return _move(started, JobState.RUNNING)
 
@@ -106,7 +106,7 @@ def lose(job: Job, attempt: int, how: str) -> Decision:
     crashes = job.crash_count + 1
     if crashes >= _CRASH_LIMIT:
         text = f"{message}, {crashes} times without a new checkpoint between"
-        return _move(job, JobState.FAILED, Failure("ServerError", "CRASH_LOOP", text))
+        return _move(job, JobState.FAILED, Failure(ErrorKind.INTERNAL, "CRASH_LOOP", text))
     decision = _move(replace(job, crash_count=crashes, queue_reason="worker_lost"), JobState.QUEUED)
     return replace(decision, payloads=[MessageLogged("WARNING", message), *decision.payloads])
 

@@ -172,8 +172,7 @@ class Jobs:
         except StorageTrouble:
             raise  # only where the server drains; the next start goes on
         except ServerError as error:
-            failure = Failure(type(error).__name__, error.reason, error.message)
-            end = partial(lifecycle.fail, attempt=attempt, failure=failure)
+            end = partial(lifecycle.fail, attempt=attempt, failure=Failure.of(error))
         except Exception:
             log.exception("attempt broken off")
             end = partial(lifecycle.lose, attempt=attempt, how="could not be run")

@@ -3,7 +3,7 @@
 import sqlalchemy as sa
 
 # Raised with every change of the tables, or of what is stored in them.
-VERSION = 4
+VERSION = 5
 
 metadata = sa.MetaData()
 

@@ -339,7 +339,7 @@ def job_from(row: sa.Row[Any]) -> Job:
             "state": JobState(columns["state"]),
             "progress": Progress(**columns["progress"]),
             "checkpoints": tuple(CheckpointSaved(**saved) for saved in columns["checkpoints"]),
-            "failure": columns["failure"] and Failure(**columns["failure"]),
+            "failure": columns["failure"] and from_fields(Failure, columns["failure"]),
         }
     )
 

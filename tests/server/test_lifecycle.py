@@ -9,7 +9,7 @@ from mlpd.core.network.architecture import ModelSpec
 from mlpd.core.optimization.optimizers import Sgd
 from mlpd.core.spec.training import OptimizerSpec, ScheduleSpec, TrainingSpec
 from mlpd.server.errors import ErrorKind, PreconditionFailed
-from mlpd.server.executors.attempt import Task
+from mlpd.server.executors.attempt import Attempt
 from mlpd.server.jobs import lifecycle
 from mlpd.server.records import (
     AttemptStarted,
@@ -26,6 +26,7 @@ from mlpd.server.records import (
     Progress,
     StateChanged,
     Stopped,
+    StopReason,
     decode_frame,
     encode_frame,
 )
@@ -54,7 +55,7 @@ FRAMES: list[Frame] = [
     MessageLogged("WARNING", "line\nbreak \N{SNOWMAN}"),
     Finished("a", "b", 6),
     Failed(Failure(ErrorKind.DATA_LOSS, "R", "m")),
-    Stopped(3),
+    Stopped(StopReason.DRAIN),
 ]
 
 
@@ -75,11 +76,11 @@ def test_success_publishes():
     assert decision.job.checkpoints == (SAVED,)
 
 
-@pytest.mark.parametrize(
-    ("state", "ends"), [(JobState.RUNNING, JobState.QUEUED), (JobState.CANCELLING, JobState.CANCELLED)]
-)
-def test_a_stopped_worker_means_what_was_ordered(state, ends):
-    assert lifecycle.report(replace(RUNNING, state=state), 1, [Stopped(3)]).job.state is ends
+@pytest.mark.parametrize("state", [JobState.RUNNING, JobState.CANCELLING])
+@pytest.mark.parametrize("reason", StopReason)
+def test_a_stopped_worker_ends_what_is_cancelled_and_leaves_the_rest_to_the_next_server(state, reason):
+    ends = JobState.QUEUED if (state, reason) == (JobState.RUNNING, StopReason.DRAIN) else JobState.CANCELLED
+    assert lifecycle.report(replace(RUNNING, state=state), 1, [Stopped(reason)]).job.state is ends
 
 
 def test_a_late_report_of_an_earlier_attempt_changes_nothing():
@@ -129,7 +130,7 @@ ACTIONS = {
     "cancel": lifecycle.cancel,
     "recover": lifecycle.recover,
     "finish": lambda job: lifecycle.report(job, job.attempt, [Finished("", "", 6)]),
-    "stop": lambda job: lifecycle.report(job, job.attempt, [Stopped(0)]),
+    "drain": lambda job: lifecycle.report(job, job.attempt, [Stopped(StopReason.DRAIN)]),
     "fail": lambda job: lifecycle.report(job, job.attempt, [Failed(Failure(ErrorKind.DATA_LOSS, "R", "m"))]),
     "lose": lambda job: lifecycle.lose(job, job.attempt, "died"),
 }
@@ -165,7 +166,8 @@ def test_a_run_that_begins_again_in_another_environment_forgets_what_the_earlier
     assert goes_on == replace(before, device_description="cpu")
 
 
-def test_a_task_survives_its_line(tmp_path):
+def test_an_attempt_survives_its_line(tmp_path):
     places = (tmp_path / "x", None, None, tmp_path, tmp_path, tmp_path / "kernels")
-    task = Task("a", SPEC, "first", "numpy", *places, (SAVED,), 0.5, 2)
-    assert Task.from_line(task.to_line()) == task
+    attempt = Attempt("a", SPEC, "first", "numpy", *places, (SAVED,), 0.5, 2)
+    assert attempt.to_line().count(b"\n") == 1
+    assert Attempt.from_line(attempt.to_line()) == attempt

@@ -1,4 +1,4 @@
-"""Orders to a job whose worker is still being started: it is ended at once, and has done nothing wrong."""
+"""Stops of a job whose worker is still being started: it is ended at once, and has done nothing wrong."""
 
 import asyncio
 import os

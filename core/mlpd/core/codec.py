@@ -111,7 +111,7 @@ def _tuple_reader(items: tuple[Any, ...]) -> Reader:
 def _dataclass_reader(kind: Any) -> Reader:
     hints = get_type_hints(kind)
     readers = {field.name: _reader(hints[field.name]) for field in fields(kind)}
-    kinds: dict[str | None, Any] = {_written(chosen)[1]: chosen for chosen in kind.__subclasses__()}
+    kinds = {tag: chosen for chosen in kind.__subclasses__() if (tag := _written(chosen)[1])}
     own_name = _written(kind)[1]
 
     def read(value: Any) -> Any:

@@ -1,4 +1,4 @@
-"""What is stored and what a worker reports: frozen values, and their JSON.
+"""What is stored and what a worker reports: frozen values.
 
 A worker's frames and the payloads of a job's event log share their types, so a report is logged as
 it came. Nothing here knows SQL, protobuf or gRPC.
@@ -6,11 +6,11 @@ it came. Nothing here knows SQL, protobuf or gRPC.
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
+from typing import ClassVar
 
-from mlpd.core.codec import from_fields
+from mlpd.core.codec import from_fields, to_fields
 from mlpd.core.network.architecture import ModelSpec
 from mlpd.core.spec.training import TrainingSpec
 from mlpd.server.errors import ErrorKind, ServerError
@@ -65,6 +65,7 @@ class Progress:
 class StateChanged:
     """A transition; ``from_state`` is None for a job's first event."""
 
+    name: ClassVar[str] = "state_changed"
     from_state: JobState | None
     to_state: JobState
     failure: Failure | None = None
@@ -75,6 +76,7 @@ class StateChanged:
 class MetricsRecorded:
     """Mean loss and accuracy at a step; a (split, step) pair is logged once per run of a job."""
 
+    name: ClassVar[str] = "metrics_recorded"
     split: str
     progress: Progress
     loss: float
@@ -95,10 +97,14 @@ class MetricsRecorded:
 class CheckpointSaved:
     """A checkpoint file is durable."""
 
+    name: ClassVar[str] = "checkpoint_saved"
     step: int
     sha256: str
     size_bytes: int
 
+
+# The newest may turn out torn by the disk; then the one before it serves.
+CHECKPOINTS_KEPT = 2
 
 ENVIRONMENT_CHANGED = "environment_changed"
 
@@ -110,6 +116,7 @@ class AttemptStarted:
     With the reason `ENVIRONMENT_CHANGED` a new run of the job begins, and nothing of earlier ones counts any more.
     """
 
+    name: ClassVar[str] = "attempt_started"
     resume_step: int
     reason: str
     device_description: str
@@ -120,6 +127,7 @@ class AttemptStarted:
 class MessageLogged:
     """A line for the job's reader; ``severity`` is INFO, WARNING or ERROR."""
 
+    name: ClassVar[str] = "message_logged"
     severity: str
     message: str
 
@@ -128,6 +136,7 @@ class MessageLogged:
 class Finished:
     """A worker's last frame: the run has ended as its spec says and the model file is durable."""
 
+    name: ClassVar[str] = "finished"
     model_sha256: str
     parameters_sha256: str
     parameter_count: int
@@ -137,14 +146,23 @@ class Finished:
 class Failed:
     """A worker's last frame: the run cannot go on, and trying again would not help."""
 
+    name: ClassVar[str] = "failed"
     failure: Failure
+
+
+class StopReason(StrEnum):
+    """Why a worker is told to stop: its job is cancelled, or its server drains and will go on with the job."""
+
+    CANCEL = "cancel"
+    DRAIN = "drain"
 
 
 @dataclass(frozen=True)
 class Stopped:
     """A worker's last frame: it stopped as told, after it had freed its device."""
 
-    step: int
+    name: ClassVar[str] = "stopped"
+    reason: StopReason
 
 
 Payload = StateChanged | MetricsRecorded | CheckpointSaved | AttemptStarted | MessageLogged
@@ -275,51 +293,12 @@ class Decision:
     publication: Publication | None = None
 
 
-_KINDS: dict[str, type[Any]] = {
-    kind.__name__: kind
-    for kind in (
-        StateChanged,
-        MetricsRecorded,
-        CheckpointSaved,
-        AttemptStarted,
-        MessageLogged,
-        Finished,
-        Failed,
-        Stopped,
-    )
-}
-
-
-def kind_of(value: Payload | Frame) -> str:
-    """Return the name under which ``value`` is stored or sent."""
-    return type(value).__name__
-
-
-def to_json(value: Payload | Frame) -> str:
-    """Return the fields of ``value`` as JSON; floats survive bit for bit."""
-    return json.dumps(asdict(value), separators=(",", ":"))
-
-
-def from_json(kind: str, text: str) -> Any:
-    """Return the value that `to_json` wrote under ``kind``."""
-    fields = json.loads(text)
-    if "progress" in fields:
-        fields["progress"] = Progress(**fields["progress"])
-    if fields.get("failure") is not None:
-        fields["failure"] = from_fields(Failure, fields["failure"])
-    if "to_state" in fields:
-        fields["from_state"] = fields["from_state"] and JobState(fields["from_state"])
-        fields["to_state"] = JobState(fields["to_state"])
-    return _KINDS[kind](**fields)
-
-
 def encode_frame(frame: Frame) -> bytes:
     """Return ``frame`` as one line."""
-    return f"{kind_of(frame)} {to_json(frame)}\n".encode()
+    return json.dumps(to_fields(frame), separators=(",", ":")).encode() + b"\n"
 
 
 def decode_frame(line: bytes) -> Frame:
     """Return the frame that `encode_frame` wrote."""
-    kind, _, text = line.decode().partition(" ")
-    frame: Frame = from_json(kind, text)
+    frame: Frame = from_fields(Frame, json.loads(line))
     return frame

@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from mlpd.server.errors import ErrorKind, PreconditionFailed
-from mlpd.server.executors.attempt import CHECKPOINTS_KEPT
 from mlpd.server.names import job_name
 from mlpd.server.records import (
+    CHECKPOINTS_KEPT,
     ENVIRONMENT_CHANGED,
     AttemptStarted,
     CheckpointSaved,
@@ -29,6 +29,7 @@ from mlpd.server.records import (
     Publication,
     StateChanged,
     Stopped,
+    StopReason,
 )
 
 _CRASH_LIMIT = 3
@@ -86,8 +87,10 @@ def report(job: Job, attempt: int, frames: Sequence[Frame]) -> Decision:
             case Failed():
                 job, change = _moved(job, JobState.FAILED, frame.failure)
                 payloads.append(change)
-            case Stopped():
-                stopped = JobState.CANCELLED if job.state is JobState.CANCELLING else JobState.QUEUED
+            case Stopped(reason):
+                # What is cancelled while its worker drains does not go back to the queue.
+                cancelled = reason is StopReason.CANCEL or job.state is JobState.CANCELLING
+                stopped = JobState.CANCELLED if cancelled else JobState.QUEUED
                 job, change = _moved(replace(job, queue_reason="server_drain"), stopped)
                 payloads.append(change)
             case _:

@@ -14,10 +14,10 @@ import structlog
 from mlpd.server.asynchronous import to_the_end
 from mlpd.server.disk import waits_seconds
 from mlpd.server.errors import DataLoss, ServerError, StorageTrouble, Unavailable
-from mlpd.server.executors.attempt import Order, Task
-from mlpd.server.executors.process import ProcessExecutor, WorkerProcess
+from mlpd.server.executors.attempt import Attempt
+from mlpd.server.executors.executor import Executor, Worker
 from mlpd.server.jobs import lifecycle
-from mlpd.server.records import Failure, Job, JobState, Progress, Stopped, Submission
+from mlpd.server.records import Failure, Job, JobState, Progress, StopReason, Submission
 from mlpd.server.storage.artifacts import DataDirectory
 from mlpd.server.storage.store import Decide, Store
 
@@ -41,15 +41,15 @@ class Jobs:
     """The jobs of one server, for its event loop."""
 
     def __init__(
-        self, store: Store, directory: DataDirectory, kernels: Path, executor: ProcessExecutor, limits: JobLimits
+        self, store: Store, directory: DataDirectory, kernels: Path, executor: Executor, limits: JobLimits
     ) -> None:
         self._store = store
         self._directory, self._kernels_directory = directory, kernels
         self._executor = executor
         self._limits = limits
-        self._workers: dict[str, WorkerProcess] = {}
+        self._workers: dict[str, Worker] = {}
         self._attempts: dict[str, asyncio.Task[None]] = {}
-        self._orders: dict[str, Order] = {}
+        self._stops: dict[str, StopReason] = {}
         self._abandoned: set[str] = set()
         self._work_waits = asyncio.Event()
         self._draining = asyncio.Event()
@@ -103,7 +103,7 @@ class Jobs:
             if job.state is JobState.CANCELLING:
                 if job_id not in self._attempts:  # nobody is left to stop
                     return await self._store.change_job(job_id, lifecycle.recover)
-                self._stop(job_id, Order.CANCEL)
+                self._stop(job_id, StopReason.CANCEL)
             return job
 
         return await to_the_end(mark_and_stop())
@@ -139,7 +139,7 @@ class Jobs:
         """Start nothing more; let running jobs save a checkpoint and go back to the queue."""
         self._draining.set()
         for job_id in self._attempts:
-            self._stop(job_id, Order.DRAIN)
+            self._stop(job_id, StopReason.DRAIN)
         await asyncio.gather(*self._attempts.values(), return_exceptions=True)
 
     def _ended(self, job_id: str, task: "asyncio.Task[None]") -> None:
@@ -147,18 +147,14 @@ class Jobs:
             _logger.error("attempt abandoned until the next start", job=job_id, exc_info=error)
             self._abandoned.add(job_id)
         del self._attempts[job_id]
-        self._orders.pop(job_id, None)
+        self._stops.pop(job_id, None)
         self._work_waits.set()
 
-    def _stop(self, job_id: str, order: Order) -> None:
-        """Give an order; a worker that is still being started has nothing to finish, and is ended at once."""
-        self._orders[job_id] = order
+    def _stop(self, job_id: str, reason: StopReason) -> None:
+        """Stop a job's worker, once there is one."""
+        self._stops[job_id] = reason
         if worker := self._workers.get(job_id):
-            if worker.has_reported:
-                worker.order(order)
-                asyncio.get_running_loop().call_later(self._limits.stop_seconds, worker.kill)
-            else:
-                worker.break_off_start()
+            worker.stop(reason, self._limits.stop_seconds)
 
     async def _attempt(self, job_id: str) -> None:
         job = await self._change(job_id, lifecycle.start)
@@ -207,25 +203,23 @@ class Jobs:
 
     async def _run_worker(self, job: Job) -> Decide:
         """Run a worker to its end and return what that makes of the job, where its reports have not said so."""
-        task = await self._patiently(partial(self._task, job))
-        async with self._executor.start(task) as worker:
+        attempt = await self._patiently(partial(self._attempt_at, job))
+        async with self._executor.start(attempt) as worker:
             self._workers[job.id] = worker
             try:
-                if order := self._orders.get(job.id):
-                    self._stop(job.id, order)
+                if reason := self._stops.get(job.id):
+                    self._stop(job.id, reason)
                 async for frames in worker.reports():
                     # A worker whose reports the disk refuses waits, at the latest when its pipe is full.
                     await self._change(job.id, partial(lifecycle.report, attempt=job.attempt, frames=frames))
                 how = await worker.ending()
             finally:
                 del self._workers[job.id]
-        if worker.never_started:
-            return partial(lifecycle.report, attempt=job.attempt, frames=[Stopped(job.progress.step)])
         return partial(lifecycle.lose, attempt=job.attempt, how=how)
 
-    async def _task(self, job: Job) -> Task:
+    async def _attempt_at(self, job: Job) -> Attempt:
         validation, source = job.spec.validation.sha256, job.spec.warm_start
-        return Task(
+        return Attempt(
             job_id=job.id,
             spec=job.spec,
             reason=job.queue_reason,

@@ -32,9 +32,6 @@ from mlpd.server.records import (
     Progress,
     Publication,
     StateChanged,
-    from_json,
-    kind_of,
-    to_json,
 )
 from mlpd.server.storage import schema
 from mlpd.server.storage.database import Database, Work
@@ -338,7 +335,7 @@ def job_from(row: sa.Row[Any]) -> Job:
             "spec": spec,
             "state": JobState(columns["state"]),
             "progress": Progress(**columns["progress"]),
-            "checkpoints": tuple(CheckpointSaved(**saved) for saved in columns["checkpoints"]),
+            "checkpoints": tuple(from_fields(CheckpointSaved, saved) for saved in columns["checkpoints"]),
             "failure": columns["failure"] and from_fields(Failure, columns["failure"]),
         }
     )
@@ -353,15 +350,14 @@ def _event_row(job: Job, event: Event) -> dict[str, Any]:
         "time": event.time,
         "attempt": event.attempt,
         "run": job.run,
-        "kind": kind_of(payload),
-        "payload": to_json(payload),
+        "payload": to_fields(payload),
         "split": metrics and metrics.split,
         "step": metrics and metrics.progress.step,
     }
 
 
 def _event_from(row: sa.Row[Any]) -> Event:
-    return Event(row.sequence, row.time, row.attempt, from_json(row.kind, row.payload))
+    return Event(row.sequence, row.time, row.attempt, from_fields(Payload, row.payload))
 
 
 def dataset_from(row: sa.Row[Any]) -> DatasetRecord:

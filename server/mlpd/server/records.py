@@ -185,24 +185,15 @@ class Event:
 
 
 @dataclass(frozen=True)
-class Job:
-    """A training job as stored; times in nanoseconds since 1970, 0 = not yet.
+class JobStatus:
+    """Where a job stands: all of it that changes. Times in nanoseconds since 1970, 0 = not yet.
 
-    ``spec_digest`` is that of the spec when the job was made; ``run`` counts how often it began again because its
-    ``environment`` had changed.
+    ``attempt`` is the number of the newest; ``run`` counts how often the job began again because its ``environment``
+    had changed.
     """
 
-    id: str
-    request_id: str | None
-    request_digest: str
-    model_id: str
-    log_id: str
-    spec: TrainingSpec
-    spec_digest: str
     state: JobState
     progress: Progress
-    memory_bytes: int
-    create_time: int
     start_time: int = 0
     end_time: int = 0
     attempt: int = 0
@@ -215,6 +206,25 @@ class Job:
     device_description: str = ""
     environment: str = ""
     model_version: str = ""
+
+
+@dataclass(frozen=True)
+class Job:
+    """A training job: what was asked for, which never changes, and its status.
+
+    ``spec_digest`` is that of the spec when the job was made, at ``create_time``, in nanoseconds since 1970.
+    """
+
+    id: str
+    request_id: str | None
+    request_digest: str
+    model_id: str
+    log_id: str
+    spec: TrainingSpec
+    spec_digest: str
+    memory_bytes: int
+    create_time: int
+    status: JobStatus
 
 
 @dataclass(frozen=True)
@@ -273,24 +283,12 @@ class Submission:
 
 
 @dataclass(frozen=True)
-class Publication:
-    """A model version to publish together with a job's success; its number is given by the store."""
-
-    file_sha256: str
-    parameters_sha256: str
-    spec: ModelSpec
-    task: str
-    loss: str
-    parameter_count: int
-
-
-@dataclass(frozen=True)
 class Decision:
-    """A job as it shall be, what the log shall say of it, and what is published with it."""
+    """A job's status as it shall be, what the log shall say of it, and the model that is published with it, if any."""
 
-    job: Job
+    status: JobStatus
     payloads: Sequence[Payload] = ()
-    publication: Publication | None = None
+    published: Finished | None = None
 
 
 def encode_frame(frame: Frame) -> bytes:

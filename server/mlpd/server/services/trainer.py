@@ -190,7 +190,7 @@ class TrainerService(TrainerServiceServicer):
         return await self._store.find_duplicate(request_id, digest_of(request), request.training_job_id)
 
     async def _message(self, job: Job) -> pb.TrainingJob:
-        queued = job.state is JobState.QUEUED
+        queued = job.status.state is JobState.QUEUED
         return job_message(job, await self._store.queue_position(job.id) if queued else 0)
 
     async def _labelled_rows(

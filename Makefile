@@ -36,6 +36,7 @@ bench: $(STAMP) ## Measure every speed we claim, beside other libraries where th
 	env -u OPENBLAS_CORETYPE $(BIN)/python benchmarks/service_overhead.py
 	env -u OPENBLAS_CORETYPE $(BIN)/python benchmarks/open_streams.py
 	env -u OPENBLAS_CORETYPE $(BIN)/python benchmarks/long_queue.py
+	$(BIN)/python benchmarks/frames.py
 	env -u OPENBLAS_CORETYPE $(BIN)/python benchmarks/abuse.py
 	env -u OPENBLAS_CORETYPE $(BIN)/python benchmarks/training_speed.py
 	env -u OPENBLAS_CORETYPE $(BIN)/python benchmarks/busy_core.py

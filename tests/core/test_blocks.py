@@ -388,17 +388,3 @@ def test_a_block_without_parameters_adds_nothing_to_the_norm_that_is_clipped(mos
     finish(plain)
     finish(state, kernels=kernels)
     assert_close(state.checkpoint().vectors.named(), plain.checkpoint().vectors.named(), 1e-11)
-
-
-@pytest.mark.parametrize("runner", ["plain", "compiled"])
-@pytest.mark.parametrize("name", ["standardised", "augmented", "weighted rows"])
-def test_rows_of_the_other_byte_order_train_to_the_same_bits(name, runner, kernels):
-    case, found = FAMILY[name], []
-    assert case.validation
-    for dtype in "<f4", ">f4":
-        data, validation = (replace(rows, inputs=rows.inputs.astype(dtype)) for rows in (case.data, case.validation))
-        own = replace(case, data=data, validation=validation).but(runner=runner)
-        state = own.start()
-        events = finish(state, kernels=kernels)
-        found.append((vectors(state), [event for event in events if isinstance(event, MetricsRecorded)]))
-    assert found[1] == found[0]

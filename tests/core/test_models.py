@@ -89,7 +89,7 @@ def test_a_failed_write_leaves_the_old_file(tmp_path):
 @pytest.mark.parametrize(
     ("vectors", "fields", "sentence"),
     [
-        ({}, {"loss": "of words"}, "must hold a model: Loss must be a mapping, got 'of words'"),
+        ({}, {"loss": "of words"}, "must hold a model: Loss must be read from a dict, got 'of words'"),
         ({}, {"task": "cooking"}, "must be of a known task, got cooking"),
         ({}, {"model": {}}, "must hold a model"),
         ({}, {"model": 3}, "must hold a model"),

@@ -1,10 +1,12 @@
 """Runs are the same bits twice, and resumed after any step."""
 
+from dataclasses import replace
+
 import pytest
 from mlpd.core.devices.arrays import Cpu
 from mlpd.core.state_file import StateFileError
 from mlpd.core.training.checkpoint import load_checkpoint, save_checkpoint
-from mlpd.core.training.events import StepEnded
+from mlpd.core.training.events import MetricsRecorded, StepEnded
 
 from .family import FAMILY, events_of, finish, run, vectors
 
@@ -65,3 +67,17 @@ def test_a_restored_run_leaves_its_checkpoint_alone():
     before = {name: vector.tobytes() for name, vector in checkpoint.vectors.named().items()}
     finish(case.restore(checkpoint, Cpu()))
     assert {name: vector.tobytes() for name, vector in checkpoint.vectors.named().items()} == before
+
+
+@pytest.mark.parametrize("runner", ["plain", "compiled"])
+@pytest.mark.parametrize("name", ["standardised", "augmented", "weighted rows"])
+def test_rows_of_the_other_byte_order_train_to_the_same_bits(name, runner, kernels):
+    case, found = FAMILY[name], []
+    assert case.validation
+    for dtype in "<f4", ">f4":
+        data, validation = (replace(rows, inputs=rows.inputs.astype(dtype)) for rows in (case.data, case.validation))
+        own = replace(case, data=data, validation=validation).but(runner=runner)
+        state = own.start()
+        events = finish(state, kernels=kernels)
+        found.append((vectors(state), [event for event in events if isinstance(event, MetricsRecorded)]))
+    assert found[1] == found[0]

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from mlpd.core.network.losses import MeanSquared, SigmoidCrossEntropy, SoftmaxCrossEntropy
-from mlpd.core.network.tasks import TASKS, MixUp, mixing_share
+from mlpd.core.network.tasks import TASKS, MixUp, OutputKind, mixing_share
 
 OUTPUTS = np.array([[1.0, 3.0, 3.0], [-1.0, -2.0, -3.0], [0.5, 0.0, -0.5], [2.0, 1.0, 4.0]])
 
@@ -103,3 +103,23 @@ def test_every_task_names_its_losses():
         "multilabel": SigmoidCrossEntropy,
         "regression": MeanSquared,
     }
+
+
+@pytest.mark.parametrize(
+    ("name", "classes", "predictions"),
+    [("multiclass", 3, 3), ("binary", 2, 2), ("multilabel", 0, 3), ("regression", 0, 3)],
+)
+def test_a_task_says_how_many_classes_and_predictions_there_are(name, classes, predictions):
+    outputs = 1 if name == "binary" else 3
+    assert (TASKS[name].class_count(outputs), TASKS[name].prediction_count(outputs)) == (classes, predictions)
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_a_task_gives_every_output_that_it_says_it_has(name):
+    outputs = OUTPUTS[:, :1] if name == "binary" else OUTPUTS
+    predictions = np.zeros((4, TASKS[name].prediction_count(outputs.shape[1])))
+    found = {kind: TASKS[name].output(kind, outputs, predictions) for kind in TASKS[name].output_kinds}
+    assert found[OutputKind.LOGITS] is outputs
+    assert found[TASKS[name].output_kinds[0]] is predictions
+    if name != "regression":
+        assert found[OutputKind.CLASSES].tolist() == TASKS[name].classes(outputs).tolist()

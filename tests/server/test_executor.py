@@ -1,11 +1,11 @@
-"""Workers at hand: one while none works, taken by the next task, and none left behind."""
+"""Workers at hand: one while none works, taken by the next attempt, and none left behind."""
 
 import asyncio
 import os
 import signal
 
 import pytest
-from mlpd.server.executors.attempt import Task
+from mlpd.server.executors.attempt import Attempt
 from mlpd.server.executors.process import ProcessExecutor
 
 from ..system.processes import children_of, workers_among
@@ -33,8 +33,8 @@ async def at_hand():
     return pid
 
 
-class Nothing(Task):
-    """A task that a worker can't read, so that it ends at once."""
+class Nothing(Attempt):
+    """An attempt that a worker can't read, so that it ends at once."""
 
     def __init__(self):
         pass
@@ -43,7 +43,7 @@ class Nothing(Task):
         return b"{}\n"
 
 
-def test_a_task_takes_the_worker_at_hand_and_leaves_another():
+def test_an_attempt_takes_the_worker_at_hand_and_leaves_another():
     async def use():
         async with ProcessExecutor() as executor:
             first = await at_hand()
@@ -77,7 +77,7 @@ def test_without_a_block_of_its_own_an_executor_has_none_at_hand():
     run(use)
 
 
-def test_a_worker_that_can_not_be_started_is_an_error_of_its_task(monkeypatch):
+def test_a_worker_that_can_not_be_started_is_an_error_of_its_attempt(monkeypatch):
     async def use():
         monkeypatch.setattr("sys.executable", "/nowhere/python")
         async with ProcessExecutor() as executor:

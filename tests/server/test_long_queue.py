@@ -121,7 +121,7 @@ def test_positions_skip_the_jobs_that_do_not_wait(tmp_path):
         for number in (3, 4, 7):
             await jobs.cancel(f"job-{number}")
         page = await store.read(lambda connection: list(listing.jobs(connection, None, 100)))
-        alone = [await store.queue_position(job.id) for _, job, _ in page if job.state is JobState.QUEUED]
+        alone = [await store.queue_position(job.id) for _, job, _ in page if job.status.state is JobState.QUEUED]
         return [position for *_, position in page], alone
 
     assert with_queue(tmp_path, 10, use) == ([6, 5, 0, 4, 3, 0, 0, 2, 1, 0], [6, 5, 4, 3, 2, 1, 0])

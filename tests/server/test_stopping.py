@@ -1,4 +1,4 @@
-"""Orders to a job whose worker is still being started: it is ended at once, and has done nothing wrong."""
+"""Stops of a job whose worker is still being started: it is ended at once, and has done nothing wrong."""
 
 import asyncio
 import os
@@ -66,7 +66,7 @@ async def _workers():
 
 async def running(store, job_id):
     async def is_running():
-        return (await store.job(job_id)).state is JobState.RUNNING
+        return (await store.job(job_id)).status.state is JobState.RUNNING
 
     await until(is_running)
 
@@ -80,7 +80,7 @@ def test_cancel_does_not_wait_for_a_worker_to_start(tmp_path, monkeypatch, momen
         await jobs.cancel(job_id)
 
         async def is_cancelled():
-            return (await store.job(job_id)).state is JobState.CANCELLED
+            return (await store.job(job_id)).status.state is JobState.CANCELLED
 
         await until(is_cancelled)
         payloads = [event.payload for event in await store.events(job_id, 0, 100)]
@@ -96,7 +96,7 @@ def test_a_drain_requeues_a_job_whose_worker_is_starting_and_counts_no_crash(tmp
         if moment == "when its worker is there":
             await stopped_worker()
         await jobs.drain()
-        job = await store.job(job_id)
+        job = (await store.job(job_id)).status
         assert (job.state, job.queue_reason, job.crash_count) == (JobState.QUEUED, "server_drain", 0)
         payloads = [event.payload for event in await store.events(job_id, 0, 100)]
         assert not any(isinstance(payload, AttemptStarted | MessageLogged) for payload in payloads)
@@ -111,8 +111,8 @@ def test_cancel_of_a_job_that_no_worker_runs_ends_it(tmp_path, monkeypatch):
         (attempt,) = jobs._attempts.values()
         attempt.cancel()
         await until(_gone(jobs))
-        assert (await store.job(job_id)).state is JobState.RUNNING
-        assert (await jobs.cancel(job_id)).state is JobState.CANCELLED
+        assert (await store.job(job_id)).status.state is JobState.RUNNING
+        assert (await jobs.cancel(job_id)).status.state is JobState.CANCELLED
 
     with_jobs(tmp_path, monkeypatch, use)
 

@@ -34,6 +34,9 @@ def test_a_job_whose_spec_has_changed_does_not_run_and_the_next_one_does(start_s
         with pytest.raises(JobFailed, match="the spec must be what was queued") as failed:
             client.wait(other)
         for job in (running, unreadable):
+            *_, last = client.progress(job)
+            assert last.state_changed.to_state == pb.TrainingJob.STATE_FAILED
+            assert last.state_changed.error.message.startswith(f"the spec of {job.name} can't be read")
             with pytest.raises(MlpdError, match=f"the spec of {job.name} can't be read") as unread:
                 client.job(job)
         assert client.wait(sound).state == pb.TrainingJob.STATE_SUCCEEDED

@@ -48,7 +48,7 @@ app()
 FAULTS = {
     "database writer": 'strikes_in(database, "_outcome", SystemExit)',
     "event log": 'strikes_in(events.EventLog, "publish", RuntimeError)',
-    "job queue": 'strikes_in(store.Store, "job_ids_in", RuntimeError)',
+    "job queue": 'strikes_in(store.Store, "next_queued", RuntimeError)',
     "storage watch": 'strikes_in(database.Database, "write_nothing", RuntimeError); '
     'strikes_in(database, "_outcome", lambda _: OSError(28, "No space left on device"))',
 }

@@ -5,7 +5,8 @@ import json
 import logging
 import os
 import sys
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Annotated, TextIO, cast
 
@@ -72,18 +73,25 @@ def main(
             line = {"address": address, "pid": os.getpid(), "data_dir": str(data_dir.resolve())}
             print(json.dumps(line), flush=True)
 
-    try:
+    with _told(data_dir):
         asyncio.run(serve(options, ready, until_stdin_closes))
+
+
+@contextmanager
+def _told(data_directory: Path) -> Iterator[None]:
+    """End the process with one sentence where a server can't start."""
+    try:
+        yield
     except (DataDirectoryInUse, PortTaken) as error:
         _fail(str(error))
     except OSError as error:
-        _fail(f"the data directory {data_dir} can't be used: {error.strerror or error}")
+        _fail(f"the data directory {data_directory} can't be used: {error.strerror or error}")
     except StorageTrouble as error:
         _fail(error.message)
     except SchemaMismatch as error:
-        _fail(f"the database in {data_dir} can't be used: {error}; nothing was changed")
+        _fail(f"the database in {data_directory} can't be used: {error}; nothing was changed")
     except DatabaseError as error:
-        _fail(f"the database in {data_dir} can't be opened: {error.orig}; nothing was changed")
+        _fail(f"the database in {data_directory} can't be opened: {error.orig}; nothing was changed")
 
 
 def _configure_logs() -> None:

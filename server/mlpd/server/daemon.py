@@ -17,7 +17,8 @@ from grpc_reflection.v1alpha import reflection
 from mlpd.server.executors.devices import Devices
 from mlpd.server.executors.kernels import kernels_directory, warm
 from mlpd.server.executors.process import ProcessExecutor
-from mlpd.server.inference.serving import MAX_PREDICTION_VALUES, Serving
+from mlpd.server.inference.rows import MAX_PREDICTION_VALUES
+from mlpd.server.inference.serving import Serving
 from mlpd.server.jobs.events import EventLog
 from mlpd.server.jobs.queue import JobLimits, Jobs
 from mlpd.server.options import ServerOptions
@@ -112,11 +113,17 @@ class Daemon:
             await self._stopping.wait()
             _logger.info("draining")
             await health_service.enter_graceful_shutdown()
-            with suppress(TimeoutError):
-                await asyncio.wait_for(jobs.drain(), options.drain_seconds)
-            log.close()
-            await server.stop(_STREAM_END_SECONDS)
+            await self._drain(jobs, log, server)
             _logger.info("drained")
+
+    async def _drain(
+        self, jobs: Jobs, log: EventLog[trainer_service_pb2.StreamProgressResponse], server: grpc.aio.Server
+    ) -> None:
+        """Let jobs go back to the queue, then end the streams of who follows them, and at last all calls."""
+        with suppress(TimeoutError):
+            await asyncio.wait_for(jobs.drain(), self._options.drain_seconds)
+        log.close()
+        await server.stop(_STREAM_END_SECONDS)
 
 
 def _announce(options: ServerOptions, address: str, directory: DataDirectory) -> None:

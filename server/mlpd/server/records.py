@@ -1,4 +1,4 @@
-"""What is stored and what a worker reports: frozen values, and their JSON.
+"""What is stored and what a worker reports: frozen values.
 
 A worker's frames and the payloads of a job's event log share their types, so a report is logged as
 it came. Nothing here knows SQL, protobuf or gRPC.
@@ -6,12 +6,14 @@ it came. Nothing here knows SQL, protobuf or gRPC.
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
+from typing import ClassVar
 
+from mlpd.core.codec import from_fields, to_fields
 from mlpd.core.network.architecture import ModelSpec
 from mlpd.core.spec.training import TrainingSpec
+from mlpd.server.errors import ErrorKind, ServerError
 
 
 class JobState(StrEnum):
@@ -35,11 +37,16 @@ _TERMINAL = frozenset({JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED})
 
 @dataclass(frozen=True)
 class Failure:
-    """Why a job failed; ``kind`` is the name of the `ServerError` an RPC would have raised."""
+    """Why a job failed, as an RPC's error would have told."""
 
-    kind: str
+    kind: ErrorKind
     reason: str
     message: str
+
+    @classmethod
+    def of(cls, error: ServerError) -> "Failure":
+        """Return the failure of a job that ``error`` has struck."""
+        return cls(error.kind, error.reason, error.message)
 
 
 @dataclass(frozen=True)
@@ -58,6 +65,7 @@ class Progress:
 class StateChanged:
     """A transition; ``from_state`` is None for a job's first event."""
 
+    name: ClassVar[str] = "state_changed"
     from_state: JobState | None
     to_state: JobState
     failure: Failure | None = None
@@ -68,6 +76,7 @@ class StateChanged:
 class MetricsRecorded:
     """Mean loss and accuracy at a step; a (split, step) pair is logged once per run of a job."""
 
+    name: ClassVar[str] = "metrics_recorded"
     split: str
     progress: Progress
     loss: float
@@ -88,10 +97,14 @@ class MetricsRecorded:
 class CheckpointSaved:
     """A checkpoint file is durable."""
 
+    name: ClassVar[str] = "checkpoint_saved"
     step: int
     sha256: str
     size_bytes: int
 
+
+# The newest may turn out torn by the disk; then the one before it serves.
+CHECKPOINTS_KEPT = 2
 
 ENVIRONMENT_CHANGED = "environment_changed"
 
@@ -103,6 +116,7 @@ class AttemptStarted:
     With the reason `ENVIRONMENT_CHANGED` a new run of the job begins, and nothing of earlier ones counts any more.
     """
 
+    name: ClassVar[str] = "attempt_started"
     resume_step: int
     reason: str
     device_description: str
@@ -113,6 +127,7 @@ class AttemptStarted:
 class MessageLogged:
     """A line for the job's reader; ``severity`` is INFO, WARNING or ERROR."""
 
+    name: ClassVar[str] = "message_logged"
     severity: str
     message: str
 
@@ -121,6 +136,7 @@ class MessageLogged:
 class Finished:
     """A worker's last frame: the run has ended as its spec says and the model file is durable."""
 
+    name: ClassVar[str] = "finished"
     model_sha256: str
     parameters_sha256: str
     parameter_count: int
@@ -130,14 +146,23 @@ class Finished:
 class Failed:
     """A worker's last frame: the run cannot go on, and trying again would not help."""
 
+    name: ClassVar[str] = "failed"
     failure: Failure
+
+
+class StopReason(StrEnum):
+    """Why a worker is told to stop: its job is cancelled, or its server drains and will go on with the job."""
+
+    CANCEL = "cancel"
+    DRAIN = "drain"
 
 
 @dataclass(frozen=True)
 class Stopped:
     """A worker's last frame: it stopped as told, after it had freed its device."""
 
-    step: int
+    name: ClassVar[str] = "stopped"
+    reason: StopReason
 
 
 Payload = StateChanged | MetricsRecorded | CheckpointSaved | AttemptStarted | MessageLogged
@@ -160,24 +185,15 @@ class Event:
 
 
 @dataclass(frozen=True)
-class Job:
-    """A training job as stored; times in nanoseconds since 1970, 0 = not yet.
+class JobStatus:
+    """Where a job stands: all of it that changes. Times in nanoseconds since 1970, 0 = not yet.
 
-    ``spec_digest`` is that of the spec when the job was made; ``run`` counts how often it began again because its
-    ``environment`` had changed.
+    ``attempt`` is the number of the newest; ``run`` counts how often the job began again because its ``environment``
+    had changed.
     """
 
-    id: str
-    request_id: str | None
-    request_digest: str
-    model_id: str
-    log_id: str
-    spec: TrainingSpec
-    spec_digest: str
     state: JobState
     progress: Progress
-    memory_bytes: int
-    create_time: int
     start_time: int = 0
     end_time: int = 0
     attempt: int = 0
@@ -190,6 +206,25 @@ class Job:
     device_description: str = ""
     environment: str = ""
     model_version: str = ""
+
+
+@dataclass(frozen=True)
+class Job:
+    """A training job: what was asked for, which never changes, and its status.
+
+    ``spec_digest`` is that of the spec when the job was made, at ``create_time``, in nanoseconds since 1970.
+    """
+
+    id: str
+    request_id: str | None
+    request_digest: str
+    model_id: str
+    log_id: str
+    spec: TrainingSpec
+    spec_digest: str
+    memory_bytes: int
+    create_time: int
+    status: JobStatus
 
 
 @dataclass(frozen=True)
@@ -248,71 +283,20 @@ class Submission:
 
 
 @dataclass(frozen=True)
-class Publication:
-    """A model version to publish together with a job's success; its number is given by the store."""
-
-    file_sha256: str
-    parameters_sha256: str
-    spec: ModelSpec
-    task: str
-    loss: str
-    parameter_count: int
-
-
-@dataclass(frozen=True)
 class Decision:
-    """A job as it shall be, what the log shall say of it, and what is published with it."""
+    """A job's status as it shall be, what the log shall say of it, and the model that is published with it, if any."""
 
-    job: Job
+    status: JobStatus
     payloads: Sequence[Payload] = ()
-    publication: Publication | None = None
-
-
-_KINDS: dict[str, type[Any]] = {
-    kind.__name__: kind
-    for kind in (
-        StateChanged,
-        MetricsRecorded,
-        CheckpointSaved,
-        AttemptStarted,
-        MessageLogged,
-        Finished,
-        Failed,
-        Stopped,
-    )
-}
-
-
-def kind_of(value: Payload | Frame) -> str:
-    """Return the name under which ``value`` is stored or sent."""
-    return type(value).__name__
-
-
-def to_json(value: Payload | Frame) -> str:
-    """Return the fields of ``value`` as JSON; floats survive bit for bit."""
-    return json.dumps(asdict(value), separators=(",", ":"))
-
-
-def from_json(kind: str, text: str) -> Any:
-    """Return the value that `to_json` wrote under ``kind``."""
-    fields = json.loads(text)
-    if "progress" in fields:
-        fields["progress"] = Progress(**fields["progress"])
-    if fields.get("failure") is not None:
-        fields["failure"] = Failure(**fields["failure"])
-    if "to_state" in fields:
-        fields["from_state"] = fields["from_state"] and JobState(fields["from_state"])
-        fields["to_state"] = JobState(fields["to_state"])
-    return _KINDS[kind](**fields)
+    published: Finished | None = None
 
 
 def encode_frame(frame: Frame) -> bytes:
     """Return ``frame`` as one line."""
-    return f"{kind_of(frame)} {to_json(frame)}\n".encode()
+    return json.dumps(to_fields(frame), separators=(",", ":")).encode() + b"\n"
 
 
 def decode_frame(line: bytes) -> Frame:
     """Return the frame that `encode_frame` wrote."""
-    kind, _, text = line.decode().partition(" ")
-    frame: Frame = from_json(kind, text)
+    frame: Frame = from_fields(Frame, json.loads(line))
     return frame

@@ -78,8 +78,8 @@ def evaluate(
     loss, task = BufferedLoss(device, model.loss, *shape), TASKS[model.task](device, *shape)
     gradient, wanted = (xp.empty((capacity, outputs_size), dtype=model.spec.dtype) for _ in range(2))
     total, hits = xp.zeros((), dtype=xp.float64), xp.zeros((), dtype=xp.int64)
-    classes = 2 if model.task == "binary" else outputs_size
-    confusion = np.zeros((classes, classes), np.int64) if include_confusion and task.has_classes else None
+    classes = task.class_count(outputs_size)
+    confusion = np.zeros((classes, classes), np.int64) if include_confusion and classes else None
     scorer = Scorer(model.task, classes) if include_scores else None
     faulty = FaultyRows()
     for start in range(0, len(dataset), capacity):

@@ -48,19 +48,16 @@ class Model:
 
     @property
     def prediction_count(self) -> int:
-        """Numbers that a row's prediction has: two of a binary model, else as many as there are outputs."""
-        return 2 if self.task == "binary" else self.spec.layer_sizes[-1]
+        """Numbers that a row's prediction has."""
+        return TASKS[self.task].prediction_count(self.spec.layer_sizes[-1])
 
     def predict(self, xp: Any, outputs: Array, predictions: Array, spare_row: Array) -> None:
         """Write what ``outputs`` (rows, outputs) predict: probabilities, of both classes if binary, or numbers.
 
         ``predictions`` are (rows, prediction_count), ``spare_row`` (rows, 1).
         """
-        if self.task == "binary":
-            xp.negative(outputs, out=predictions[:, :1])
-            xp.copyto(predictions[:, 1:], outputs)
-            outputs = predictions  # the log odds of either
-        self.loss.predict(xp, outputs, predictions, spare_row)
+        logits = TASKS[self.task].logits(xp, outputs, predictions)
+        self.loss.predict(xp, logits, predictions, spare_row)
 
     @np.errstate(all="ignore")  # as in a forward pass
     def predictions(self, outputs: HostArray) -> HostArray:

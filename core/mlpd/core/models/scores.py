@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from mlpd.core.devices.arrays import HostArray
 from mlpd.core.models.odds import ClassOdds, Floats, negative_log_probability, probability
+from mlpd.core.network.tasks import TASKS
 from numpy.typing import NDArray
 
 _TOP_COUNTS = (2, 3, 5)
@@ -43,7 +44,7 @@ class Scorer:
     """
 
     def __init__(self, task: str, classes: int) -> None:
-        self._task, self._classes = task, classes
+        self._task, self._classes = TASKS[task], classes
         self._targets: list[HostArray] = []
         self._outputs: list[HostArray] = []
 
@@ -56,11 +57,11 @@ class Scorer:
     def scores(self) -> Scores:
         """Return the scores of all batches."""
         targets, outputs = np.concatenate(self._targets), np.concatenate(self._outputs)
-        if self._task == "regression":
+        if not self._task.counts_hits:
             return Scores(_regression(targets.astype(np.float64), outputs.astype(np.float64)), ())
-        if self._task == "multilabel":
+        if not self._task.has_classes:
             return _multilabel(targets, outputs)
-        if self._task == "binary":
+        if outputs.shape[1] < self._classes:  # the log odds of class 1, to which those of class 0 are 0
             outputs = np.concatenate([np.zeros_like(outputs), outputs], axis=1)
         return _multiclass(targets.astype(np.int64), outputs, self._classes)
 

@@ -1,5 +1,6 @@
-"""Tasks: what the targets of rows are, and which outputs hit them."""
+"""Tasks: what the targets of rows are, which outputs hit them, and what can be asked of them."""
 
+from enum import StrEnum
 from typing import Any, ClassVar
 
 import numpy as np
@@ -16,6 +17,15 @@ from mlpd.core.network.losses import (
 from mlpd.core.random import Purpose, generator
 
 
+class OutputKind(StrEnum):
+    """What can be asked of a model: what its last layer gives, what that predicts, and what it decides."""
+
+    LOGITS = "logits"
+    PROBABILITIES = "probabilities"
+    VALUES = "values"
+    CLASSES = "classes"
+
+
 class Task:
     """Targets of one kind, in buffers for up to ``capacity`` rows; not for use by two threads.
 
@@ -25,6 +35,11 @@ class Task:
     losses: ClassVar[tuple[type[Loss], ...]]  # the first is the default
     counts_hits: ClassVar[bool] = True
     has_classes: ClassVar[bool] = True  # targets are class indices
+    output_kinds: ClassVar[tuple[OutputKind, ...]] = (  # the first is the default
+        OutputKind.PROBABILITIES,
+        OutputKind.LOGITS,
+        OutputKind.CLASSES,
+    )
 
     def __init__(self, device: Device, outputs: int, capacity: int, dtype: Any, smoothing: float = 0.0) -> None:
         xp = self._xp = device.xp
@@ -34,6 +49,31 @@ class Task:
         self._right = xp.empty((capacity,), dtype=dtype)
         self._hits = xp.empty((capacity,), dtype=xp.int64)
         self._hit_sum = xp.zeros((), dtype=xp.int64)
+
+    @classmethod
+    def class_count(cls, outputs: int) -> int:
+        """Return how many classes a network of ``outputs`` tells apart; 0 where targets are numbers."""
+        return outputs if cls.has_classes else 0
+
+    @classmethod
+    def prediction_count(cls, outputs: int) -> int:
+        """Return how many numbers are predicted of a row: one a class, else one an output."""
+        return cls.class_count(outputs) or outputs
+
+    @staticmethod
+    def logits(xp: Any, outputs: Array, room: Array) -> Array:
+        """Return a logit for each number that is predicted: ``outputs``, or what was made of them in ``room``.
+
+        Of ``outputs`` (rows, outputs) in ``room`` (rows, prediction_count).
+        """
+        return outputs
+
+    @classmethod
+    def output(cls, kind: OutputKind, outputs: HostArray, predictions: HostArray) -> HostArray:
+        """Return what is asked for, one of ``output_kinds``, of outputs (rows, outputs) and what they predict."""
+        if kind is OutputKind.LOGITS:
+            return outputs
+        return cls.classes(outputs) if kind is OutputKind.CLASSES else predictions
 
     @staticmethod
     def prepare(targets: HostArray, dtype: str) -> HostArray:
@@ -111,6 +151,18 @@ class Binary(Task):
     losses = (SigmoidCrossEntropy,)
 
     @staticmethod
+    def class_count(outputs: int) -> int:
+        """Return 2."""
+        return 2
+
+    @staticmethod
+    def logits(xp: Any, outputs: Array, room: Array) -> Array:
+        """Return the log odds of either class (rows, 2)."""
+        xp.negative(outputs, out=room[:, :1])
+        xp.copyto(room[:, 1:], outputs)
+        return room
+
+    @staticmethod
     def prepare(targets: HostArray, dtype: str) -> HostArray:
         """Return targets (rows, 1)."""
         return targets.astype(dtype)[:, None]
@@ -134,6 +186,7 @@ class Regression(Task):
     losses = (MeanSquared, Huber, MeanAbsolute, Poisson)
     counts_hits = False
     has_classes = False
+    output_kinds = (OutputKind.VALUES, OutputKind.LOGITS)
 
 
 TASKS: dict[str, type[Task]] = {

@@ -48,5 +48,5 @@ def load_checkpoint(path: Path, sha256: str) -> Checkpoint:
     vectors, fields = unpack(path, sha256)
     try:
         return Checkpoint(from_fields(Counters, fields), StateVectors.from_named(vectors))
-    except (KeyError, TypeError) as error:
+    except (KeyError, TypeError, ValueError) as error:
         raise StateFileError(f"{path.name} must hold a checkpoint: {error}") from error

@@ -1,26 +1,16 @@
-"""What a worker is told: one line of JSON, then orders."""
+"""What whoever runs an attempt is told of it, as one line of JSON."""
 
 import json
-from dataclasses import asdict, dataclass, fields
-from enum import StrEnum
+from dataclasses import dataclass
 from pathlib import Path
 
+from mlpd.core.codec import from_fields, to_fields
 from mlpd.core.spec.training import TrainingSpec
 from mlpd.server.records import CheckpointSaved
 
-# The newest may turn out torn by the disk; then the one before it serves.
-CHECKPOINTS_KEPT = 2
-
-
-class Order(StrEnum):
-    """What a running worker can be told to do."""
-
-    CANCEL = "cancel"
-    DRAIN = "drain"
-
 
 @dataclass(frozen=True)
-class Task:
+class Attempt:
     """One attempt at a job; paths are absolute, ``checkpoints`` newest first.
 
     ``environment`` is where its results so far were computed; empty where there are none.
@@ -45,29 +35,10 @@ class Task:
         return self.job_directory / f"checkpoint-{step:012d}.safetensors"
 
     def to_line(self) -> bytes:
-        """Return the task as one line."""
-        values = {field.name: getattr(self, field.name) for field in fields(self)}
-        values |= {"spec": self.spec.to_json(), "checkpoints": [asdict(saved) for saved in self.checkpoints]}
-        return json.dumps(values, default=str).encode() + b"\n"
+        """Return the attempt as one line."""
+        return json.dumps(to_fields(self)).encode() + b"\n"
 
     @classmethod
-    def from_line(cls, line: bytes) -> "Task":
-        """Return the task that `to_line` wrote."""
-        values = json.loads(line)
-        return cls(
-            **values
-            | {
-                "spec": TrainingSpec.from_json(values["spec"]),
-                "train_path": Path(values["train_path"]),
-                "validation_path": _path(values["validation_path"]),
-                "source_path": _path(values["source_path"]),
-                "job_directory": Path(values["job_directory"]),
-                "models_directory": Path(values["models_directory"]),
-                "kernels_directory": Path(values["kernels_directory"]),
-                "checkpoints": tuple(CheckpointSaved(**saved) for saved in values["checkpoints"]),
-            }
-        )
-
-
-def _path(text: str | None) -> Path | None:
-    return None if text is None else Path(text)
+    def from_line(cls, line: bytes) -> "Attempt":
+        """Return the attempt that `to_line` wrote."""
+        return from_fields(cls, json.loads(line))

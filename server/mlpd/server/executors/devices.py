@@ -8,8 +8,9 @@ import asyncio
 import json
 import os
 import sys
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
+from mlpd.core.codec import from_fields, to_fields
 from mlpd.core.devices.arrays import DeviceUnavailable, open_device
 from mlpd.core.processes import end_with
 
@@ -68,9 +69,9 @@ async def _probe() -> DeviceReport:
             await process.wait()
     if process.returncode != 0:
         return DeviceReport(False, f"trying CUDA ended with status {process.returncode}; the server's log may tell why")
-    return DeviceReport(**json.loads(output))
+    return from_fields(DeviceReport, json.loads(output))
 
 
 if __name__ == "__main__":
     end_with(int(sys.argv[1]))
-    print(json.dumps(asdict(_report("cuda"))))
+    print(json.dumps(to_fields(_report("cuda"))))

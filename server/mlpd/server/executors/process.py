@@ -7,25 +7,26 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from typing import Self
 
-from mlpd.server.executors.attempt import Order, Task
-from mlpd.server.records import Frame, decode_frame
+from mlpd.server.executors.attempt import Attempt
+from mlpd.server.records import Frame, Stopped, StopReason, decode_frame
 
 _READ_BYTES = 65536
 
 
 class WorkerProcess:
-    """A running worker, for the event loop that started it.
+    """A worker in a process of its own, for the event loop that started it: a `Worker`.
 
-    Until it ``has_reported`` it has done nothing, and its start can be broken off; then ``never_started`` is true.
+    Until it has reported it has done nothing, and its start can be broken off.
     """
 
     def __init__(self, process: asyncio.subprocess.Process) -> None:
         self._process = process
-        self.has_reported = self.never_started = False
+        self._has_reported = False
+        self._broken_off: StopReason | None = None
 
     @classmethod
     async def started(cls) -> Self:
-        """Start one that waits for its task. Raises `OSError`."""
+        """Start one that waits for its attempt. Raises `OSError`."""
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-P", "-m", "mlpd.server.executors.worker"),
             stdin=asyncio.subprocess.PIPE,
@@ -39,10 +40,9 @@ class WorkerProcess:
         """Whether the process is known to have ended."""
         return self._process.returncode is not None
 
-    def begin(self, task: Task) -> None:
-        """Tell the worker its task."""
-        assert self._process.stdin is not None
-        self._process.stdin.write(task.to_line())
+    def begin(self, attempt: Attempt) -> None:
+        """Tell the worker its attempt."""
+        self._write(attempt.to_line())
 
     async def reports(self) -> AsyncIterator[list[Frame]]:
         """Yield what the worker has reported since the last look, in order, until it closes its pipe."""
@@ -51,29 +51,20 @@ class WorkerProcess:
         while received := await self._process.stdout.read(_READ_BYTES):
             *lines, rest = (rest + received).split(b"\n")
             if lines:
-                self.has_reported = True
+                self._has_reported = True
                 yield [decode_frame(line) for line in lines]
+        if self._broken_off:
+            yield [Stopped(self._broken_off)]
 
-    def order(self, order: Order) -> None:
-        """Tell the worker; one that has already ended does not mind."""
-        assert self._process.stdin is not None
-        with suppress(ConnectionError, RuntimeError):
-            self._process.stdin.write(f"{order}\n".encode())
-
-    def break_off_start(self) -> None:
-        """End a worker that has not reported yet."""
-        self.never_started = True
-        self.kill()
-
-    def kill(self) -> None:
-        """End the worker at once."""
-        with suppress(ProcessLookupError):
-            self._process.kill()
-
-    async def end(self) -> None:
-        """End the worker at once, and wait until it has ended."""
-        self.kill()
-        await self._process.wait()
+    def stop(self, reason: StopReason, patience_seconds: float) -> None:
+        """Tell the worker, and end it after ``patience_seconds``; one that has not reported yet is ended at once."""
+        if self._has_reported:
+            with suppress(ConnectionError, RuntimeError):  # one that has already ended does not mind
+                self._write(f"{reason}\n".encode())
+            asyncio.get_running_loop().call_later(patience_seconds, self._kill)
+        else:
+            self._broken_off = reason
+            self._kill()
 
     async def ending(self) -> str:
         """Wait for the end of the process and say how it came: "exited with status 1", "was killed by SIGKILL"."""
@@ -82,9 +73,22 @@ class WorkerProcess:
             return f"was killed by {signal.Signals(-status).name}"
         return f"exited with status {status}"
 
+    async def end(self) -> None:
+        """End the worker at once, and wait until it has ended."""
+        self._kill()
+        await self._process.wait()
+
+    def _write(self, line: bytes) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.write(line)
+
+    def _kill(self) -> None:
+        with suppress(ProcessLookupError):
+            self._process.kill()
+
 
 class ProcessExecutor:
-    """Starts a worker process for each task.
+    """Starts a worker process for each attempt: an `Executor`.
 
     In a block of its own it has one at hand while none works: an interpreter with its libraries, which take a job's
     beginning longer than all else.
@@ -106,12 +110,12 @@ class ProcessExecutor:
             await worker.end()
 
     @asynccontextmanager
-    async def start(self, task: Task) -> AsyncIterator[WorkerProcess]:
-        """Run ``task``; the worker does not outlive the block. Raises `OSError` if it can't be started."""
+    async def start(self, attempt: Attempt) -> AsyncIterator[WorkerProcess]:
+        """Run ``attempt``; the worker does not outlive the block. Raises `OSError` if it can't be started."""
         worker = await self._take_waiting() or await WorkerProcess.started()
         self._running_count += 1
         try:
-            worker.begin(task)
+            worker.begin(attempt)
             yield worker
         finally:
             await worker.end()

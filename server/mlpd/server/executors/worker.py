@@ -1,6 +1,6 @@
-"""One attempt at one job, in a process of its own: ``python -m mlpd.server.executors.worker``.
+"""An attempt in a process of its own, on pipes: ``python -m mlpd.server.executors.worker``.
 
-Reads a task and then orders on stdin, trains, and reports frames on stdout. It ends with the server: when
+Reads an attempt and then why it must stop on stdin, and writes its frames on stdout. It ends with the server: when
 stdin closes, and by the kernel's parent-death signal.
 """
 
@@ -8,71 +8,18 @@ import os
 import queue
 import sys
 import threading
-import time
-from collections.abc import Callable
-from contextlib import suppress
-from dataclasses import replace
 from importlib import import_module
 from io import RawIOBase
-from pathlib import Path
 
-from mlpd.core.data.datasets import DataError, Dataset, open_dataset
-from mlpd.core.devices.arrays import Device, DeviceUnavailable, open_device
 from mlpd.core.execution.opening import missing_for
-from mlpd.core.execution.runner import RunnerUnavailable
-from mlpd.core.files import FileDamaged, FileIdentity, Verifier, sync_directory
-from mlpd.core.models.model import TrainedModel, load_trained, save_model
 from mlpd.core.processes import end_with
-from mlpd.core.state_file import StateFileError
-from mlpd.core.steps.examples import Examples, NothingToLearn
-from mlpd.core.training import events
-from mlpd.core.training.checkpoint import load_checkpoint, save_checkpoint
-from mlpd.core.training.environment import (
-    check_environment,
-    computing_threads,
-    difference,
-    environment_of,
-    shares_products,
-)
-from mlpd.core.training.loop import train
-from mlpd.core.training.state import Diverged, TrainingState
-from mlpd.core.training.usefulness import reason_to_doubt
-from mlpd.server.damage import dataset_damage, model_damage
-from mlpd.server.disk import trouble_of, waits_seconds
-from mlpd.server.executors.attempt import CHECKPOINTS_KEPT, Order, Task
-from mlpd.server.records import (
-    ENVIRONMENT_CHANGED,
-    AttemptStarted,
-    CheckpointSaved,
-    Failed,
-    Failure,
-    Finished,
-    Frame,
-    MessageLogged,
-    MetricsRecorded,
-    Progress,
-    Stopped,
-    encode_frame,
-)
-from threadpoolctl import threadpool_info, threadpool_limits
-
-# Checkpoints may take at most this share of a run's time.
-_CHECKPOINT_TIME_SHARE = 0.02
-
-# What a run can't be done or finished for, though nothing is broken.
-_REASONS: dict[type[Exception], str] = {
-    DeviceUnavailable: "DEVICE_UNAVAILABLE",
-    RunnerUnavailable: "RUNNER_UNAVAILABLE",
-    Diverged: "DIVERGED",
-    NothingToLearn: "NOTHING_TO_LEARN",
-}
-
-Send = Callable[[Frame], None]
-Orders = queue.SimpleQueue[Order]
+from mlpd.server.executors.attempt import Attempt
+from mlpd.server.executors.running import DataChanged, Stops, run_attempt
+from mlpd.server.records import Frame, StopReason, encode_frame
 
 
 def main() -> None:
-    """Serve one task and exit."""
+    """Serve one attempt and exit."""
     end_with(os.getppid())
     frames = os.fdopen(os.dup(1), "wb", buffering=0)
     os.dup2(2, 1)  # a stray print must not look like a frame
@@ -83,236 +30,27 @@ def main() -> None:
     line = stdin.readline()
     if not line:
         return  # the server has ended since
-    task = Task.from_line(line)
-    orders = _listen(stdin)
 
     def send(frame: Frame) -> None:
         frames.write(encode_frame(frame))
 
-    last: Finished | Stopped | Failed
     try:
-        last = _attempt(task, orders, send)
-    except tuple(_REASONS) as error:
-        last = _failed("PreconditionFailed", _REASONS[type(error)], str(error))
-    except _DataChanged as error:
-        send(MessageLogged("WARNING", str(error)))
-        sys.exit(1)  # what the run has in memory can't be used; the next attempt begins with a checkpoint
-    except _Unsound as error:
-        last = _failed("DataLoss", error.reason, str(error))
-    except MemoryError as error:
-        last = _failed("ResourceExhausted", "DEVICE_MEMORY", f"the device's memory is too small for this run: {error}")
-    except OSError as error:
-        trouble = trouble_of(error)
-        kind = type(trouble).__name__ if trouble else "ResourceExhausted"
-        last = _failed(kind, "STORAGE", f"a file could not be read or written: {error.strerror}")
-    send(last)
+        run_attempt(Attempt.from_line(line), send, _listen(stdin))
+    except DataChanged:
+        sys.exit(1)
     os._exit(0)  # all is on disk, and to take an interpreter down delays the next job by a tenth of a second
 
 
-class _Unsound(Exception):
-    """A file that the run needs is not what was stored; trying again would not help."""
-
-    def __init__(self, reason: str, message: str) -> None:
-        super().__init__(message)
-        self.reason = reason
-
-
-class _DataChanged(Exception):
-    """A data set's file was written to or replaced while the run read it."""
-
-
-def _attempt(task: Task, orders: Orders, send: Send) -> Finished | Stopped | Failed:
-    """Go on, begin, or begin again where the results so far could not be repeated."""
-    device = open_device(task.spec.device)
-    threads = computing_threads(task.spec, task.thread_count)
-    with threadpool_limits(threads if shares_products(task.spec) else 1):
-        environment = environment_of(device, task.spec)
-        if task.environment not in ("", environment):
-            if task.spec.environment_change == "refuse":
-                return _environment_changed(task.environment, environment)
-            for saved in task.checkpoints:
-                task.checkpoint_path(saved.step).unlink(missing_ok=True)
-            task = replace(task, reason=ENVIRONMENT_CHANGED, checkpoints=())
-        last = _Attempt(task, device, environment, send).run(orders, threads)
-    device.free()  # before the last word, which the server publishes
-    return last
-
-
-class _Attempt:
-    """The state of an attempt between its steps."""
-
-    def __init__(self, task: Task, device: Device, environment: str, send: Send) -> None:
-        self._task = task
-        self._environment = environment
-        self._send = send
-        self._saved = task.checkpoints
-        self._verifier = Verifier()
-        self._opened: dict[Path, FileIdentity] = {}
-        self._state = self._restore(device)
-        self._metrics_step = self._state.step
-        self._metrics_time = self._save_time = time.monotonic()
-        self._steps_per_second = 0.0
-        self._save_interval = task.checkpoint_interval_seconds
-        self._refused = False
-        send(AttemptStarted(self._state.step, task.reason, _describe(device), environment))
-
-    def run(self, orders: Orders, thread_count: int) -> Finished | Stopped:
-        """Train to the end or to an order."""
-        for event in train(self._state, thread_count, self._task.kernels_directory):
-            match event:
-                case events.MetricsRecorded():
-                    self._send(self._timed(event))
-                case events.StoppedEarly():
-                    self._send(MessageLogged("INFO", f"the run ends after step {event.step}: {event.reason}"))
-                case events.StepEnded():
-                    if not orders.empty():
-                        if orders.get() is Order.DRAIN:
-                            self._save()
-                        return Stopped(event.step)
-                    if time.monotonic() - self._save_time >= self._save_interval:
-                        self._save()
-        return self._publish(orders)
-
-    def _restore(self, device: Device) -> TrainingState:
-        task, spec = self._task, self._task.spec
-        source = self._source()
-        scaling = source.model.scaling if source else None
-        train = self._open(spec.train_dataset, task.train_path, spec.train_sha256)
-        validation = None
-        if task.validation_path:
-            validation = self._open(spec.validation.dataset, task.validation_path, spec.validation.sha256)
-        examples = Examples.of(spec, train, validation, scaling)
-        for saved in self._task.checkpoints:
-            try:
-                checkpoint = load_checkpoint(self._task.checkpoint_path(saved.step), saved.sha256)
-                check_environment(checkpoint, self._environment)
-                return TrainingState.restore(device, spec, examples, checkpoint)
-            except (StateFileError, OSError) as error:
-                self._send(MessageLogged("WARNING", f"the checkpoint of step {saved.step} is unusable: {error}"))
-        return TrainingState.initial(device, spec, examples, source)
-
-    def _source(self) -> TrainedModel | None:
-        warm_start = self._task.spec.warm_start
-        if not (warm_start and self._task.source_path):
-            return None
-        try:
-            return load_trained(self._task.source_path, warm_start.sha256)
-        except (StateFileError, OSError) as error:
-            raise _Unsound("MODEL_DAMAGED", model_damage(warm_start.model, error)) from error
-
-    def _open(self, name: str, path: Path, sha256: str) -> Dataset:
-        try:
-            self._opened[path] = FileIdentity.of(path)  # before the check, which so covers what happens after this
-            self._verifier.check(path, sha256)
-            return open_dataset(path)
-        except (DataError, FileDamaged, OSError) as error:
-            raise _Unsound("DATASET_DAMAGED", dataset_damage(name, error)) from error
-
-    def _require_unchanged(self) -> None:
-        """Raise `_DataChanged` unless what was read since the run began is what was verified then."""
-        for path, identity in self._opened.items():
-            if not path.exists() or FileIdentity.of(path) != identity:
-                raise _DataChanged(f"the data set {path.name} was changed while the run read it")
-
-    def _timed(self, event: events.MetricsRecorded) -> MetricsRecorded:
-        if event.split == "train":
-            now = time.monotonic()
-            self._steps_per_second = (event.step - self._metrics_step) / (now - self._metrics_time)
-            self._metrics_step, self._metrics_time = event.step, now
-        progress = Progress(
-            step=event.step,
-            step_count=event.step_count,
-            epoch=event.epoch,
-            epoch_count=event.epoch_count,
-            rows_per_second=self._steps_per_second * self._task.spec.rows_per_step,
-            remaining_seconds=(event.step_count - event.step) / self._steps_per_second,
-        )
-        return MetricsRecorded(event.split, progress, event.loss, event.accuracy, event.learning_rate)
-
-    def _save(self) -> None:
-        """Save a checkpoint; where the disk refuses it, the run goes on and tries again after the next interval."""
-        self._require_unchanged()
-        started = time.monotonic()
-        step = self._state.step
-        try:
-            digest = save_checkpoint(self._task.checkpoint_path(step), self._state.checkpoint())
-        except OSError as error:
-            self._warn(f"the checkpoint of step {step} could not be written: {error.strerror}")
-        else:
-            self._refused = False
-            self._keep(CheckpointSaved(step, digest.sha256, digest.size_bytes))
-        self._save_time = time.monotonic()
-        cost = self._save_time - started
-        self._save_interval = max(self._task.checkpoint_interval_seconds, cost / _CHECKPOINT_TIME_SHARE)
-
-    def _keep(self, saved: CheckpointSaved) -> None:
-        self._send(saved)
-        self._saved = (saved, *(earlier for earlier in self._saved if earlier.step != saved.step))
-        for outdated in self._saved[CHECKPOINTS_KEPT:]:
-            with suppress(OSError):  # it goes with the job's folder at the latest
-                self._task.checkpoint_path(outdated.step).unlink()
-        self._saved = self._saved[:CHECKPOINTS_KEPT]
-
-    def _publish(self, orders: Orders) -> Finished | Stopped:
-        """Write the model as soon as the disk takes it, unless an order comes first; a run is not lost by its disk."""
-        self._require_unchanged()
-        trained = self._state.trained()
-        if doubt := reason_to_doubt(self._state.device, self._task.spec, self._state.examples, trained.model):
-            self._send(MessageLogged("WARNING", doubt))
-        waits = waits_seconds()
-        while True:
-            try:
-                return self._write_model(trained)
-            except OSError as error:
-                if trouble_of(error) is None:
-                    raise
-                self._warn(f"the model could not be written, and is tried again until it is: {error.strerror}")
-            with suppress(queue.Empty):
-                orders.get(timeout=next(waits))
-                return Stopped(self._state.step)
-
-    def _write_model(self, trained: TrainedModel) -> Finished:
-        partial = self._task.job_directory / "model.safetensors"
-        provenance = {"training_job": self._task.job_id, "spec_digest": self._task.spec.digest}
-        digest = save_model(partial, trained.model, trained.moments, trained.optimizer_step, provenance)
-        partial.replace(self._task.models_directory / f"{digest.sha256}.safetensors")
-        sync_directory(self._task.models_directory)
-        return Finished(digest.sha256, trained.model.sha256, len(trained.model.parameters))
-
-    def _warn(self, message: str) -> None:
-        """Say once that the disk refuses, not each time."""
-        if not self._refused:
-            self._send(MessageLogged("WARNING", message))
-        self._refused = True
-
-
-def _failed(kind: str, reason: str, message: str) -> Failed:
-    return Failed(Failure(kind, reason, message))
-
-
-def _environment_changed(before: str, now: str) -> Failed:
-    text = (
-        f"the run must go on where it began, but {difference(before, now)}; it began in ({before}), "
-        f"this is ({now}). Train again; with environment_change restart a run begins again by itself"
-    )
-    return _failed("PreconditionFailed", "ENVIRONMENT_CHANGED", text)
-
-
-def _describe(device: Device) -> str:
-    libraries = {f"{pool['internal_api']} {pool['version']}": pool["num_threads"] for pool in threadpool_info()}
-    return ", ".join([device.description(), *(f"{name}, {threads} threads" for name, threads in libraries.items())])
-
-
-def _listen(stdin: RawIOBase) -> Orders:
-    orders: Orders = queue.SimpleQueue()
+def _listen(stdin: RawIOBase) -> Stops:
+    stops: Stops = queue.SimpleQueue()
 
     def listen() -> None:
         for line in stdin:
-            orders.put(Order(line.decode().strip()))
+            stops.put(StopReason(line.decode().strip()))
         os._exit(1)  # the server is gone; nobody would read what this run still finds
 
     threading.Thread(target=listen, daemon=True).start()
-    return orders
+    return stops
 
 
 if __name__ == "__main__":

@@ -1,5 +1,7 @@
 """Evaluates and predicts on the CPU, in threads of its own, beside the event loop: compiled, where that can be.
 
+All that is done with rows is done there, from looking at them to the arrays that are answered.
+
 Threads share a model's parameters, each through buffers of its own. Evaluation has its own thread, so that
 a long one does not keep predictions waiting.
 """
@@ -8,9 +10,9 @@ import asyncio
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -25,18 +27,19 @@ from mlpd.core.models.metrics import Counts, FaultyRows, evaluate
 from mlpd.core.models.model import Model
 from mlpd.core.models.predictor import CompiledPredictor, Predictor
 from mlpd.core.models.scores import Scores
-from mlpd.core.network.tasks import TASKS
+from mlpd.core.network.tasks import TASKS, OutputKind
+from mlpd.server.inference.finite import check_evaluated, check_predicted
+from mlpd.server.inference.rows import ScoredRows, prediction_inputs, scored_rows
 from mlpd.server.records import DatasetRecord, ModelRecord
 from mlpd.server.storage.stored_files import StoredFiles
+from mlpd.v1.trainer_service_pb2 import LabelledRows
+from mlpd.v1.types_pb2 import Tensor
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
 T = TypeVar("T")
 _logger = structlog.get_logger()
 
-# Rows times outputs: of a prediction, whose answer then has at most 48 MB; of scores, which need all of them at once.
-MAX_PREDICTION_VALUES = 2**21
-SCORED_VALUES_LIMIT = 2**26
 _PREDICTION_THREADS = 2
 _MODELS_KEPT = 16
 _PREDICTORS_KEPT = 4
@@ -46,16 +49,9 @@ _BUFFER_VALUES = 2**24
 
 @dataclass(frozen=True)
 class Prediction:
-    """What the last layer gives for rows (rows, outputs), what that predicts (rows, outputs), and what it decides.
+    """What was asked for of rows, by its kind, as `Task.output` gives it."""
 
-    Decisions are classes (rows,) or yes and no (rows, outputs), int64; None for regression. ``faulty`` are rows with an
-    output or a prediction that is not finite.
-    """
-
-    outputs: np.ndarray[Any, Any]
-    predictions: np.ndarray[Any, Any]
-    decisions: np.ndarray[Any, Any] | None
-    faulty: FaultyRows
+    outputs: Mapping[OutputKind, NDArray[Any]]
     compute_seconds: float
 
 
@@ -82,43 +78,45 @@ class Serving:
         self._predictors = ThreadPoolExecutor(_PREDICTION_THREADS, thread_name_prefix="predict")
         self._evaluators = ThreadPoolExecutor(1, thread_name_prefix="evaluate")
 
-    async def predict(self, record: ModelRecord, inputs: np.ndarray[Any, Any]) -> Prediction:
-        """Run a model version on ``inputs`` (rows, input_size) of any supported type."""
+    async def predict(self, record: ModelRecord, inputs: Tensor, kinds: Collection[OutputKind]) -> Prediction:
+        """Run a model version on ``inputs`` (rows, input_size) of any supported type; ``kinds`` are of its task.
+
+        Raises `InvalidRequest` for inputs that do not fit, or give what is not finite, and `DataLoss` for a damaged
+        file.
+        """
 
         def compute(_stopped: threading.Event) -> Prediction:
+            rows = prediction_inputs(record, inputs)
             started = time.perf_counter()
-            predictor, task = self._predictor(record), TASKS[record.task]
-            outputs, predictions = predictor.predict(inputs)
-            decisions = task.classes(outputs) if task.counts_hits else None
+            outputs, predictions = self._predictor(record).predict(rows)
             finite = np.all(np.isfinite(outputs), axis=1) & np.all(np.isfinite(predictions), axis=1)
-            faulty = FaultyRows().and_those_of(~finite)
-            return Prediction(outputs, predictions, decisions, faulty, time.perf_counter() - started)
+            check_predicted("inputs", record, FaultyRows().and_those_of(~finite))
+            task = TASKS[record.task]
+            chosen = {kind: task.output(kind, outputs, predictions) for kind in kinds}
+            return Prediction(chosen, time.perf_counter() - started)
 
         return await _in(self._predictors, compute)
 
     async def evaluate(
-        self,
-        record: ModelRecord,
-        data: Dataset | DatasetRecord,
-        columns: NDArray[np.intp] | None,
-        *,
-        include_confusion: bool,
-        include_scores: bool,
+        self, record: ModelRecord, data: LabelledRows | DatasetRecord, *, include_confusion: bool, include_scores: bool
     ) -> Evaluation:
-        """Score a model version on rows or a data set, whose inputs stand in ``columns`` as `metrics.evaluate` says.
+        """Score a model version on rows or a data set, whose columns are put in the model's order by their names.
 
-        Stops between batches when the caller has gone. Raises `DataLoss` for a damaged file.
+        Stops between batches when the caller has gone. Raises `InvalidRequest` for rows that do not fit, or give what
+        is not finite, and `DataLoss` for a damaged file.
         """
+
+        def check(_stopped: threading.Event) -> ScoredRows:
+            return scored_rows(record, data, include_confusion=include_confusion, include_scores=include_scores)
 
         def compute(stopped: threading.Event) -> Evaluation:
             predictor = self._predictor(record)
-            rows = nullcontext(data) if isinstance(data, Dataset) else self._files.dataset(data, stopped.is_set)
-            with rows as dataset:
+            with self._opened(chosen.rows, stopped) as dataset:
                 started = time.perf_counter()
                 batches = evaluate(
                     predictor,
                     dataset,
-                    columns,
+                    chosen.columns,
                     include_confusion=include_confusion,
                     include_scores=include_scores,
                 )
@@ -126,14 +124,20 @@ class Serving:
                 while not stopped.is_set() and (more := next(batches, None)):
                     counts = more
             scores = None if stopped.is_set() else counts.scores
+            check_evaluated(chosen.field, record, counts, scores)
             return Evaluation(counts, scores, time.perf_counter() - started)
 
+        # Where work is short, so that what is refused does not wait for a long evaluation.
+        chosen = await _in(self._predictors, check)
         return await _in(self._evaluators, compute)
 
     def close(self) -> None:
         """Drop what waits and finish what runs."""
         self._predictors.shutdown(cancel_futures=True)
         self._evaluators.shutdown(cancel_futures=True)
+
+    def _opened(self, rows: Dataset | DatasetRecord, stopped: threading.Event) -> AbstractContextManager[Dataset]:
+        return nullcontext(rows) if isinstance(rows, Dataset) else self._files.dataset(rows, stopped.is_set)
 
     def _predictor(self, record: ModelRecord) -> Predictor:
         """Return this thread's own buffers around the shared model."""

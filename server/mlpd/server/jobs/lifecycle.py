@@ -1,17 +1,16 @@
-"""A job's state machine: pure functions from a job, and what happened to it, to a `Decision`.
+"""A job's state machine: pure functions from its status, the time, and what happened to it, to a `Decision`.
 
 QUEUED -> RUNNING -> SUCCEEDED | FAILED, RUNNING -> QUEUED when its worker is lost or the server drains,
-QUEUED -> CANCELLED, RUNNING -> CANCELLING -> CANCELLED; CANCELLING may still end SUCCEEDED or FAILED.
+QUEUED -> CANCELLED | FAILED, RUNNING -> CANCELLING -> CANCELLED; CANCELLING may still end SUCCEEDED or FAILED.
 """
 
-import time
 from collections.abc import Sequence
 from dataclasses import replace
 
-from mlpd.server.errors import PreconditionFailed
-from mlpd.server.executors.attempt import CHECKPOINTS_KEPT
+from mlpd.server.errors import ErrorKind, PreconditionFailed
 from mlpd.server.names import job_name
 from mlpd.server.records import (
+    CHECKPOINTS_KEPT,
     ENVIRONMENT_CHANGED,
     AttemptStarted,
     CheckpointSaved,
@@ -20,141 +19,137 @@ from mlpd.server.records import (
     Failure,
     Finished,
     Frame,
-    Job,
     JobState,
+    JobStatus,
     MessageLogged,
     MetricsRecorded,
     Payload,
     Progress,
-    Publication,
     StateChanged,
     Stopped,
+    StopReason,
 )
 
 _CRASH_LIMIT = 3
 
 
-def start(job: Job) -> Decision:
-    """Give a queued job its next attempt; a job that is no longer queued stays as it is.
-
-    A spec that is no longer what was queued fails the job.
-    """
-    if job.state is not JobState.QUEUED:
-        return Decision(job)
-    if job.spec.digest != job.spec_digest:
-        text = f"the spec must be what was queued, of digest {job.spec_digest}; the database holds {job.spec.digest}"
-        return _move(job, JobState.FAILED, Failure("DataLoss", "JOB_DAMAGED", f"{text}; train again"))
-    started = replace(job, attempt=job.attempt + 1, start_time=job.start_time or time.time_ns())
-    return _move(started, JobState.RUNNING)
-
-
-def cancel(job: Job) -> Decision:
-    """Ask for the end of a job; asking again changes nothing. Raises `PreconditionFailed` if it ended otherwise."""
-    if job.state is JobState.QUEUED:
-        return _move(job, JobState.CANCELLED)
-    if job.state is JobState.RUNNING:
-        return _move(job, JobState.CANCELLING)
-    if job.state in (JobState.CANCELLING, JobState.CANCELLED):
-        return Decision(job)
-    raise PreconditionFailed(
-        "ILLEGAL_STATE",
-        f"{job_name(job.id)} must be queued or running to be cancelled, it is {job.state}",
-        training_job=job_name(job.id),
-        state=job.state,
+def start(status: JobStatus, now: int) -> Decision:
+    """Give a queued job its next attempt; a job that is no longer queued stays as it is."""
+    if status.state is not JobState.QUEUED:
+        return Decision(status)
+    return _move(
+        replace(status, attempt=status.attempt + 1, start_time=status.start_time or now), now, JobState.RUNNING
     )
 
 
-def report(job: Job, attempt: int, frames: Sequence[Frame]) -> Decision:
+def refuse(status: JobStatus, now: int, failure: Failure) -> Decision:
+    """End a queued job that can't be started; a job that is no longer queued stays as it is."""
+    return _move(status, now, JobState.FAILED, failure) if status.state is JobState.QUEUED else Decision(status)
+
+
+def cancel(status: JobStatus, now: int, job_id: str) -> Decision:
+    """Ask for the end of a job; asking again changes nothing. Raises `PreconditionFailed` if it ended otherwise."""
+    if status.state is JobState.QUEUED:
+        return _move(status, now, JobState.CANCELLED)
+    if status.state is JobState.RUNNING:
+        return _move(status, now, JobState.CANCELLING)
+    if status.state in (JobState.CANCELLING, JobState.CANCELLED):
+        return Decision(status)
+    raise PreconditionFailed(
+        "ILLEGAL_STATE",
+        f"{job_name(job_id)} must be queued or running to be cancelled, it is {status.state}",
+        training_job=job_name(job_id),
+        state=status.state,
+    )
+
+
+def report(status: JobStatus, now: int, attempt: int, frames: Sequence[Frame]) -> Decision:
     """Take in what the worker of ``attempt`` reported, in order; too late, it is dropped."""
-    if _over(job, attempt):
-        return Decision(job)
+    if _over(status, attempt):
+        return Decision(status)
     payloads: list[Payload] = []
-    publication = None
+    published = None
     for frame in frames:
         match frame:
             case Finished():
-                job, change = _moved(job, JobState.SUCCEEDED)
+                published = frame
+                status, change = _moved(status, now, JobState.SUCCEEDED)
                 payloads.append(change)
-                publication = Publication(
-                    file_sha256=frame.model_sha256,
-                    parameters_sha256=frame.parameters_sha256,
-                    spec=job.spec.model,
-                    task=job.spec.task,
-                    loss=job.spec.loss.kind.name,
-                    parameter_count=frame.parameter_count,
-                )
             case Failed():
-                job, change = _moved(job, JobState.FAILED, frame.failure)
+                status, change = _moved(status, now, JobState.FAILED, frame.failure)
                 payloads.append(change)
-            case Stopped():
-                stopped = JobState.CANCELLED if job.state is JobState.CANCELLING else JobState.QUEUED
-                job, change = _moved(replace(job, queue_reason="server_drain"), stopped)
+            case Stopped(reason):
+                # What is cancelled while its worker drains does not go back to the queue.
+                cancelled = reason is StopReason.CANCEL or status.state is JobState.CANCELLING
+                stopped = JobState.CANCELLED if cancelled else JobState.QUEUED
+                status, change = _moved(replace(status, queue_reason="server_drain"), now, stopped)
                 payloads.append(change)
             case _:
-                job = _noted(job, frame)
+                status = _noted(status, frame)
                 payloads.append(frame)
-    return Decision(job, payloads, publication)
+    return Decision(status, payloads, published)
 
 
-def lose(job: Job, attempt: int, how: str) -> Decision:
+def lose(status: JobStatus, now: int, attempt: int, how: str) -> Decision:
     """Take in that the worker of ``attempt`` ended without a last word; ``how`` completes "the worker ..."."""
-    if _over(job, attempt):
-        return Decision(job)
-    if job.state is JobState.CANCELLING:
-        return _move(job, JobState.CANCELLED)
+    if _over(status, attempt):
+        return Decision(status)
+    if status.state is JobState.CANCELLING:
+        return _move(status, now, JobState.CANCELLED)
     message = f"the worker {how}"
-    crashes = job.crash_count + 1
+    crashes = status.crash_count + 1
     if crashes >= _CRASH_LIMIT:
         text = f"{message}, {crashes} times without a new checkpoint between"
-        return _move(job, JobState.FAILED, Failure("ServerError", "CRASH_LOOP", text))
-    decision = _move(replace(job, crash_count=crashes, queue_reason="worker_lost"), JobState.QUEUED)
+        return _move(status, now, JobState.FAILED, Failure(ErrorKind.INTERNAL, "CRASH_LOOP", text))
+    decision = _move(replace(status, crash_count=crashes, queue_reason="worker_lost"), now, JobState.QUEUED)
     return replace(decision, payloads=[MessageLogged("WARNING", message), *decision.payloads])
 
 
-def fail(job: Job, attempt: int, failure: Failure) -> Decision:
+def fail(status: JobStatus, now: int, attempt: int, failure: Failure) -> Decision:
     """End a job whose attempt the server itself found wrong."""
-    return Decision(job) if _over(job, attempt) else _move(job, JobState.FAILED, failure)
+    return Decision(status) if _over(status, attempt) else _move(status, now, JobState.FAILED, failure)
 
 
-def recover(job: Job) -> Decision:
+def recover(status: JobStatus, now: int) -> Decision:
     """Put a job that an earlier server process left running where it belongs."""
-    if job.state is JobState.RUNNING:
-        return _move(replace(job, queue_reason="server_restart"), JobState.QUEUED)
-    if job.state is JobState.CANCELLING:
-        return _move(job, JobState.CANCELLED)
-    return Decision(job)
+    if status.state is JobState.RUNNING:
+        return _move(replace(status, queue_reason="server_restart"), now, JobState.QUEUED)
+    if status.state is JobState.CANCELLING:
+        return _move(status, now, JobState.CANCELLED)
+    return Decision(status)
 
 
-def _over(job: Job, attempt: int) -> bool:
-    return job.attempt != attempt or job.state not in (JobState.RUNNING, JobState.CANCELLING)
+def _over(status: JobStatus, attempt: int) -> bool:
+    return status.attempt != attempt or status.state not in (JobState.RUNNING, JobState.CANCELLING)
 
 
-def _noted(job: Job, frame: AttemptStarted | MetricsRecorded | CheckpointSaved | MessageLogged) -> Job:
+def _noted(status: JobStatus, frame: AttemptStarted | MetricsRecorded | CheckpointSaved | MessageLogged) -> JobStatus:
     match frame:
         case AttemptStarted():
-            started = replace(job, device_description=frame.device_description, environment=frame.environment)
+            started = replace(status, device_description=frame.device_description, environment=frame.environment)
             return _begun_again(started) if frame.reason == ENVIRONMENT_CHANGED else started
-        case MetricsRecorded() if frame.progress.step >= job.progress.step:
-            return replace(job, progress=frame.progress)
+        case MetricsRecorded() if frame.progress.step >= status.progress.step:
+            return replace(status, progress=frame.progress)
         case CheckpointSaved():
-            newest = (frame, *(saved for saved in job.checkpoints if saved.step < frame.step))
-            return replace(job, checkpoints=newest[:CHECKPOINTS_KEPT], crash_count=0)
+            newest = (frame, *(saved for saved in status.checkpoints if saved.step < frame.step))
+            return replace(status, checkpoints=newest[:CHECKPOINTS_KEPT], crash_count=0)
         case _:
-            return job
+            return status
 
 
-def _begun_again(job: Job) -> Job:
+def _begun_again(status: JobStatus) -> JobStatus:
     """Forget what an earlier run of the job has come to."""
-    nothing = Progress(0, job.progress.step_count, 0, job.progress.epoch_count)
-    return replace(job, run=job.run + 1, progress=nothing, checkpoints=())
+    nothing = Progress(0, status.progress.step_count, 0, status.progress.epoch_count)
+    return replace(status, run=status.run + 1, progress=nothing, checkpoints=())
 
 
-def _move(job: Job, state: JobState, failure: Failure | None = None) -> Decision:
-    job, change = _moved(job, state, failure)
-    return Decision(job, [change])
+def _move(status: JobStatus, now: int, state: JobState, failure: Failure | None = None) -> Decision:
+    status, change = _moved(status, now, state, failure)
+    return Decision(status, [change])
 
 
-def _moved(job: Job, state: JobState, failure: Failure | None = None) -> tuple[Job, StateChanged]:
-    end_time = time.time_ns() if state.terminal else 0
-    change = StateChanged(job.state, state, failure)
-    return replace(job, state=state, failure=failure, end_time=end_time), change
+def _moved(
+    status: JobStatus, now: int, state: JobState, failure: Failure | None = None
+) -> tuple[JobStatus, StateChanged]:
+    change = StateChanged(status.state, state, failure)
+    return replace(status, state=state, failure=failure, end_time=now if state.terminal else 0), change

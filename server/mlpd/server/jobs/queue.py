@@ -2,10 +2,9 @@
 
 import asyncio
 import secrets
-import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
@@ -14,10 +13,10 @@ import structlog
 from mlpd.server.asynchronous import to_the_end
 from mlpd.server.disk import waits_seconds
 from mlpd.server.errors import DataLoss, ServerError, StorageTrouble, Unavailable
-from mlpd.server.executors.attempt import Order, Task
-from mlpd.server.executors.process import ProcessExecutor, WorkerProcess
+from mlpd.server.executors.attempt import Attempt
+from mlpd.server.executors.executor import Executor, Worker
 from mlpd.server.jobs import lifecycle
-from mlpd.server.records import Failure, Job, JobState, Progress, Stopped, Submission
+from mlpd.server.records import Failure, Job, JobState, JobStatus, Progress, StopReason, Submission
 from mlpd.server.storage.artifacts import DataDirectory
 from mlpd.server.storage.store import Decide, Store
 
@@ -41,15 +40,15 @@ class Jobs:
     """The jobs of one server, for its event loop."""
 
     def __init__(
-        self, store: Store, directory: DataDirectory, kernels: Path, executor: ProcessExecutor, limits: JobLimits
+        self, store: Store, directory: DataDirectory, kernels: Path, executor: Executor, limits: JobLimits
     ) -> None:
         self._store = store
         self._directory, self._kernels_directory = directory, kernels
         self._executor = executor
         self._limits = limits
-        self._workers: dict[str, WorkerProcess] = {}
+        self._workers: dict[str, Worker] = {}
         self._attempts: dict[str, asyncio.Task[None]] = {}
-        self._orders: dict[str, Order] = {}
+        self._stops: dict[str, StopReason] = {}
         self._abandoned: set[str] = set()
         self._work_waits = asyncio.Event()
         self._draining = asyncio.Event()
@@ -60,7 +59,7 @@ class Jobs:
         return self._limits.thread_count
 
     def job_from(self, submission: Submission) -> Job:
-        """Return the job that ``submission`` asks for, not stored yet."""
+        """Return the job that ``submission`` asks for, not stored yet, and so without a time."""
         spec = submission.spec
         job_id = submission.job_id or f"job-{secrets.token_hex(8)}"
         return Job(
@@ -71,10 +70,9 @@ class Jobs:
             log_id=secrets.token_hex(16),
             spec=spec,
             spec_digest=spec.digest,
-            state=JobState.QUEUED,
-            progress=Progress(0, spec.step_count(submission.row_count), 0, spec.epoch_count),
             memory_bytes=submission.memory_bytes,
-            create_time=time.time_ns(),
+            create_time=0,
+            status=JobStatus(JobState.QUEUED, Progress(0, spec.step_count(submission.row_count), 0, spec.epoch_count)),
         )
 
     async def submit(self, submission: Submission) -> tuple[Job, bool]:
@@ -95,18 +93,19 @@ class Jobs:
     async def cancel(self, job_id: str) -> Job:
         """End a job; a running one first finishes its mini-batch and frees its device.
 
-        Raises as `lifecycle.cancel`, or `StorageTrouble`.
+        Raises as `lifecycle.cancel` and `Store.job`, or `StorageTrouble`.
         """
 
-        async def mark_and_stop() -> Job:
-            job = await self._store.change_job(job_id, lifecycle.cancel)
-            if job.state is JobState.CANCELLING:
+        async def mark_and_stop() -> JobStatus:
+            status = await self._store.change_job(job_id, partial(lifecycle.cancel, job_id=job_id))
+            if status.state is JobState.CANCELLING:
                 if job_id not in self._attempts:  # nobody is left to stop
                     return await self._store.change_job(job_id, lifecycle.recover)
-                self._stop(job_id, Order.CANCEL)
-            return job
+                self._stop(job_id, StopReason.CANCEL)
+            return status
 
-        return await to_the_end(mark_and_stop())
+        job = await self._store.job(job_id)
+        return replace(job, status=await to_the_end(mark_and_stop()))
 
     async def recover(self) -> None:
         """Requeue what an earlier process left running; call it once, before `run`."""
@@ -117,7 +116,7 @@ class Jobs:
                 _logger.error("job not recovered", job=job_id, found=error.message)
                 continue
             _logger.info("job recovered", job=job_id, state=recovered.state, step=recovered.progress.step)
-            await self._clean_up(recovered)
+            await self._clean_up(job_id, recovered)
 
     async def run(self) -> None:
         """Start queued jobs, oldest first, for as long as the server lives."""
@@ -125,12 +124,13 @@ class Jobs:
         while True:
             await self._work_waits.wait()
             self._work_waits.clear()
+            free = self._limits.running_jobs - len(self._attempts)
+            if free <= 0:
+                continue
             busy = self._attempts.keys() | self._abandoned
-            limit = self._limits.running_jobs + len(self._abandoned)
             with suppress(StorageTrouble):  # which comes only while draining, when nothing is started any more
-                queued = await self._patiently(partial(self._store.job_ids_in, JobState.QUEUED, limit=limit))
-                free = 0 if self._draining.is_set() else self._limits.running_jobs - len(self._attempts)
-                for job_id in [job_id for job_id in queued if job_id not in busy][: max(free, 0)]:
+                queued = await self._patiently(partial(self._store.next_queued, free, busy))
+                for job_id in [] if self._draining.is_set() else queued:
                     task = asyncio.create_task(self._attempt(job_id))
                     self._attempts[job_id] = task
                     task.add_done_callback(partial(self._ended, job_id))
@@ -139,7 +139,7 @@ class Jobs:
         """Start nothing more; let running jobs save a checkpoint and go back to the queue."""
         self._draining.set()
         for job_id in self._attempts:
-            self._stop(job_id, Order.DRAIN)
+            self._stop(job_id, StopReason.DRAIN)
         await asyncio.gather(*self._attempts.values(), return_exceptions=True)
 
     def _ended(self, job_id: str, task: "asyncio.Task[None]") -> None:
@@ -147,41 +147,48 @@ class Jobs:
             _logger.error("attempt abandoned until the next start", job=job_id, exc_info=error)
             self._abandoned.add(job_id)
         del self._attempts[job_id]
-        self._orders.pop(job_id, None)
+        self._stops.pop(job_id, None)
         self._work_waits.set()
 
-    def _stop(self, job_id: str, order: Order) -> None:
-        """Give an order; a worker that is still being started has nothing to finish, and is ended at once."""
-        self._orders[job_id] = order
+    def _stop(self, job_id: str, reason: StopReason) -> None:
+        """Stop a job's worker, once there is one."""
+        self._stops[job_id] = reason
         if worker := self._workers.get(job_id):
-            if worker.has_reported:
-                worker.order(order)
-                asyncio.get_running_loop().call_later(self._limits.stop_seconds, worker.kill)
-            else:
-                worker.break_off_start()
+            worker.stop(reason, self._limits.stop_seconds)
 
     async def _attempt(self, job_id: str) -> None:
-        job = await self._change(job_id, lifecycle.start)
-        if job.state is not JobState.RUNNING:
+        job = await self._started(job_id)
+        if job is None:
             return
-        attempt = job.attempt
+        attempt = job.status.attempt
         log = _logger.bind(job=job_id, attempt=attempt)
-        log.info("attempt started", reason=job.queue_reason)
+        log.info("attempt started", reason=job.status.queue_reason)
         try:
             end = await self._run_worker(job)
         except StorageTrouble:
             raise  # only where the server drains; the next start goes on
         except ServerError as error:
-            failure = Failure(type(error).__name__, error.reason, error.message)
-            end = partial(lifecycle.fail, attempt=attempt, failure=failure)
+            end = partial(lifecycle.fail, attempt=attempt, failure=Failure.of(error))
         except Exception:
             log.exception("attempt broken off")
             end = partial(lifecycle.lose, attempt=attempt, how="could not be run")
-        job = await self._change(job_id, end)
-        log.info("attempt ended", state=job.state, step=job.progress.step, failure=job.failure and job.failure.reason)
-        await self._clean_up(job)
+        status = await self._change(job_id, end)
+        reason = status.failure and status.failure.reason
+        log.info("attempt ended", state=status.state, step=status.progress.step, failure=reason)
+        await self._clean_up(job_id, status)
 
-    async def _change(self, job_id: str, decide: Decide) -> Job:
+    async def _started(self, job_id: str) -> Job | None:
+        """Give a job its next attempt and return it, or None if it is no longer queued or can't be read."""
+        try:
+            job = await self._patiently(partial(self._store.sound_job, job_id))
+        except DataLoss as error:
+            _logger.error("job not started", job=job_id, found=error.message)
+            await self._change(job_id, partial(lifecycle.refuse, failure=Failure.of(error)))
+            return None
+        status = await self._change(job_id, lifecycle.start)
+        return replace(job, status=status) if status.state is JobState.RUNNING else None
+
+    async def _change(self, job_id: str, decide: Decide) -> JobStatus:
         """Change a job as soon as the disk takes it."""
         return await self._patiently(partial(self._store.change_job, job_id, decide))
 
@@ -201,43 +208,42 @@ class Jobs:
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._draining.wait(), next(waits))
 
-    async def _clean_up(self, job: Job) -> None:
+    async def _clean_up(self, job_id: str, status: JobStatus) -> None:
         """Remove the checkpoints of a job that needs none; a failed one keeps its last finite state."""
-        if job.state in (JobState.SUCCEEDED, JobState.CANCELLED):
-            await asyncio.to_thread(self._directory.remove_job, job.id)
+        if status.state in (JobState.SUCCEEDED, JobState.CANCELLED):
+            await asyncio.to_thread(self._directory.remove_job, job_id)
 
     async def _run_worker(self, job: Job) -> Decide:
         """Run a worker to its end and return what that makes of the job, where its reports have not said so."""
-        task = await self._patiently(partial(self._task, job))
-        async with self._executor.start(task) as worker:
+        attempt = await self._patiently(partial(self._attempt_at, job))
+        number = job.status.attempt
+        async with self._executor.start(attempt) as worker:
             self._workers[job.id] = worker
             try:
-                if order := self._orders.get(job.id):
-                    self._stop(job.id, order)
+                if reason := self._stops.get(job.id):
+                    self._stop(job.id, reason)
                 async for frames in worker.reports():
                     # A worker whose reports the disk refuses waits, at the latest when its pipe is full.
-                    await self._change(job.id, partial(lifecycle.report, attempt=job.attempt, frames=frames))
+                    await self._change(job.id, partial(lifecycle.report, attempt=number, frames=frames))
                 how = await worker.ending()
             finally:
                 del self._workers[job.id]
-        if worker.never_started:
-            return partial(lifecycle.report, attempt=job.attempt, frames=[Stopped(job.progress.step)])
-        return partial(lifecycle.lose, attempt=job.attempt, how=how)
+        return partial(lifecycle.lose, attempt=number, how=how)
 
-    async def _task(self, job: Job) -> Task:
-        validation, source = job.spec.validation.sha256, job.spec.warm_start
-        return Task(
+    async def _attempt_at(self, job: Job) -> Attempt:
+        validation, source, status = job.spec.validation.sha256, job.spec.warm_start, job.status
+        return Attempt(
             job_id=job.id,
             spec=job.spec,
-            reason=job.queue_reason,
-            environment=job.environment if job.progress.step or job.checkpoints else "",
+            reason=status.queue_reason,
+            environment=status.environment if status.progress.step or status.checkpoints else "",
             train_path=self._directory.dataset(job.spec.train_sha256),
             validation_path=self._directory.dataset(validation) if validation else None,
             source_path=self._directory.model(source.sha256) if source else None,
             job_directory=self._directory.job(job.id),
             models_directory=self._directory.models,
             kernels_directory=self._kernels_directory,
-            checkpoints=job.checkpoints,
+            checkpoints=status.checkpoints,
             checkpoint_interval_seconds=self._limits.checkpoint_interval_seconds,
             thread_count=self._limits.thread_count,
         )

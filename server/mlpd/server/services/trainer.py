@@ -1,25 +1,21 @@
 """mlpd.v1.TrainerService."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import asdict
 from functools import partial
 
 import mlpd.v1.trainer_service_pb2 as pb
-import numpy as np
 from google.protobuf.duration_pb2 import Duration
-from mlpd.core.data.datasets import Dataset
-from mlpd.core.network.tasks import TASKS
-from mlpd.server.columns import order_of
+from mlpd.core.network.tasks import TASKS, OutputKind
 from mlpd.server.errors import CursorOutOfRange, InvalidRequest, PreconditionFailed
 from mlpd.server.executors.devices import Devices
-from mlpd.server.inference.finite import check_evaluated, check_predicted
-from mlpd.server.inference.serving import MAX_PREDICTION_VALUES, SCORED_VALUES_LIMIT, Evaluation, Prediction, Serving
+from mlpd.server.inference.serving import Evaluation, Prediction, Serving
 from mlpd.server.jobs.events import EventLog
 from mlpd.server.jobs.queue import Jobs
 from mlpd.server.jobs.resolution import digest_of, resolve
 from mlpd.server.names import check_id, check_request_id, job_name, parse_dataset, parse_job, parse_model, version_name
-from mlpd.server.records import DatasetRecord, Event, Job, JobState, ModelRecord
+from mlpd.server.records import Event, Job, JobState, ModelRecord
 from mlpd.server.storage import listing
 from mlpd.server.storage.store import LogState, Store
 from mlpd.server.storage.stored_files import StoredFiles
@@ -27,19 +23,13 @@ from mlpd.server.wire.durations import check_duration, duration, seconds_of
 from mlpd.server.wire.guard import Context
 from mlpd.server.wire.messages import event_message, job_message
 from mlpd.server.wire.paging import number_cursor, page_of, page_size, token_of
-from mlpd.server.wire.tensors import fill_tensor, inputs_from, labels_from, targets_from
+from mlpd.server.wire.tensors import fill_tensor
 from mlpd.v1 import types_pb2 as types
 from mlpd.v1.trainer_service_pb2_grpc import TrainerServiceServicer
-from numpy.typing import NDArray
 
 _HEARTBEAT_SECONDS_DEFAULT = 10.0
 _HEARTBEAT_SECONDS = (0.1, 60.0)
-_CONFUSION_CLASSES_LIMIT = 1024
-_LOGITS = pb.OUTPUT_KIND_LOGITS
-_OUTPUTS = (
-    ({_LOGITS, pb.OUTPUT_KIND_PROBABILITIES, pb.OUTPUT_KIND_CLASSES}, pb.OUTPUT_KIND_PROBABILITIES),
-    ({_LOGITS, pb.OUTPUT_KIND_VALUES}, pb.OUTPUT_KIND_VALUES),
-)
+_KINDS = {pb.OutputKind.Value(f"OUTPUT_KIND_{kind.name}"): kind for kind in OutputKind}
 
 
 class TrainerService(TrainerServiceServicer):
@@ -99,51 +89,22 @@ class TrainerService(TrainerServiceServicer):
     async def Evaluate(self, request: pb.EvaluateRequest, context: Context) -> pb.EvaluateResponse:
         """Score a model version."""
         record = await self._store.model(*parse_model("model", request.model))
-        class_count = _class_count(record)
-        if request.include_confusion_matrix and not 1 <= class_count <= _CONFUSION_CLASSES_LIMIT:
-            raise InvalidRequest.field(
-                "include_confusion_matrix",
-                f"include_confusion_matrix must be unset without classes or with more than {_CONFUSION_CLASSES_LIMIT}, "
-                f"this model has {class_count}",
-            )
-        data, columns = await self._labelled_rows(request, record)
-        row_count = len(data) if isinstance(data, Dataset) else data.row_count
-        value_count = row_count * record.spec.layer_sizes[-1]
-        if request.include_scores and value_count > SCORED_VALUES_LIMIT:
-            raise InvalidRequest.field(
-                "include_scores",
-                f"include_scores must be unset above {SCORED_VALUES_LIMIT} rows times outputs, this is {value_count}",
-            )
+        if not request.WhichOneof("data"):
+            raise InvalidRequest.field("data", "data must be dataset or rows, got neither")
+        by_name = request.HasField("dataset")
         evaluation = await self._serving.evaluate(
             record,
-            data,
-            columns,
+            await self._store.dataset(parse_dataset("dataset", request.dataset)) if by_name else request.rows,
             include_confusion=request.include_confusion_matrix,
             include_scores=request.include_scores,
         )
-        check_evaluated("dataset" if request.dataset else "rows.inputs", record, evaluation.counts, evaluation.scores)
         return await asyncio.to_thread(_evaluation_response, record, evaluation)
 
     async def Predict(self, request: pb.PredictRequest, context: Context) -> pb.PredictResponse:
         """Run a model version on rows."""
         record = await self._store.model(*parse_model("model", request.model))
-        known, default = _OUTPUTS[record.task == "regression"]
-        wanted = set(request.outputs) or {default}
-        if unknown := wanted - known - {pb.OUTPUT_KIND_ALL}:
-            names = ", ".join(sorted(pb.OutputKind.Name(kind).removeprefix("OUTPUT_KIND_") for kind in known))
-            text = f"outputs must be of {names} for task {record.task}, got {min(unknown)}"
-            raise InvalidRequest.field("outputs", text)
-        if pb.OUTPUT_KIND_ALL in wanted:
-            wanted = known
-        input_size, *_, output_count = record.spec.layer_sizes
-        inputs = await asyncio.to_thread(inputs_from, "inputs", request.inputs, input_size)
-        if len(inputs) * output_count > MAX_PREDICTION_VALUES:
-            most = MAX_PREDICTION_VALUES // output_count
-            text = f"inputs.shape must be of at most {most} rows for {output_count} outputs, got {len(inputs)}"
-            raise InvalidRequest.field("inputs.shape", text, "PREDICTION_TOO_LARGE")
-        prediction = await self._serving.predict(record, inputs)
-        check_predicted("inputs", record, prediction.faulty)
-        return await asyncio.to_thread(_prediction_response, record, wanted, prediction)
+        prediction = await self._serving.predict(record, request.inputs, _kinds(record, request.outputs))
+        return await asyncio.to_thread(_prediction_response, record, prediction)
 
     async def GetTrainingJob(self, request: pb.GetTrainingJobRequest, context: Context) -> pb.GetTrainingJobResponse:
         """Read one job."""
@@ -190,45 +151,21 @@ class TrainerService(TrainerServiceServicer):
         return await self._store.find_duplicate(request_id, digest_of(request), request.training_job_id)
 
     async def _message(self, job: Job) -> pb.TrainingJob:
-        queued = job.state is JobState.QUEUED
+        queued = job.status.state is JobState.QUEUED
         return job_message(job, await self._store.queue_position(job.id) if queued else 0)
 
-    async def _labelled_rows(
-        self, request: pb.EvaluateRequest, record: ModelRecord
-    ) -> tuple[Dataset | DatasetRecord, NDArray[np.intp] | None]:
-        """Return the rows, and where the model's inputs stand in each; None = in their order."""
-        input_size, output_count = record.spec.layer_sizes[0], record.spec.layer_sizes[-1]
-        class_count = _class_count(record)
-        match request.WhichOneof("data"):
-            case "dataset":
-                dataset = await self._store.dataset(parse_dataset("dataset", request.dataset))
-                name = version_name(record.model_id, record.version)
-                columns = order_of("dataset", dataset.input_names, record.input_names, name)
-                wanted = f"at most {class_count} classes" if class_count else f"{output_count} numbers as targets"
-                found = f"{len(dataset.class_row_counts)} classes"
-                if dataset.target_size:
-                    found = f"{dataset.target_size} numbers as targets"
-                fits = dataset.target_size == (0 if class_count else output_count)
-                if dataset.input_size != input_size or not fits or len(dataset.class_row_counts) > class_count:
-                    raise InvalidRequest.field(
-                        "dataset",
-                        f"dataset must have rows of {input_size} values and {wanted} as the model has, "
-                        f"got {dataset.input_size} and {found}",
-                        "SHAPE_MISMATCH",
-                    )
-                return dataset, columns
-            case "rows":
-                rows = await asyncio.to_thread(_rows_from, request.rows, input_size, output_count, class_count)
-                return rows, None
-            case _:
-                raise InvalidRequest.field("data", "data must be dataset or rows, got neither")
 
-
-def _rows_from(rows: pb.LabelledRows, input_size: int, output_count: int, class_count: int) -> Dataset:
-    inputs = inputs_from("rows.inputs", rows.inputs, input_size)
-    if class_count:
-        return Dataset(inputs, labels_from("rows.labels", rows.labels, len(inputs), class_count))
-    return Dataset(inputs, targets_from("rows.labels", rows.labels, len(inputs), output_count))
+def _kinds(record: ModelRecord, asked: Sequence[pb.OutputKind.ValueType]) -> set[OutputKind]:
+    """Return the kinds of outputs that are asked for, by default the first of the model's task."""
+    known = TASKS[record.task].output_kinds
+    wanted = {number: _KINDS.get(number) for number in asked if number != pb.OUTPUT_KIND_ALL}
+    if unknown := [number for number, kind in wanted.items() if kind not in known]:
+        names = ", ".join(sorted(kind.name for kind in known))
+        text = f"outputs must be of {names} for task {record.task}, got {min(unknown)}"
+        raise InvalidRequest.field("outputs", text)
+    if pb.OUTPUT_KIND_ALL in asked:
+        return set(known)
+    return {kind for kind in wanted.values() if kind} or {known[0]}
 
 
 def _evaluation_response(record: ModelRecord, evaluation: Evaluation) -> pb.EvaluateResponse:
@@ -248,31 +185,14 @@ def _evaluation_response(record: ModelRecord, evaluation: Evaluation) -> pb.Eval
     return response
 
 
-def _prediction_response(
-    record: ModelRecord, wanted: set[pb.OutputKind.ValueType], prediction: Prediction
-) -> pb.PredictResponse:
-    tensors = {
-        pb.OUTPUT_KIND_LOGITS: ("logits", prediction.outputs),
-        pb.OUTPUT_KIND_PROBABILITIES: ("probabilities", prediction.predictions),
-        pb.OUTPUT_KIND_CLASSES: ("classes", prediction.decisions),
-        pb.OUTPUT_KIND_VALUES: ("values", prediction.predictions),
-    }
+def _prediction_response(record: ModelRecord, prediction: Prediction) -> pb.PredictResponse:
     response = pb.PredictResponse(
         model=version_name(record.model_id, record.version),
         compute_duration=duration(prediction.compute_seconds),
     )
-    for kind in wanted:
-        field, array = tensors[kind]
-        assert array is not None
-        fill_tensor(getattr(response, field), array)
+    for kind, array in prediction.outputs.items():
+        fill_tensor(getattr(response, kind), array)
     return response
-
-
-def _class_count(record: ModelRecord) -> int:
-    """Return the number of classes; 0 where targets are numbers."""
-    if not TASKS[record.task].has_classes:
-        return 0
-    return 2 if record.task == "binary" else record.spec.layer_sizes[-1]
 
 
 def _progress_item(log_id: str, event: Event) -> pb.StreamProgressResponse:

@@ -5,20 +5,20 @@ from typing import Any
 
 import sqlalchemy as sa
 from mlpd.server.records import DatasetRecord, Job, JobState, ModelRecord
-from mlpd.server.storage import schema
-from mlpd.server.storage.store import count_ahead, dataset_from, job_from, model_from
+from mlpd.server.storage import rows, schema
+from mlpd.server.storage.store import count_ahead
 
 
 def jobs(connection: sa.Connection, before: int | None, limit: int) -> Iterator[tuple[int, Job, int]]:
     """Yield up to ``limit`` jobs, newest first, with cursor and position in the queue."""
     ahead = None
-    for row in connection.execute(_newest(schema.jobs, before, limit)):
+    for row in connection.execute(_newest(rows.JOBS, schema.jobs.c.number, before, limit)):
         position = 0
         if row.state == JobState.QUEUED:
             # All that are queued between two jobs of a page are on the page.
             ahead = count_ahead(connection, row.number) if ahead is None else ahead - 1
             position = ahead
-        yield row.number, job_from(row), position
+        yield row.number, rows.job_from(row), position
 
 
 def datasets(connection: sa.Connection, after: str, limit: int) -> Iterator[tuple[str, DatasetRecord]]:
@@ -26,23 +26,23 @@ def datasets(connection: sa.Connection, after: str, limit: int) -> Iterator[tupl
     table = schema.datasets
     query = sa.select(*_listed(table)).where(table.c.id > after).order_by(table.c.id).limit(limit)
     for row in connection.execute(query):
-        yield row.id, dataset_from(row)
+        yield row.id, rows.dataset_from(row)
 
 
 def models(
     connection: sa.Connection, model_id: str | None, before: int | None, limit: int
 ) -> Iterator[tuple[int, ModelRecord]]:
     """Yield up to ``limit`` versions of one model, or of all, newest first, with cursor."""
-    query = _newest(schema.models, before, limit)
+    query = _newest(sa.select(*_listed(schema.models)), schema.models.c.number, before, limit)
     if model_id is not None:
         query = query.where(schema.models.c.model_id == model_id)
     for row in connection.execute(query):
-        yield row.number, model_from(row)
+        yield row.number, rows.model_from(row)
 
 
-def _newest(table: sa.Table, before: int | None, limit: int) -> sa.Select[tuple[object, ...]]:
-    query = sa.select(*_listed(table)).order_by(table.c.number.desc()).limit(limit)
-    return query if before is None else query.where(table.c.number < before)
+def _newest(query: sa.Select[Any], number: sa.Column[int], before: int | None, limit: int) -> sa.Select[Any]:
+    query = query.order_by(number.desc()).limit(limit)
+    return query if before is None else query.where(number < before)
 
 
 def _listed(table: sa.Table) -> list[sa.Column[Any]]:

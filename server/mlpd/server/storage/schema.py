@@ -3,10 +3,11 @@
 import sqlalchemy as sa
 
 # Raised with every change of the tables, or of what is stored in them.
-VERSION = 4
+VERSION = 5
 
 metadata = sa.MetaData()
 
+# What a job was made with; a spec can be half a megabyte, so what changes with every report is in a table of its own.
 jobs = sa.Table(
     "jobs",
     metadata,
@@ -18,10 +19,16 @@ jobs = sa.Table(
     sa.Column("log_id", sa.Text, nullable=False),
     sa.Column("spec", sa.Text, nullable=False),
     sa.Column("spec_digest", sa.Text, nullable=False),
-    sa.Column("state", sa.Text, nullable=False),
-    sa.Column("progress", sa.JSON, nullable=False),
     sa.Column("memory_bytes", sa.BigInteger, nullable=False),
     sa.Column("create_time", sa.BigInteger, nullable=False),
+)
+
+job_statuses = sa.Table(
+    "job_statuses",
+    metadata,
+    sa.Column("number", sa.Integer, sa.ForeignKey("jobs.number"), primary_key=True, autoincrement=False),
+    sa.Column("state", sa.Text, nullable=False),
+    sa.Column("progress", sa.JSON, nullable=False),
     sa.Column("start_time", sa.BigInteger, nullable=False),
     sa.Column("end_time", sa.BigInteger, nullable=False),
     sa.Column("attempt", sa.Integer, nullable=False),
@@ -46,8 +53,7 @@ events = sa.Table(
     sa.Column("time", sa.BigInteger, nullable=False),
     sa.Column("attempt", sa.Integer, nullable=False),
     sa.Column("run", sa.Integer, nullable=False),
-    sa.Column("kind", sa.Text, nullable=False),
-    sa.Column("payload", sa.Text, nullable=False),
+    sa.Column("payload", sa.JSON, nullable=False),
     sa.Column("split", sa.Text),
     sa.Column("step", sa.BigInteger),
     sa.UniqueConstraint("job_id", "run", "split", "step"),

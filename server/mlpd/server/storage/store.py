@@ -1,51 +1,52 @@
 """Jobs, their numbered events, data sets and model versions, in SQL.
 
-A change of a job is a pure function from the job to a `Decision`; it is read, decided and written with
-its events in one transaction, so a state and the event that tells of it never part. Events are handed to
+A change of a job is a pure function from its status and the time to a `Decision`; the status is read, decided and
+written with its events in one transaction, so a state and the event that tells of it never part. Events are handed to
 the publisher in commit order, after the commit.
 """
 
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, fields, replace
-from functools import lru_cache
-from typing import Any, TypeVar
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Protocol, TypeVar
 
 import sqlalchemy as sa
-from mlpd.core.codec import from_fields, to_fields
-from mlpd.core.network.architecture import ModelSpec
+from mlpd.core.codec import to_fields
 from mlpd.core.spec.training import TrainingSpec
 from mlpd.server.asynchronous import to_the_end
 from mlpd.server.errors import AlreadyExists, DataLoss, NotFound, ResourceExhausted
 from mlpd.server.names import job_name, shown, version_name
 from mlpd.server.records import (
-    CheckpointSaved,
     DatasetRecord,
     Decision,
     Event,
-    Failure,
+    Finished,
     Job,
     JobState,
+    JobStatus,
     MetricsRecorded,
     ModelRecord,
     Payload,
-    Progress,
-    Publication,
     StateChanged,
-    from_json,
-    kind_of,
-    to_json,
 )
-from mlpd.server.storage import schema
+from mlpd.server.storage import rows, schema
 from mlpd.server.storage.database import Database, Work
 
 T = TypeVar("T")
 
-_SPECS_KEPT = 16
-# What a job is made with, and keeps.
-_FIXED_COLUMNS = frozenset(
-    {"id", "request_id", "request_digest", "model_id", "log_id", "spec", "spec_digest", "memory_bytes", "create_time"}
+# Made once, as making one takes longer than running it.
+_STATUS_OF_JOB = (
+    sa.select(schema.job_statuses.c.number, *rows.STATUS_COLUMNS)
+    .join(schema.jobs)
+    .where(schema.jobs.c.id == sa.bindparam("job_id"))
 )
+_LOGGED_METRICS = sa.select(schema.events).where(
+    schema.events.c.job_id == sa.bindparam("job_id"),
+    schema.events.c.run == sa.bindparam("run"),
+    schema.events.c.split == sa.bindparam("split"),
+    schema.events.c.step.between(sa.bindparam("first"), sa.bindparam("last")),
+)
+_LOG_EVENTS = schema.events.insert()
 
 
 @dataclass(frozen=True)
@@ -57,68 +58,85 @@ class LogState:
     ended: bool
 
 
+class Clock(Protocol):
+    """Tells the time in nanoseconds since 1970, as `time.time_ns` does."""
+
+    def __call__(self) -> int:
+        """Return the time."""
+        ...
+
+
 Publisher = Callable[[str, list[Event]], None]
-Decide = Callable[[Job], Decision]
+Decide = Callable[[JobStatus, int], Decision]
 
 
 class Store:
     """What the server knows; methods are for one event loop, and each returns after its change is on disk."""
 
-    def __init__(self, database: Database, publish: Publisher) -> None:
+    def __init__(self, database: Database, publish: Publisher, clock: Clock = time.time_ns) -> None:
         self._database = database
         self._publish = publish
+        self._clock = clock
 
     async def create_job(self, job: Job, queue_limit: int) -> tuple[Job, bool]:
-        """Store ``job`` with its first event; return the stored job and whether it was there already.
+        """Store ``job``, made now, with its first event; return the stored job and whether it was there already.
 
         Raises `AlreadyExists` when its request id or its id belongs to another request, and
         `ResourceExhausted` when ``queue_limit`` jobs wait already.
         """
 
-        def work(connection: sa.Connection) -> tuple[Job, list[Event], bool]:
+        def work(connection: sa.Connection) -> tuple[tuple[Job, bool], list[Event]]:
             if earlier := _find_duplicate(connection, job.request_id, job.request_digest, job.id):
-                return earlier, [], True
-            waiting = _count(connection, schema.jobs, schema.jobs.c.state == JobState.QUEUED)
+                return (earlier, True), []
+            waiting = _count(connection, schema.job_statuses.c.state == JobState.QUEUED)
             if waiting >= queue_limit:
                 raise ResourceExhausted(
                     "QUEUE_FULL", f"the queue must hold at most {queue_limit} jobs, {waiting} wait already"
                 )
-            connection.execute(schema.jobs.insert().values(_job_row(job) | {"spec": job.spec.to_json()}))
-            stored, events = _append(connection, job, [StateChanged(None, job.state)])
-            return stored, events, False
+            now = self._clock()
+            made = replace(job, create_time=now)
+            inserted = connection.execute(schema.jobs.insert().values(rows.job_row(made))).inserted_primary_key
+            assert inserted is not None
+            status, events = _logged(connection, job.id, job.status, [StateChanged(None, job.status.state)], now)
+            connection.execute(schema.job_statuses.insert().values({"number": inserted[0]} | to_fields(status)))
+            return (replace(made, status=status), False), events
 
-        return await self._write_job(work)
+        return await self._write_job(job.id, work)
 
-    async def change_job(self, job_id: str, decide: Decide) -> Job:
-        """Replace the job by what ``decide`` makes of it, with its events, and return it as stored.
+    async def change_job(self, job_id: str, decide: Decide) -> JobStatus:
+        """Replace a job's status by what ``decide`` makes of it at this time, with its events, and return it as stored.
 
         Raises `NotFound`, whatever ``decide`` raises, and `DataLoss` when metrics differ from those the
         log already holds for their step.
         """
 
-        def work(connection: sa.Connection) -> tuple[Job, list[Event], bool]:
-            current = _job(connection, job_id)
-            decision = decide(current)
-            if decision.job is current and not decision.payloads:
-                return current, [], False
-            job = decision.job
-            payloads = list(decision.payloads)
-            if decision.publication:
-                job = replace(job, model_version=_publish_model(connection, job, decision.publication))
+        def work(connection: sa.Connection) -> tuple[JobStatus, list[Event]]:
+            row = connection.execute(_STATUS_OF_JOB, {"job_id": job_id}).first()
+            if row is None:
+                raise _no_job(job_id)
+            current, now = rows.status_from(job_id, row), self._clock()
+            decision = decide(current, now)
+            status, payloads = decision.status, decision.payloads
+            if decision.published:
+                status = replace(status, model_version=_publish_model(connection, job_id, decision.published, now))
                 payloads = [
-                    replace(p, model_version=job.model_version) if isinstance(p, StateChanged) else p for p in payloads
+                    replace(p, model_version=status.model_version) if isinstance(p, StateChanged) else p
+                    for p in payloads
                 ]
-            return *_append(connection, job, payloads), False
+            status, events = _logged(connection, job_id, status, payloads, now)
+            if changed := rows.changed_columns(current, status):
+                table = schema.job_statuses
+                connection.execute(table.update().where(table.c.number == row.number).values(changed))
+            return status, events
 
-        job, _ = await self._write_job(work)
-        return job
+        return await self._write_job(job_id, work)
 
-    async def _write_job(self, work: Callable[[sa.Connection], tuple[Job, list[Event], bool]]) -> tuple[Job, bool]:
-        async def commit_and_publish() -> tuple[Job, bool]:
-            job, events, known = await self._database.write(work)
+    async def _write_job(self, job_id: str, work: Work[tuple[T, list[Event]]]) -> T:
+        async def commit_and_publish() -> T:
+            answer, events = await self._database.write(work)
             if events:
-                self._publish(job.id, events)
-            return job, known
+                self._publish(job_id, events)
+            return answer
 
         return await to_the_end(commit_and_publish())
 
@@ -127,22 +145,38 @@ class Store:
         return await self._database.read(work)
 
     async def job(self, job_id: str) -> Job:
-        """Return a job, or raise `NotFound`."""
+        """Return a job, or raise `NotFound`, or `DataLoss` where its record can't be read."""
         return await self._database.read(lambda connection: _job(connection, job_id))
+
+    async def sound_job(self, job_id: str) -> Job:
+        """Return a job whose spec is what was queued; raises as `job` does, and `DataLoss` for another spec."""
+
+        def work(connection: sa.Connection) -> Job:
+            job = _job(connection, job_id)
+            if job.spec.digest != job.spec_digest:
+                text = f"the spec must be what was queued, of digest {job.spec_digest}"
+                raise DataLoss("JOB_DAMAGED", f"{text}; the database holds {job.spec.digest}; train again")
+            return job
+
+        return await self._database.read(work)
 
     async def find_duplicate(self, request_id: str | None, request_digest: str, job_id: str) -> Job | None:
         """Return the job that an earlier, equal request made; raises as `create_job` does for an unequal one."""
         return await self._database.read(lambda c: _find_duplicate(c, request_id, request_digest, job_id))
 
-    async def job_ids_in(self, *states: JobState, limit: int | None = None) -> list[str]:
-        """Return the ids of the jobs in one of ``states``, oldest first, the first ``limit`` of them."""
-        table = schema.jobs
-        query = sa.select(table.c.id).where(table.c.state.in_(states)).order_by(table.c.number).limit(limit)
+    async def next_queued(self, count: int, leaving_out: Collection[str]) -> list[str]:
+        """Return the ids of the ``count`` jobs that have waited longest, but for those that are left out."""
+        query = _ids_in(JobState.QUEUED).where(schema.jobs.c.id.not_in(leaving_out)).limit(count)
+        return await self._database.read(lambda connection: list(connection.execute(query).scalars()))
+
+    async def job_ids_in(self, *states: JobState) -> list[str]:
+        """Return the ids of the jobs in one of ``states``, oldest first."""
+        query = _ids_in(*states)
         return await self._database.read(lambda connection: list(connection.execute(query).scalars()))
 
     async def count_jobs(self, *states: JobState) -> int:
         """Return how many jobs are in one of ``states``."""
-        return await self._database.read(lambda c: _count(c, schema.jobs, schema.jobs.c.state.in_(states)))
+        return await self._database.read(lambda c: _count(c, schema.job_statuses.c.state.in_(states)))
 
     async def queue_position(self, job_id: str) -> int:
         """Return how many queued jobs stand before this one."""
@@ -158,12 +192,15 @@ class Store:
             .order_by(table.c.sequence)
             .limit(limit)
         )
-        return await self._database.replay(lambda connection: [_event_from(row) for row in connection.execute(query)])
+        return await self._database.replay(
+            lambda connection: [rows.event_from(row) for row in connection.execute(query)]
+        )
 
     async def log_state(self, job_id: str) -> LogState:
         """Return where a job's log stands, or raise `NotFound`."""
-        table = schema.jobs
-        query = sa.select(table.c.log_id, table.c.state, table.c.last_sequence).where(table.c.id == job_id)
+        statuses, jobs = schema.job_statuses.c, schema.jobs.c
+        query = sa.select(jobs.log_id, statuses.state, statuses.last_sequence).join(schema.jobs)
+        query = query.where(jobs.id == job_id)
         row = await self._database.replay(lambda connection: connection.execute(query).first())
         if row is None:
             raise _no_job(job_id)
@@ -175,9 +212,9 @@ class Store:
         def work(connection: sa.Connection) -> DatasetRecord:
             row = connection.execute(sa.select(schema.datasets).where(schema.datasets.c.id == record.id)).first()
             if row is None:
-                connection.execute(schema.datasets.insert().values(asdict(record)))
+                connection.execute(schema.datasets.insert().values(to_fields(record)))
                 return record
-            known = dataset_from(row)
+            known = rows.dataset_from(row)
             if known.sha256 != record.sha256:
                 raise AlreadyExists(
                     "DATASET_ID_TAKEN",
@@ -196,7 +233,7 @@ class Store:
         row = await self._database.read(lambda connection: connection.execute(query).first())
         if row is None:
             raise NotFound("DATASET_NOT_FOUND", f"there is no data set {shown(dataset_id)}", dataset=dataset_id)
-        return dataset_from(row)
+        return rows.dataset_from(row)
 
     async def model(self, model_id: str, version: int | None) -> ModelRecord:
         """Return a model version, the newest one for None, or raise `NotFound`."""
@@ -208,15 +245,24 @@ class Store:
         if row is None:
             name = f"models/{model_id}" if version is None else version_name(model_id, version)
             raise NotFound("MODEL_NOT_FOUND", f"there is no model {shown(name)}", model=name)
-        return model_from(row)
+        return rows.model_from(row)
+
+
+def _ids_in(*states: JobState) -> sa.Select[Any]:
+    statuses = schema.job_statuses.c
+    return (
+        sa.select(schema.jobs.c.id)
+        .join(schema.job_statuses)
+        .where(statuses.state.in_(states))
+        .order_by(statuses.number)
+    )
 
 
 def _find_duplicate(connection: sa.Connection, request_id: str | None, request_digest: str, job_id: str) -> Job | None:
-    table = schema.jobs
     if request_id is not None:
-        row = connection.execute(sa.select(table).where(table.c.request_id == request_id)).first()
+        row = connection.execute(rows.JOBS.where(schema.jobs.c.request_id == request_id)).first()
         if row is not None:
-            earlier = job_from(row)
+            earlier = rows.job_from(row)
             if earlier.request_digest == request_digest:
                 return earlier
             raise AlreadyExists(
@@ -225,59 +271,75 @@ def _find_duplicate(connection: sa.Connection, request_id: str | None, request_d
                 training_job=job_name(earlier.id),
                 original_digest=earlier.request_digest,
             )
-    if connection.execute(sa.select(table.c.id).where(table.c.id == job_id)).first() is not None:
+    if connection.execute(sa.select(schema.jobs.c.id).where(schema.jobs.c.id == job_id)).first() is not None:
         raise AlreadyExists("JOB_ID_TAKEN", f"training_job_id {shown(job_id)} is taken", training_job=job_name(job_id))
     return None
 
 
-def _append(connection: sa.Connection, job: Job, payloads: Sequence[Payload]) -> tuple[Job, list[Event]]:
-    now = time.time_ns()
-    events = []
+def _logged(
+    connection: sa.Connection, job_id: str, status: JobStatus, payloads: Sequence[Payload], now: int
+) -> tuple[JobStatus, list[Event]]:
+    """Write to a job's log what is not in it yet; return the status after that, and the new events."""
+    known = _known_metrics(connection, job_id, status.run, [p for p in payloads if isinstance(p, MetricsRecorded)])
+    sequence, events = status.last_sequence, list[Event]()
     for payload in payloads:
-        if isinstance(payload, MetricsRecorded) and _replayed(connection, job, payload):
+        if isinstance(payload, MetricsRecorded) and not _is_first(payload, known):
             continue
-        job = replace(job, last_sequence=job.last_sequence + 1)
-        event = Event(job.last_sequence, now, job.attempt, payload)
-        events.append(event)
-        connection.execute(schema.events.insert().values(_event_row(job, event)))
-    changed = {name: value for name, value in _job_row(job).items() if name not in _FIXED_COLUMNS}
-    connection.execute(schema.jobs.update().where(schema.jobs.c.id == job.id).values(changed))
-    return job, events
+        sequence += 1
+        events.append(Event(sequence, now, status.attempt, payload))
+    if events:
+        connection.execute(_LOG_EVENTS, rows.event_rows(job_id, status.run, events))
+    return replace(status, last_sequence=sequence), events
 
 
-def _replayed(connection: sa.Connection, job: Job, metrics: MetricsRecorded) -> bool:
-    table = schema.events
-    of_run = (table.c.job_id == job.id) & (table.c.run == job.run)
-    row = connection.execute(
-        sa.select(table).where(of_run, table.c.split == metrics.split, table.c.step == metrics.progress.step)
-    ).first()
-    if row is None:
-        return False
-    logged = _event_from(row).payload
-    assert isinstance(logged, MetricsRecorded)
+_Known = dict[tuple[str, int], MetricsRecorded]
+
+
+def _known_metrics(connection: sa.Connection, job_id: str, run: int, metrics: Sequence[MetricsRecorded]) -> _Known:
+    """Return what the log holds for the splits and steps of ``metrics``: something only where a run went back."""
+    known: _Known = {}
+    for split in {own.split for own in metrics}:
+        steps = [own.progress.step for own in metrics if own.split == split]
+        chosen = {"job_id": job_id, "run": run, "split": split, "first": min(steps), "last": max(steps)}
+        for row in connection.execute(_LOGGED_METRICS, chosen):
+            known[split, row.step] = rows.event_from(row).payload  # type: ignore[assignment]  # it has a split
+    return known
+
+
+def _is_first(metrics: MetricsRecorded, known: _Known) -> bool:
+    """Return whether nothing was known for a split and step; raises `DataLoss` if that was another result."""
+    logged = known.setdefault((metrics.split, metrics.progress.step), metrics)
     if not metrics.repeats(logged):
         raise DataLoss(
             "REPLAY_MISMATCH",
             f"step {metrics.progress.step} was computed again with another result: "
             f"{metrics.split} loss {metrics.loss!r}, the log says {logged.loss!r}",
         )
-    return True
+    return logged is metrics
 
 
-def _publish_model(connection: sa.Connection, job: Job, publication: Publication) -> str:
-    table = schema.models
+def _publish_model(connection: sa.Connection, job_id: str, finished: Finished, now: int) -> str:
+    """Store the version that a job has come to, and return its name; only here is the spec of a running job read."""
+    jobs, table = schema.jobs.c, schema.models
+    job = connection.execute(sa.select(jobs.model_id, jobs.spec).where(jobs.id == job_id)).one()
     newest = connection.execute(
         sa.select(sa.func.coalesce(sa.func.max(table.c.version), 0)).where(table.c.model_id == job.model_id)
     ).scalar_one()
+    spec = rows.spec_from(job_id, job.spec)
     record = ModelRecord(
         model_id=job.model_id,
         version=newest + 1,
-        job_id=job.id,
-        create_time=time.time_ns(),
-        input_names=_input_names(connection, job.spec),
-        **{field.name: getattr(publication, field.name) for field in fields(publication)},
+        file_sha256=finished.model_sha256,
+        parameters_sha256=finished.parameters_sha256,
+        job_id=job_id,
+        spec=spec.model,
+        task=spec.task,
+        loss=spec.loss.kind.name,
+        parameter_count=finished.parameter_count,
+        create_time=now,
+        input_names=_input_names(connection, spec),
     )
-    connection.execute(table.insert().values(asdict(record)))
+    connection.execute(table.insert().values(to_fields(record)))
     return version_name(record.model_id, record.version)
 
 
@@ -291,89 +353,24 @@ def _input_names(connection: sa.Connection, spec: TrainingSpec) -> tuple[str, ..
     return tuple(found or ())
 
 
-def _count(connection: sa.Connection, table: sa.Table, where: sa.ColumnElement[bool]) -> int:
-    count: int = connection.execute(sa.select(sa.func.count()).select_from(table).where(where)).scalar_one()
+def _count(connection: sa.Connection, where: sa.ColumnElement[bool]) -> int:
+    query = sa.select(sa.func.count()).select_from(schema.job_statuses).where(where)
+    count: int = connection.execute(query).scalar_one()
     return count
 
 
 def _job(connection: sa.Connection, job_id: str) -> Job:
-    row = connection.execute(sa.select(schema.jobs).where(schema.jobs.c.id == job_id)).first()
+    row = connection.execute(rows.JOBS.where(schema.jobs.c.id == job_id)).first()
     if row is None:
         raise _no_job(job_id)
-    return job_from(row)
+    return rows.job_from(row)
 
 
 def count_ahead(connection: sa.Connection, number: int | sa.ScalarSelect[int]) -> int:
     """Return how many jobs are queued before that of a ``number``."""
-    return _count(connection, schema.jobs, (schema.jobs.c.state == JobState.QUEUED) & (schema.jobs.c.number < number))
+    statuses = schema.job_statuses.c
+    return _count(connection, (statuses.state == JobState.QUEUED) & (statuses.number < number))
 
 
 def _no_job(job_id: str) -> NotFound:
     return NotFound("JOB_NOT_FOUND", f"there is no job {shown(job_id)}", training_job=job_name(job_id))
-
-
-def _job_row(job: Job) -> dict[str, Any]:
-    """Return the columns of a job but for its spec, which takes the longest by far and never changes."""
-    return {field.name: to_fields(getattr(job, field.name)) for field in fields(job) if field.name != "spec"}
-
-
-@lru_cache(maxsize=_SPECS_KEPT)
-def _spec_from(text: str) -> TrainingSpec:
-    return TrainingSpec.from_json(text)
-
-
-def job_from(row: sa.Row[Any]) -> Job:
-    """Return the job in a row."""
-    columns = dict(row._mapping)
-    del columns["number"]
-    try:
-        spec = _spec_from(columns["spec"])
-    except (ValueError, TypeError, KeyError) as error:
-        name = job_name(columns["id"])
-        text = f"the spec of {name} can't be read, its record is damaged"
-        raise DataLoss("JOB_DAMAGED", text, training_job=name) from error
-    return Job(
-        **columns
-        | {
-            "spec": spec,
-            "state": JobState(columns["state"]),
-            "progress": Progress(**columns["progress"]),
-            "checkpoints": tuple(CheckpointSaved(**saved) for saved in columns["checkpoints"]),
-            "failure": columns["failure"] and Failure(**columns["failure"]),
-        }
-    )
-
-
-def _event_row(job: Job, event: Event) -> dict[str, Any]:
-    payload = event.payload
-    metrics = payload if isinstance(payload, MetricsRecorded) else None
-    return {
-        "job_id": job.id,
-        "sequence": event.sequence,
-        "time": event.time,
-        "attempt": event.attempt,
-        "run": job.run,
-        "kind": kind_of(payload),
-        "payload": to_json(payload),
-        "split": metrics and metrics.split,
-        "step": metrics and metrics.progress.step,
-    }
-
-
-def _event_from(row: sa.Row[Any]) -> Event:
-    return Event(row.sequence, row.time, row.attempt, from_json(row.kind, row.payload))
-
-
-def dataset_from(row: sa.Row[Any]) -> DatasetRecord:
-    """Return the data set in a row."""
-    columns = dict(row._mapping)
-    lists = ("class_row_counts", "target_range", "input_range", "input_names")
-    return DatasetRecord(**columns | {name: tuple(columns[name]) for name in lists if name in columns})
-
-
-def model_from(row: sa.Row[Any]) -> ModelRecord:
-    """Return the model version in a row."""
-    columns = dict(row._mapping)
-    del columns["number"]
-    own = {"spec": from_fields(ModelSpec, columns["spec"]), "input_names": tuple(columns.get("input_names", ()))}
-    return ModelRecord(**columns | own)

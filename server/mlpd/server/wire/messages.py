@@ -31,25 +31,26 @@ _SPLITS = {
 
 
 def job_message(job: Job, queue_position: int = 0) -> trainer.TrainingJob:
-    """Return a stored job."""
+    """Return a job."""
+    status = job.status
     return trainer.TrainingJob(
         name=job_name(job.id),
-        state=_STATES[job.state],
-        error=status_of_failure(job.failure) if job.failure else None,
+        state=_STATES[status.state],
+        error=status_of_failure(status.failure) if status.failure else None,
         spec=spec_message(job.spec),
         spec_digest=job.spec_digest,
-        progress=_progress(job.progress),
+        progress=_progress(status.progress),
         queue_position=queue_position,
-        last_sequence=job.last_sequence,
+        last_sequence=status.last_sequence,
         event_log_id=job.log_id,
-        attempt=job.attempt,
-        device_description=job.device_description,
-        environment=job.environment,
-        model_version=job.model_version,
+        attempt=status.attempt,
+        device_description=status.device_description,
+        environment=status.environment,
+        model_version=status.model_version,
         memory_bytes=job.memory_bytes,
         create_time=_timestamp(job.create_time),
-        start_time=_timestamp(job.start_time),
-        end_time=_timestamp(job.end_time),
+        start_time=_timestamp(status.start_time),
+        end_time=_timestamp(status.end_time),
     )
 
 

@@ -4,20 +4,7 @@ from collections.abc import Sequence
 
 from google.protobuf import any_pb2, duration_pb2
 from google.rpc import code_pb2, error_details_pb2, status_pb2
-from mlpd.server.errors import (
-    AlreadyExists,
-    CursorOutOfRange,
-    DataLoss,
-    FieldViolation,
-    InvalidRequest,
-    NotFound,
-    PreconditionFailed,
-    ResourceExhausted,
-    ServerError,
-    StorageFailing,
-    StorageFull,
-    Unavailable,
-)
+from mlpd.server.errors import ErrorKind, FieldViolation, InvalidRequest, ServerError, Unavailable
 from mlpd.server.records import Failure
 
 DOMAIN = "mlpd.dev"
@@ -26,25 +13,22 @@ _PASSING_REASONS = {"QUEUE_FULL", "RESOLUTION_TIMEOUT", "STORAGE"}  # of what is
 # An error travels in headers, of which clients take 8 KB, and its text is in them up to four times.
 _TEXT_LIMIT_BYTES = 1200
 
-CODES: dict[type[ServerError], int] = {
-    InvalidRequest: code_pb2.INVALID_ARGUMENT,
-    NotFound: code_pb2.NOT_FOUND,
-    AlreadyExists: code_pb2.ALREADY_EXISTS,
-    PreconditionFailed: code_pb2.FAILED_PRECONDITION,
-    CursorOutOfRange: code_pb2.OUT_OF_RANGE,
-    ResourceExhausted: code_pb2.RESOURCE_EXHAUSTED,
-    DataLoss: code_pb2.DATA_LOSS,
-    Unavailable: code_pb2.UNAVAILABLE,
-    StorageFull: code_pb2.RESOURCE_EXHAUSTED,
-    StorageFailing: code_pb2.UNAVAILABLE,
-    ServerError: code_pb2.INTERNAL,
+_CODES: dict[ErrorKind, int] = {
+    ErrorKind.INVALID_REQUEST: code_pb2.INVALID_ARGUMENT,
+    ErrorKind.NOT_FOUND: code_pb2.NOT_FOUND,
+    ErrorKind.ALREADY_EXISTS: code_pb2.ALREADY_EXISTS,
+    ErrorKind.PRECONDITION_FAILED: code_pb2.FAILED_PRECONDITION,
+    ErrorKind.CURSOR_OUT_OF_RANGE: code_pb2.OUT_OF_RANGE,
+    ErrorKind.RESOURCE_EXHAUSTED: code_pb2.RESOURCE_EXHAUSTED,
+    ErrorKind.DATA_LOSS: code_pb2.DATA_LOSS,
+    ErrorKind.UNAVAILABLE: code_pb2.UNAVAILABLE,
+    ErrorKind.INTERNAL: code_pb2.INTERNAL,
 }
-_CODES_BY_KIND = {kind.__name__: code for kind, code in CODES.items()}
 
 
 def status_of_error(error: ServerError) -> status_pb2.Status:
     """Return the status an RPC ends with."""
-    code, message = CODES[type(error)], error.message
+    code, message = _CODES[error.kind], error.message
     violations: list[error_details_pb2.BadRequest.FieldViolation] = []
     if isinstance(error, InvalidRequest):
         violations = _told(error.violations)
@@ -62,7 +46,7 @@ def status_of_error(error: ServerError) -> status_pb2.Status:
 
 def status_of_failure(failure: Failure) -> status_pb2.Status:
     """Return the status that a failed job carries."""
-    return _status(_CODES_BY_KIND[failure.kind], failure.reason, failure.message, {})
+    return _status(_CODES[failure.kind], failure.reason, failure.message, {})
 
 
 def internal_status(error_id: str) -> status_pb2.Status:

@@ -1,0 +1,113 @@
+"""Rows of a request as arrays that fit the model they are for; all of them are looked at, so not on the event loop."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from mlpd.core.data.datasets import Dataset
+from mlpd.core.network.tasks import TASKS
+from mlpd.server.columns import order_of
+from mlpd.server.errors import InvalidRequest
+from mlpd.server.names import version_name
+from mlpd.server.records import DatasetRecord, ModelRecord
+from mlpd.server.wire.tensors import inputs_from, labels_from, targets_from
+from mlpd.v1.trainer_service_pb2 import LabelledRows
+from mlpd.v1.types_pb2 import Tensor
+from numpy.typing import NDArray
+
+# Rows times outputs: of a prediction, whose answer then has at most 48 MB; of scores, which need all of them at once.
+MAX_PREDICTION_VALUES = 2**21
+_SCORED_VALUES_LIMIT = 2**26
+_CONFUSION_CLASSES_LIMIT = 1024
+
+
+def prediction_inputs(record: ModelRecord, tensor: Tensor) -> NDArray[np.generic]:
+    """Return inputs (rows, input_size) as a view of ``tensor``.
+
+    Raises `InvalidRequest` for rows that do not fit the model, are not finite, or are too many to be answered at once.
+    """
+    input_size, *_, output_count = record.spec.layer_sizes
+    inputs = inputs_from("inputs", tensor, input_size)
+    if len(inputs) * output_count > MAX_PREDICTION_VALUES:
+        most = MAX_PREDICTION_VALUES // output_count
+        text = f"inputs.shape must be of at most {most} rows for {output_count} outputs, got {len(inputs)}"
+        raise InvalidRequest.field("inputs.shape", text, "PREDICTION_TOO_LARGE")
+    return inputs
+
+
+@dataclass(frozen=True)
+class ScoredRows:
+    """What a model is scored on: rows or a data set, named by a request's ``field``, with inputs in ``columns``."""
+
+    field: str
+    rows: Dataset | DatasetRecord
+    columns: NDArray[np.intp] | None
+
+
+def scored_rows(
+    record: ModelRecord, data: LabelledRows | DatasetRecord, *, include_confusion: bool, include_scores: bool
+) -> ScoredRows:
+    """Return what a request wants scored: its own rows as arrays, which are views of them, or a data set.
+
+    Raises `InvalidRequest` for rows that do not fit the model or are not finite, and for scores that there are not.
+    """
+    if include_confusion:
+        _check_confusion(record)
+    if isinstance(data, DatasetRecord):
+        chosen, row_count = ScoredRows("dataset", data, _columns(record, data)), data.row_count
+    else:
+        rows = _labelled_rows(record, data)
+        chosen, row_count = ScoredRows("rows.inputs", rows, None), len(rows)
+    if include_scores:
+        _check_scored(record, row_count)
+    return chosen
+
+
+def _class_count(record: ModelRecord) -> int:
+    return TASKS[record.task].class_count(record.spec.layer_sizes[-1])
+
+
+def _labelled_rows(record: ModelRecord, rows: LabelledRows) -> Dataset:
+    input_size, *_, output_count = record.spec.layer_sizes
+    inputs = inputs_from("rows.inputs", rows.inputs, input_size)
+    if classes := _class_count(record):
+        return Dataset(inputs, labels_from("rows.labels", rows.labels, len(inputs), classes))
+    return Dataset(inputs, targets_from("rows.labels", rows.labels, len(inputs), output_count))
+
+
+def _columns(record: ModelRecord, dataset: DatasetRecord) -> NDArray[np.intp] | None:
+    """Return where the model's inputs stand in each row of a data set that fits it; None = in their order."""
+    input_size, *_, output_count = record.spec.layer_sizes
+    name = version_name(record.model_id, record.version)
+    columns = order_of("dataset", dataset.input_names, record.input_names, name)
+    classes = _class_count(record)
+    wanted = f"at most {classes} classes" if classes else f"{output_count} numbers as targets"
+    found = f"{len(dataset.class_row_counts)} classes"
+    if dataset.target_size:
+        found = f"{dataset.target_size} numbers as targets"
+    fits = dataset.target_size == (0 if classes else output_count)
+    if dataset.input_size != input_size or not fits or len(dataset.class_row_counts) > classes:
+        raise InvalidRequest.field(
+            "dataset",
+            f"dataset must have rows of {input_size} values and {wanted} as the model has, "
+            f"got {dataset.input_size} and {found}",
+            "SHAPE_MISMATCH",
+        )
+    return columns
+
+
+def _check_confusion(record: ModelRecord) -> None:
+    if not 1 <= _class_count(record) <= _CONFUSION_CLASSES_LIMIT:
+        raise InvalidRequest.field(
+            "include_confusion_matrix",
+            f"include_confusion_matrix must be unset without classes or with more than {_CONFUSION_CLASSES_LIMIT}, "
+            f"this model has {_class_count(record)}",
+        )
+
+
+def _check_scored(record: ModelRecord, row_count: int) -> None:
+    value_count = row_count * record.spec.layer_sizes[-1]
+    if value_count > _SCORED_VALUES_LIMIT:
+        raise InvalidRequest.field(
+            "include_scores",
+            f"include_scores must be unset above {_SCORED_VALUES_LIMIT} rows times outputs, this is {value_count}",
+        )

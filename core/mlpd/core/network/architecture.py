@@ -13,7 +13,6 @@ NORMALIZATIONS: dict[str, type[LayerNorm] | type[BatchNorm] | None] = {
     "layer": LayerNorm,
     "batch": BatchNorm,
 }
-DTYPES = ("float32", "float64")
 
 
 @dataclass(frozen=True)

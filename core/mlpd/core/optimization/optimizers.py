@@ -9,17 +9,13 @@ from dataclasses import dataclass
 from math import sqrt
 from typing import Any, ClassVar
 
+from mlpd.core.data_types import PRECISIONS
 from mlpd.core.devices.arrays import Array, Device
 
 # Where gradients stay zero, moments decay to subnormal numbers, on which processors are up to a hundred times slower.
 # Every few steps those about to become subnormal are made zero, as a GPU does with each result. Squares that epsilon
 # does not hide are kept as long as their type can: down to sixteen times its smallest normal number.
 FLUSH_STEPS = 16
-_SMALLEST_MEAN = {"float32": 1e-30, "float64": 1e-290}
-_SMALLEST_SQUARE = {"float32": (1e-35, 2e-37), "float64": (1e-305, 4e-307)}
-_PRECISION = {"float32": 2.0**-23, "float64": 2.0**-52}
-SMALLEST_EPSILON = {"float32": 1e-16, "float64": 1e-150}  # far above the roots of these
-
 
 Factors = Mapping[str, Any]  # numbers, or what stands for those of each step
 
@@ -222,11 +218,12 @@ class Lion(Optimizer):
 
 def smallest_kept(optimizer: Optimizer, moment: str, dtype: str) -> float:
     """Return below which size the values of a moment are made zero."""
+    precision = PRECISIONS[dtype]
     if not (moment == "square" and isinstance(optimizer, Adam | RmsProp | AdaGrad)):
-        return _SMALLEST_MEAN[dtype]
-    usual, least = _SMALLEST_SQUARE[dtype]
+        return precision.smallest_mean
+    usual, least = precision.smallest_square
     # Without its square s a step is g / epsilon, not g / (epsilon + sqrt(s)): longer by s / epsilon**2 rates at most.
-    return max(least, min(usual, _PRECISION[dtype] * optimizer.epsilon**2))
+    return max(least, min(usual, precision.spacing * optimizer.epsilon**2))
 
 
 OPTIMIZERS: dict[str, type[Optimizer]] = {kind.name: kind for kind in Optimizer.__subclasses__()}

@@ -6,13 +6,13 @@ from itertools import islice
 from math import inf, isfinite
 from typing import Any, Protocol, TypedDict
 
-from mlpd.core.data.datasets import LARGEST_LABEL
+from mlpd.core.data_types import LARGEST_LABEL, PRECISIONS
 from mlpd.core.network.activations import ACTIVATIONS
-from mlpd.core.network.architecture import DTYPES, NORMALIZATIONS, ModelSpec, parameter_count
+from mlpd.core.network.architecture import NORMALIZATIONS, ModelSpec, parameter_count
 from mlpd.core.network.initializers import INITIALIZERS
 from mlpd.core.network.losses import Huber, Poisson
 from mlpd.core.network.tasks import TASKS
-from mlpd.core.optimization.optimizers import SMALLEST_EPSILON, AdaGrad, Adam, Lion, Optimizer, RmsProp, Sgd
+from mlpd.core.optimization.optimizers import AdaGrad, Adam, Lion, Optimizer, RmsProp, Sgd
 from mlpd.core.optimization.schedules import (
     Constant,
     Exponential,
@@ -36,7 +36,6 @@ _RATE_LIMIT = 1e9
 SEGMENT_LIMIT = 32
 _TIME_LIMIT_SECONDS = 1e9
 _SHOWN_CHARACTERS = 64
-_TYPE_RANGES = {"float32": (1e-37, 1e38), "float64": (1e-307, 1e308)}
 _WHY_ONE_BLOCK = (
     "for blocks of units take the compiled runner, a hidden layer and no layer normalization, blocks of rows the "
     "compiled runner and no batch normalization"
@@ -118,7 +117,7 @@ def _model_violations(model: ModelSpec) -> Iterator[Violation]:
     yield from _within("model.input_dropout_rate", model.input_dropout_rate, 0, 1, below=True)
     yield from one_of("model.normalization", model.normalization, NORMALIZATIONS)
     yield from one_of("model.initializer", model.initializer, INITIALIZERS)
-    yield from one_of("model.data_type", model.dtype, DTYPES)
+    yield from one_of("model.data_type", model.dtype, PRECISIONS)
     if not isfinite(model.input_scale) or model.input_scale == 0:
         yield _violation("model.input_scale", "be finite and not 0", model.input_scale)
     elif model.standardize_inputs and model.input_scale != 1:
@@ -272,14 +271,15 @@ def _optimizer_violations(optimizer: OptimizerSpec) -> Iterator[Violation]:
 def _precision_violations(spec: TrainingSpec) -> Iterator[Violation]:
     """Look for numbers that would be zero or infinite in the type of the model, or that it can't tell from zero."""
     dtype, kind = spec.model.dtype, spec.optimizer.kind
-    if dtype not in _TYPE_RANGES:
+    if dtype not in PRECISIONS:
         return
-    low, high = _TYPE_RANGES[dtype]
+    precision = PRECISIONS[dtype]
+    low, high = precision.range
     for field, value, least in (
         ("model.input_scale", abs(spec.model.input_scale), low),
         ("loss.huber_delta", getattr(spec.loss.kind, "delta", 0.0), low),
         ("optimizer.clip_norm", spec.optimizer.clip_norm, low),
-        (f"optimizer.{kind.name}.epsilon", getattr(kind, "epsilon", 0.0), SMALLEST_EPSILON[dtype]),
+        (f"optimizer.{kind.name}.epsilon", getattr(kind, "epsilon", 0.0), precision.smallest_epsilon),
     ):
         if 0 < value < least or high < value < inf:
             yield _violation(field, f"be between {least:g} and {high:g} in size for data_type {dtype}", value)

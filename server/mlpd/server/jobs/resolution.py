@@ -10,8 +10,9 @@ from typing import TypeVar
 
 from google.protobuf.message import Message
 from google.protobuf.unknown_fields import UnknownFieldSet
-from mlpd.core.data.datasets import LARGEST_LABEL, default_input_scale
+from mlpd.core.data.datasets import default_input_scale
 from mlpd.core.data.splits import train_class_counts
+from mlpd.core.data_types import LARGEST_LABEL
 from mlpd.core.execution.runners import missing_for
 from mlpd.core.network.architecture import ModelSpec
 from mlpd.core.network.losses import LOSSES, SoftmaxCrossEntropy

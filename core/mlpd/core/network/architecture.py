@@ -5,7 +5,10 @@ from dataclasses import dataclass
 from itertools import pairwise
 from math import prod
 
+from mlpd.core.data_types import DATA_TYPES, PRECISIONS
+from mlpd.core.declaration import FRACTION, REQUIRED, Count, Enumeration, Nonzero, OneOf, setting
 from mlpd.core.network.activations import ACTIVATIONS
+from mlpd.core.network.initializers import INITIALIZERS
 from mlpd.core.network.layers import Affine, BatchNorm, Dropout, Layer, LayerNorm, Linear
 
 NORMALIZATIONS: dict[str, type[LayerNorm] | type[BatchNorm] | None] = {
@@ -13,6 +16,8 @@ NORMALIZATIONS: dict[str, type[LayerNorm] | type[BatchNorm] | None] = {
     "layer": LayerNorm,
     "batch": BatchNorm,
 }
+WIDTHS = Count(1, 1_000_000, each=True)
+_DATA_TYPES = Enumeration("DataType", {DATA_TYPES[name].protocol: (name, "") for name in PRECISIONS})
 
 
 @dataclass(frozen=True)
@@ -23,15 +28,44 @@ class ModelSpec:
     are multiplied by ``input_scale``, or standardised by the mean and deviation of the training rows.
     """
 
-    layer_sizes: tuple[int, ...]
-    activations: tuple[str, ...]
-    dropout_rates: tuple[float, ...]
-    input_dropout_rate: float = 0.0
-    normalization: str = "none"
-    initializer: str = "he_normal"
-    input_scale: float = 1.0
-    standardize_inputs: bool = False
-    dtype: str = "float32"
+    layer_sizes: tuple[int, ...] = setting(
+        REQUIRED,
+        1,
+        "Units per layer, input first: 784,532,10. Left out with a warm start, which brings the whole spec.",
+        WIDTHS,
+    )
+    activations: tuple[str, ...] = setting(
+        REQUIRED, 4, "One, or one a hidden layer", OneOf(ACTIVATIONS), unset="relu", setting="activation"
+    )
+    dropout_rates: tuple[float, ...] = setting(
+        REQUIRED,
+        5,
+        "Share of a hidden layer's values that a step zeroes; one, or one a hidden layer",
+        FRACTION,
+        unset="0",
+        setting="dropout",
+    )
+    input_dropout_rate: float = setting(0.0, 6, "The same for the inputs", FRACTION, setting="input_dropout")
+    normalization: str = setting("none", 7, "Of hidden layers", OneOf(NORMALIZATIONS))
+    initializer: str = setting("he_normal", 2, "How weights are drawn; biases start at zero", OneOf(INITIALIZERS))
+    input_scale: float = setting(
+        1.0,
+        3,
+        "Factor of every input value. It belongs to the model version: predictions take rows in the same units as the "
+        "training data, and a warm start keeps it.",
+        Nonzero(),
+        unset="1/255 for whole numbers from 0 to 255 (pixels), else 1",
+    )
+    standardize_inputs: bool = setting(
+        False,
+        8,
+        "Shift and scale inputs by mean and deviation of the training rows. Each column by its own; they are stored in "
+        "the model version.",
+        setting="standardize",
+    )
+    dtype: str = setting(
+        "float32", 9, "Of parameters and arithmetic", OneOf(PRECISIONS), wire_name="data_type", wire=_DATA_TYPES
+    )
 
     @classmethod
     def plain(cls, layer_sizes: Sequence[int], **choices: object) -> "ModelSpec":

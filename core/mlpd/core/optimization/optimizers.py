@@ -10,6 +10,7 @@ from math import sqrt
 from typing import Any, ClassVar
 
 from mlpd.core.data_types import PRECISIONS
+from mlpd.core.declaration import FRACTION, POSITIVE, Kind, setting
 from mlpd.core.devices.arrays import Array, Device
 
 # Where gradients stay zero, moments decay to subnormal numbers, on which processors are up to a hundred times slower.
@@ -32,10 +33,8 @@ class Block:
 
 
 @dataclass(frozen=True)
-class Optimizer:
+class Optimizer(Kind):
     """How parameters move against their gradients: a value, whose ``moments`` name the vectors it keeps."""
-
-    name: ClassVar[str]
 
     @property
     def is_linear(self) -> bool:
@@ -64,9 +63,9 @@ class Sgd(Optimizer):
     that evaluates the gradient at the parameters themselves (Bengio et al. 2013, arXiv:1212.0901, equation 7).
     """
 
-    name = "sgd"
-    momentum: float = 0.0
-    nesterov: bool = False
+    name, number = "sgd", 1
+    momentum: float = setting(0.0, 1, "Share of the last step that goes on", FRACTION, optional=True)
+    nesterov: bool = setting(False, 2, "Nesterov's variant, which needs momentum")
 
     @property
     def is_linear(self) -> bool:
@@ -98,10 +97,11 @@ class Sgd(Optimizer):
 class Adam(Optimizer):
     """Kingma & Ba 2015 (arXiv:1412.6980), algorithm 1; AdamW with decoupled weight decay."""
 
-    name = "adam"
-    beta1: float = 0.9
-    beta2: float = 0.999
-    epsilon: float = 1e-8
+    name, number = "adam", 2
+    called: ClassVar = {"adam": {}, "adamw": {"weight_decay": 0.01}}
+    beta1: float = setting(0.9, 1, "Decay of the mean gradient", FRACTION)
+    beta2: float = setting(0.999, 2, "Decay of the mean square", FRACTION)
+    epsilon: float = setting(1e-8, 3, "What is added to the root of the mean square", POSITIVE)
 
     @property
     def moments(self) -> tuple[str, ...]:
@@ -137,10 +137,10 @@ class RmsProp(Optimizer):
     ``v`` is ``g / (sqrt(s) + epsilon)``, summed with ``momentum`` as in `Sgd`.
     """
 
-    name = "rmsprop"
-    decay: float = 0.99
-    epsilon: float = 1e-8
-    momentum: float = 0.0
+    name, number = "rmsprop", 4
+    decay: float = setting(0.99, 1, "Decay of the mean square", FRACTION)
+    epsilon: float = setting(1e-8, 2, "What is added to the root of the mean square", POSITIVE)
+    momentum: float = setting(0.0, 3, "Share of the last step that goes on", FRACTION, optional=True)
 
     @property
     def moments(self) -> tuple[str, ...]:
@@ -167,8 +167,8 @@ class RmsProp(Optimizer):
 class AdaGrad(Optimizer):
     """``s += g**2``, ``p -= rate * g / (sqrt(s) + epsilon)``: Duchi, Hazan & Singer 2011, section 1.1, diagonal."""
 
-    name = "adagrad"
-    epsilon: float = 1e-10
+    name, number = "adagrad", 5
+    epsilon: float = setting(1e-10, 1, "What is added to the root of the sum of squares", POSITIVE)
 
     @property
     def moments(self) -> tuple[str, ...]:
@@ -193,9 +193,9 @@ class Lion(Optimizer):
     than Adam's, by three to ten.
     """
 
-    name = "lion"
-    beta1: float = 0.9
-    beta2: float = 0.99
+    name, number = "lion", 6
+    beta1: float = setting(0.9, 1, "Share of the mean gradient in a step", FRACTION)
+    beta2: float = setting(0.99, 2, "Decay of the mean gradient", FRACTION)
 
     @property
     def moments(self) -> tuple[str, ...]:

@@ -2,69 +2,132 @@
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from typing import ClassVar
 
 from mlpd.core.codec import from_fields, to_fields
 from mlpd.core.data.augmentation import AugmentationSpec
+from mlpd.core.declaration import (
+    DURATION,
+    FRACTION,
+    LARGEST_WHOLE,
+    NOT_NEGATIVE,
+    REQUIRED,
+    SHARE,
+    Count,
+    Enumeration,
+    OneOf,
+    Range,
+    Shorthand,
+    choice,
+    inline,
+    output,
+    part,
+    setting,
+)
 from mlpd.core.network.architecture import ModelSpec
 from mlpd.core.network.losses import Loss, SoftmaxCrossEntropy
-from mlpd.core.optimization.optimizers import Optimizer
+from mlpd.core.network.tasks import TASKS
+from mlpd.core.optimization.optimizers import Optimizer, Sgd
 from mlpd.core.optimization.schedules import Constant, Schedule
 
 # Part of every spec's digest: raised when equal specs begin to give other bits.
 _FORMAT = 7
 
 RUNNERS = {"cpu": ("plain", "compiled"), "cuda": ("plain",)}
-ENVIRONMENT_CHANGES = ("refuse", "restart")
+_BALANCED = Shorthand(
+    "balanced", "balanced_classes", 5, "Weigh classes by the inverse of their row counts; resolved into class_weights"
+)
+_DEVICES = Enumeration("Device", {"CPU": ("cpu", ""), "CUDA": ("cuda", "")})
+_SCOPES = Enumeration(
+    "Scope",
+    {
+        "WEIGHTS": (False, "Weights only; the optimizer starts anew."),
+        "FULL": (
+            True,
+            "Weights and the optimizer's moments, as they were at the end of that run. Its optimizer must be the same.",
+        ),
+    },
+    "How much is taken over.",
+)
 
 
 @dataclass(frozen=True)
 class LossSpec:
-    """A loss, and what is done to the targets before it sees them."""
+    """What is minimised: a loss, and what is done to the targets before it sees them."""
 
-    kind: Loss = SoftmaxCrossEntropy()  # noqa: RUF009 - frozen
-    label_smoothing: float = 0.0
-    class_weights: tuple[float, ...] = ()
-    mixup_alpha: float = 0.0
+    kind: Loss = choice(SoftmaxCrossEntropy(), "loss", "What is minimised", number=1, unset="by the task")
+    label_smoothing: float = setting(
+        0.0, 3, "Share of a target that is spread over all classes, of a label over yes and no", FRACTION
+    )
+    class_weights: tuple[float, ...] = setting(
+        (),
+        4,
+        "How much rows of each class count, by label. They are scaled so that their mean over the rows is 1.",
+        NOT_NEGATIVE,
+        shorthand=_BALANCED,
+    )
+    mixup_alpha: float = setting(
+        0.0, 6, "Mix pairs of rows, in shares from Beta(alpha, alpha). Zhang et al. 2018.", SHARE
+    )
 
 
 @dataclass(frozen=True)
 class OptimizerSpec:
-    """An optimizer and what goes with any: decay in units of the learning rate; 0 leaves clipping or averaging out."""
+    """An optimizer and what goes with any; numbers that are unset have their default, which a job's spec shows."""
 
-    kind: Optimizer
-    weight_decay: float = 0.0
-    clip_norm: float = 0.0
-    average_decay: float = 0.0
+    kind: Optimizer = choice(Sgd(), "optimizer", "How parameters move against their gradients")
+    weight_decay: float = setting(
+        0.0, 3, "Decoupled weight decay. Multiplied by the learning rate; of weights only, not of biases.", NOT_NEGATIVE
+    )
+    clip_norm: float = setting(
+        0.0, 7, "Largest Euclidean norm of the gradient, to which longer ones are scaled; 0 for none", NOT_NEGATIVE
+    )
+    average_decay: float = setting(
+        0.0,
+        8,
+        "Decay of a moving average of the weights; 0 for none. The average is what is validated and published.",
+        FRACTION,
+    )
 
 
 @dataclass(frozen=True)
 class PlateauSpec:
     """Multiply the rate by ``factor`` whenever the monitored loss has not fallen for ``patience`` validations."""
 
-    factor: float = 0.1
-    patience: int = 5
-    minimum_share: float = 0.0
+    factor: float = setting(
+        0.1,
+        1,
+        "What the rate is multiplied by when the validation loss no longer falls",
+        Range(0, 1, above=True, below=True),
+    )
+    patience: int = setting(5, 2, "Validations without a new lowest loss before that", Count(1))
+    minimum_share: float = setting(0.0, 3, "Share of the rate that always stays", SHARE)
 
 
 @dataclass(frozen=True)
 class ScheduleSpec:
     """Peak learning rate, its share at each step, and whether a plateau lowers it."""
 
-    learning_rate: float
-    shape: Schedule = Constant()  # noqa: RUF009 - frozen
-    plateau: PlateauSpec | None = None
+    learning_rate: float = setting(REQUIRED, 1, "Peak learning rate", Range(0, 1e9, above=True))
+    shape: Schedule = choice(
+        Constant(), "schedule", "Share of the peak rate at each step; in a file also a list", unset="constant"
+    )
+    plateau: PlateauSpec | None = part(None, 9, "Multiplies whatever the kind says", prefix="plateau_")
 
 
 @dataclass(frozen=True)
 class ValidationSpec:
     """A data set, or a share of the training rows that is held out; scored every ``interval_epochs``."""
 
-    dataset: str = ""
-    sha256: str = ""
-    fraction: float = 0.0
-    interval_epochs: int = 1
+    dataset: str = setting("", 3, "Data set to validate on, datasets/{dataset}")
+    sha256: str = output("", 12, "SHA-256 of the validation data")
+    fraction: float = setting(
+        0.0, 15, "Share of the training rows held out to validate on. The same of every class.", FRACTION
+    )
+    interval_epochs: int = setting(1, 16, "Epochs between validations. And always after the last.", Count(1, 1_000_000))
 
     @property
     def exists(self) -> bool:
@@ -80,18 +143,24 @@ class ValidationSpec:
 class EarlyStoppingSpec:
     """Stop after ``patience`` validations without a ``metric`` better by ``minimum_delta``; keep the best."""
 
-    patience: int = 10
-    minimum_delta: float = 0.0
-    metric: str = "loss"
+    patience: int = setting(10, 1, "Validations without an improvement before the run ends", Count(1))
+    minimum_delta: float = setting(0.0, 2, "What counts as an improvement", NOT_NEGATIVE)
+    metric: str = setting("loss", 3, "What is to improve on the validation rows", OneOf(("loss", "accuracy")))
 
 
 @dataclass(frozen=True)
 class WarmStartSpec:
     """A model version to go on from, by the digest of its file; its optimizer's moments too if ``full``."""
 
-    model: str
-    sha256: str
-    full: bool
+    model: str = setting(
+        REQUIRED,
+        1,
+        "Model to go on from, models/{model}/versions/{version}. Or models/{model} for its newest version, resolved at "
+        "once.",
+        setting="warm_start",
+    )
+    sha256: str = output(REQUIRED, 3, "SHA-256 of the model's file")
+    full: bool = setting(REQUIRED, 2, "How much is taken over", wire_name="scope", wire=_SCOPES)
 
 
 @dataclass(frozen=True)
@@ -104,28 +173,81 @@ class TrainingSpec:
     "restart".
     """
 
-    model: ModelSpec
-    train_dataset: str
-    train_sha256: str
-    batch_size: int
-    epoch_count: int
-    optimizer: OptimizerSpec
-    schedule: ScheduleSpec
-    seed: int
-    device: str
-    metrics_interval_steps: int
-    task: str = "multiclass"
-    loss: LossSpec = LossSpec()
-    validation: ValidationSpec = ValidationSpec()
-    accumulation_steps: int = 1
-    augmentation: AugmentationSpec | None = None
-    early_stopping: EarlyStoppingSpec | None = None
-    time_limit_seconds: float = 0.0
-    warm_start: WarmStartSpec | None = None
-    runner: str = "plain"
-    split: str = "units"
-    block_count: int = 1
-    environment_change: str = "refuse"
+    retired: ClassVar[Mapping[int, str]] = {22: "shard_count", 23: "blas"}  # what the protocol had, and has no more
+
+    model: ModelSpec = part(REQUIRED, 1, "Network")
+    train_dataset: str = setting(REQUIRED, 2, "Data set to train on, datasets/{dataset}", flag="--dataset")
+    train_sha256: str = output(REQUIRED, 11, "SHA-256 of the training data")
+    batch_size: int = setting(REQUIRED, 4, "Rows per mini-batch", Count(1), unit="rows", unset="every row")
+    epoch_count: int = setting(REQUIRED, 5, "Passes over the data", Count(1, 1_000_000), unit="epochs", flag="--epochs")
+    optimizer: OptimizerSpec = part(REQUIRED, 6, "Optimizer")
+    schedule: ScheduleSpec = part(REQUIRED, 7, "Learning rate")
+    seed: int = setting(
+        REQUIRED, 8, "Key of every random number", Count(0, LARGEST_WHOLE), unset="the server picks one"
+    )
+    device: str = setting(REQUIRED, 9, "Where it runs", wire=_DEVICES, unset="cuda if usable")
+    metrics_interval_steps: int = setting(
+        REQUIRED, 10, "Steps between reports, besides those after each epoch", Count(1), unset="one an epoch"
+    )
+    task: str = setting(
+        "multiclass",
+        13,
+        "What targets are. Unset, it is that of the model to go on from, if the data are of its kind; else multiclass "
+        "for class labels, binary if there is one output; multilabel for targets that are all 0 or 1, whatever their "
+        "type, unless the loss is one of regression; else regression.",
+        OneOf(TASKS),
+        unset="by the data's values",
+    )
+    loss: LossSpec = part(LossSpec(), 14, "Loss")
+    validation: ValidationSpec = inline(ValidationSpec(), "validation_")
+    accumulation_steps: int = setting(1, 17, "Mini-batches whose gradients are summed for one step", Count(1, 2**31))
+    augmentation: AugmentationSpec | None = part(None, 18, "Random changes of images", prefix="augment_")
+    early_stopping: EarlyStoppingSpec | None = part(None, 19, "Early stopping", prefix="early_stopping_")
+    time_limit_seconds: float = setting(
+        0.0,
+        20,
+        "End after so much computing, with what there is; 0 for never. It counts across restarts, and a run that ends "
+        "by it is not determined by its spec alone.",
+        Range(0, 1e9),
+        wire_name="time_limit",
+        wire=DURATION,
+    )
+    warm_start: WarmStartSpec | None = part(None, 21, "Warm start", prefix="warm_start_")
+    runner: str = setting(
+        "plain",
+        25,
+        'How steps are run. "compiled", on the CPU, by code that is compiled for the run, in threads of one process; '
+        '"plain", call by call by the array library. Results depend on it in their last bits. Compiled where the '
+        "server does not have it: FAILED_PRECONDITION, reason RUNNER_UNAVAILABLE.",
+        OneOf(RUNNERS["cpu"]),
+        unset="compiled on the CPU where the server has it, else plain",
+    )
+    split: str = setting(
+        "units",
+        26,
+        'What a step is cut into, for threads to share. "units" of the hidden layers, or "rows" of the mini-batch. '
+        "Results depend on it in their last bits; the machine has no say in it.",
+        OneOf(("units", "rows")),
+        unset="what pays for the network",
+    )
+    block_count: int = setting(
+        1,
+        27,
+        "Blocks of units or rows that a step is cut into. At most 64, and of units the width of the narrowest hidden "
+        "layer; 1 with the plain runner, of units with layer normalization or without hidden layers, of rows with "
+        "batch normalization. Results depend on it in their last bits, and not on how many threads work on the blocks; "
+        "the machine has no say in it.",
+        unset="as many as pay for the network",
+        wire="int32",
+    )
+    environment_change: str = setting(
+        "refuse",
+        24,
+        "What happens to a run that must go on where its numbers would come out otherwise than where it began. Another "
+        "BLAS library, kernel, number of threads or processor, see TrainingJob.environment: refuse fails it, reason "
+        "ENVIRONMENT_CHANGED; restart begins it again from its first step, in the same job.",
+        OneOf(("refuse", "restart")),
+    )
 
     def held_out_count(self, row_count: int) -> int:
         """Return how many of a data set's rows are held out for validation."""

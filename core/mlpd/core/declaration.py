@@ -8,6 +8,7 @@ The rules read the limits, and the server's messages are filled by the declarati
 the messages themselves, the settings of Python, files and the command line, and the tables of docs/training.md.
 """
 
+import re
 from collections.abc import Collection, Mapping
 from dataclasses import MISSING, dataclass, field, fields, replace
 from enum import Enum
@@ -134,9 +135,17 @@ class Enumeration:
     values: Mapping[str, tuple[Any, str]]
     help: str = ""  # given where a message holds the enum
 
+    @property
+    def prefix(self) -> str:
+        """What the names begin with in the protocol: "DATA_TYPE" of DataType."""
+        return re.sub("(?<=[a-z])(?=[A-Z])", "_", self.name).upper()
+
     def words(self) -> dict[str, str]:
         """Return the names by what a setting calls them."""
-        return {value if isinstance(value, str) else name.lower(): name for name, (value, _) in self.values.items()}
+        return {
+            value if isinstance(value, str) else name.lower(): f"{self.prefix}_{name}"
+            for name, (value, _) in self.values.items()
+        }
 
 
 @dataclass(frozen=True)
@@ -256,9 +265,13 @@ def kinds_of(base: type[Kind]) -> dict[str, type[Kind]]:
     return {kind.name: kind for kind in sorted(base.__subclasses__(), key=lambda kind: kind.number)}
 
 
+def declarations(kind: Any) -> Mapping[str, Declaration]:
+    """Return what is declared of the fields of the dataclass ``kind``, with their defaults and types."""
+    return _declarations(kind)
+
+
 @cache
-def declarations(kind: type[Any]) -> Mapping[str, Declaration]:
-    """Return what is declared of the fields of a dataclass, with their defaults and types."""
+def _declarations(kind: Any) -> Mapping[str, Declaration]:
     hints = get_type_hints(kind)
     return {own.name: _complete(own, hints[own.name]) for own in fields(kind) if "declaration" in own.metadata}
 

@@ -29,8 +29,12 @@ class AugmentationSpec:
     ``elastic_smoothness_pixels`` wide.
     """
 
-    image_height: int = setting(REQUIRED, 1, "Lines of an image", Count(2), unset="images are square", optional=False)
-    image_width: int = setting(REQUIRED, 2, "Pixels of a line", Count(2), unset="images are square", optional=False)
+    image_height: int = setting(
+        REQUIRED, 1, "Lines of an image", Count(2), unit="pixels", unset="images are square", optional=False
+    )
+    image_width: int = setting(
+        REQUIRED, 2, "Pixels of a line", Count(2), unit="pixels", unset="images are square", optional=False
+    )
     shift_pixels: float = setting(0.0, 3, "Largest random shift along each axis", Range(0, 1e4))
     rotation_degrees: float = setting(0.0, 4, "Largest random rotation", Range(0, 180))
     scale: float = setting(0.0, 5, "Largest random change of size, as a fraction", Range(0, 0.9))

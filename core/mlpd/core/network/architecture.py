@@ -33,6 +33,7 @@ class ModelSpec:
         1,
         "Units per layer, input first: 784,532,10. Left out with a warm start, which brings the whole spec.",
         WIDTHS,
+        unit="units",
     )
     activations: tuple[str, ...] = setting(
         REQUIRED, 4, "One, or one a hidden layer", OneOf(ACTIVATIONS), unset="relu", setting="activation"
@@ -64,7 +65,13 @@ class ModelSpec:
         setting="standardize",
     )
     dtype: str = setting(
-        "float32", 9, "Of parameters and arithmetic", OneOf(PRECISIONS), wire_name="data_type", wire=_DATA_TYPES
+        "float32",
+        9,
+        "Of parameters and arithmetic",
+        OneOf(PRECISIONS),
+        setting="data_type",
+        wire_name="data_type",
+        wire=_DATA_TYPES,
     )
 
     @classmethod

@@ -65,7 +65,7 @@ class Sgd(Optimizer):
 
     name, number = "sgd", 1
     momentum: float = setting(0.0, 1, "Share of the last step that goes on", FRACTION, optional=True)
-    nesterov: bool = setting(False, 2, "Nesterov's variant, which needs momentum")
+    nesterov: bool = setting(False, 2, "Look ahead, as Nesterov's variant does; needs momentum")
 
     @property
     def is_linear(self) -> bool:

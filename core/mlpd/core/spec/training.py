@@ -103,7 +103,7 @@ class PlateauSpec:
         "What the rate is multiplied by when the validation loss no longer falls",
         Range(0, 1, above=True, below=True),
     )
-    patience: int = setting(5, 2, "Validations without a new lowest loss before that", Count(1))
+    patience: int = setting(5, 2, "How many bring no new lowest loss before that", Count(1), unit="validations")
     minimum_share: float = setting(0.0, 3, "Share of the rate that always stays", SHARE)
 
 
@@ -127,7 +127,9 @@ class ValidationSpec:
     fraction: float = setting(
         0.0, 15, "Share of the training rows held out to validate on. The same of every class.", FRACTION
     )
-    interval_epochs: int = setting(1, 16, "Epochs between validations. And always after the last.", Count(1, 1_000_000))
+    interval_epochs: int = setting(
+        1, 16, "Epochs between validations. The last is always validated.", Count(1, 1_000_000)
+    )
 
     @property
     def exists(self) -> bool:
@@ -143,7 +145,9 @@ class ValidationSpec:
 class EarlyStoppingSpec:
     """Stop after ``patience`` validations without a ``metric`` better by ``minimum_delta``; keep the best."""
 
-    patience: int = setting(10, 1, "Validations without an improvement before the run ends", Count(1))
+    patience: int = setting(
+        10, 1, "How many bring no improvement before the run ends with its best", Count(1), unit="validations"
+    )
     minimum_delta: float = setting(0.0, 2, "What counts as an improvement", NOT_NEGATIVE)
     metric: str = setting("loss", 3, "What is to improve on the validation rows", OneOf(("loss", "accuracy")))
 
@@ -160,7 +164,9 @@ class WarmStartSpec:
         setting="warm_start",
     )
     sha256: str = output(REQUIRED, 3, "SHA-256 of the model's file")
-    full: bool = setting(REQUIRED, 2, "How much is taken over", wire_name="scope", wire=_SCOPES)
+    full: bool = setting(
+        REQUIRED, 2, "How much is taken over", setting="warm_start_scope", wire_name="scope", wire=_SCOPES
+    )
 
 
 @dataclass(frozen=True)
@@ -192,15 +198,17 @@ class TrainingSpec:
     task: str = setting(
         "multiclass",
         13,
-        "What targets are. Unset, it is that of the model to go on from, if the data are of its kind; else multiclass "
-        "for class labels, binary if there is one output; multilabel for targets that are all 0 or 1, whatever their "
-        "type, unless the loss is one of regression; else regression.",
+        "What targets are. The data's values make it multiclass for class labels, binary if there is one output; "
+        "multilabel for targets that are all 0 or 1, whatever their type, unless the loss is one of regression; else "
+        "regression. A warm start keeps that of its model, if the data are of its kind.",
         OneOf(TASKS),
         unset="by the data's values",
     )
     loss: LossSpec = part(LossSpec(), 14, "Loss")
     validation: ValidationSpec = inline(ValidationSpec(), "validation_")
-    accumulation_steps: int = setting(1, 17, "Mini-batches whose gradients are summed for one step", Count(1, 2**31))
+    accumulation_steps: int = setting(
+        1, 17, "Mini-batches whose gradients are summed for one step", Count(1, 2**31), unit="mini-batches"
+    )
     augmentation: AugmentationSpec | None = part(None, 18, "Random changes of images", prefix="augment_")
     early_stopping: EarlyStoppingSpec | None = part(None, 19, "Early stopping", prefix="early_stopping_")
     time_limit_seconds: float = setting(
@@ -237,15 +245,16 @@ class TrainingSpec:
         "layer; 1 with the plain runner, of units with layer normalization or without hidden layers, of rows with "
         "batch normalization. Results depend on it in their last bits, and not on how many threads work on the blocks; "
         "the machine has no say in it.",
+        unit="blocks",
         unset="as many as pay for the network",
         wire="int32",
     )
     environment_change: str = setting(
         "refuse",
         24,
-        "What happens to a run that must go on where its numbers would come out otherwise than where it began. Another "
-        "BLAS library, kernel, number of threads or processor, see TrainingJob.environment: refuse fails it, reason "
-        "ENVIRONMENT_CHANGED; restart begins it again from its first step, in the same job.",
+        "What is done where a run must go on and its numbers would come out otherwise than where it began. That is "
+        "with another BLAS library, kernel, number of threads or processor (TrainingJob.environment): refuse fails the "
+        "run, reason ENVIRONMENT_CHANGED; restart begins it again from its first step, in the same job.",
         OneOf(("refuse", "restart")),
     )
 

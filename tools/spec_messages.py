@@ -47,7 +47,7 @@ def nested_kinds(kind: type) -> Iterator[type]:
     for own in declarations(kind).values():
         if own.form == Form.PART and not issubclass(own.type, Kind):
             yield own.type
-        elif own.form == Form.CHOICE and not own.number:
+        elif own.form == Form.ONEOF:
             for choice in kinds_of(own.type).values():
                 yield from nested_kinds(choice)
                 yield choice
@@ -59,7 +59,7 @@ def fields(kind: type, prefix: str = "", of: str = "") -> Iterator[tuple[int, st
         name = prefix + own.wire_name
         if own.form == Form.INLINE:
             yield from fields(own.type, own.prefix)
-        elif own.form == Form.CHOICE and not own.number:
+        elif own.form == Form.ONEOF:
             choices = kinds_of(own.type)
             lines = ["oneof kind {"]
             for choice in choices.values():
@@ -70,7 +70,7 @@ def fields(kind: type, prefix: str = "", of: str = "") -> Iterator[tuple[int, st
             yield own.number, field(type_of(own), name, own.number, f"Of {of}: {lower(words)}" if of else words)
             if short := own.shorthand:
                 yield short.number, field("bool", short.field, short.number, f"{short.help}.")
-            if own.form == Form.CHOICE:
+            if own.form == Form.NAMED:
                 for choice in kinds_of(own.type).values():
                     yield from fields(choice, f"{choice.name}_", choice.name)
 
@@ -82,7 +82,7 @@ def field(kind: str, name: str, number: int, words: str) -> str:
 
 def type_of(own: Declaration) -> str:
     """Return the type of a field."""
-    if own.form == Form.CHOICE:
+    if own.form == Form.NAMED:
         return "string"
     if isinstance(own.wire, Enumeration):
         return own.wire.name
@@ -106,7 +106,7 @@ def enumeration(enum: Enumeration) -> str:
 def said(own: Declaration) -> str:
     """Return all that is to be said of a field."""
     first, rest = first_and_rest(own.help)
-    kinds = tuple(kinds_of(own.type)) if own.form == Form.CHOICE and own.number else own.names
+    kinds = tuple(kinds_of(own.type)) if own.form == Form.NAMED else own.names
     names = f": {OneOf(kinds)}" if kinds else ""
     sentences = [f"{first}{names}.", *([rest] if rest else [])]
     limits = "" if own.limits is None or own.names else str(own.limits)

@@ -72,7 +72,7 @@ def settings(kind: type = TrainingSpec, section: str = RUN, prefix: str = "", pa
         elif own.form == Form.PART:
             heading = section if section != RUN else first_and_rest(own.help)[0]
             yield from settings(own.type, heading, own.prefix, f"{where}.")
-        elif own.form == Form.CHOICE:
+        elif own.form in (Form.ONEOF, Form.NAMED):
             yield chosen(own, section, where)
             yield from of_choice(own, section, path)
         elif own.setting is not None:
@@ -105,13 +105,13 @@ def plain(own: Declaration, section: str, name: str, where: str) -> Setting:
 
 def chosen(own: Declaration, section: str, where: str) -> Setting:
     """Return the setting that chooses between kinds."""
-    names = list(kinds_of(own.type)) if own.number else [choice.name for choice in choices(own.type)]
+    names = list(kinds_of(own.type)) if own.form == Form.NAMED else [choice.name for choice in choices(own.type)]
     has_list = "joined" in names
     return Setting(
         name=own.setting or "",
         section=section,
         kind="SCHEDULE" if has_list else "TEXT",
-        path=where if own.number else "",
+        path=where if own.form == Form.NAMED else "",
         meaning=first_and_rest(own.help)[0],
         default="required" if own.required else shown_default(own),
         limits=str(OneOf([name for name in names if name != "joined"])),
@@ -121,7 +121,7 @@ def chosen(own: Declaration, section: str, where: str) -> Setting:
 
 def of_choice(own: Declaration, section: str, path: str) -> Iterator[Setting]:
     """Return the settings that kinds have of their own, one of each name."""
-    if own.number:
+    if own.form == Form.NAMED:
         for kind in kinds_of(own.type).values():
             for name, declared in declarations(kind).items():
                 setting = plain(declared, section, f"{kind.name}_{name}", f"{path}{kind.name}_{name}")
@@ -179,7 +179,7 @@ def chosen_bases(kind: type = TrainingSpec) -> dict[type[Kind], str]:
     """Return what oneofs choose between, and the settings that choose."""
     found: dict[type[Kind], str] = {}
     for own in declarations(kind).values():
-        if own.form == Form.CHOICE and not own.number:
+        if own.form == Form.ONEOF:
             found[own.type] = own.setting or ""
         elif own.form in (Form.PART, Form.INLINE):
             found |= chosen_bases(own.type)

@@ -164,7 +164,8 @@ class Form(Enum):
     VALUE = "number, text, enum, or list"
     PART = "message"
     INLINE = "fields of the same message, whose names begin with the field's"
-    CHOICE = "oneof; or, where it has a number, the name of a kind, whose fields are inline"
+    ONEOF = "oneof of the kinds there are, a message each"
+    NAMED = "name of a kind, whose fields are inline, behind its name"
 
 
 @dataclass(frozen=True)
@@ -243,8 +244,9 @@ def inline(default: T, prefix: str) -> T:
 
 
 def choice(default: T, setting: str, help: str, *, number: int = 0, unset: str = "") -> T:  # noqa: A002
-    """Declare that one of several kinds is chosen by ``setting``: as a oneof, or, with a ``number``, by name."""
-    return _field(default, Declaration(Form.CHOICE, number, help, unset=unset, setting=setting, required=not unset))
+    """Declare that ``setting`` chooses one of several kinds: in a oneof, or by name in the field with ``number``."""
+    form = Form.NAMED if number else Form.ONEOF
+    return _field(default, Declaration(form, number, help, unset=unset, setting=setting, required=not unset))
 
 
 def _field(default: T, declaration: Declaration) -> T:

@@ -476,7 +476,7 @@ class Schedule(_message.Message):
         SCHEDULE_FIELD_NUMBER: _builtins.int
         STEP_COUNT_FIELD_NUMBER: _builtins.int
         step_count: _builtins.int
-        """Steps it takes; the last segment has what is left. Required."""
+        """Steps it takes; the last segment has what is left. Default 0."""
         @_builtins.property
         def schedule(self) -> Global___Schedule:
             """Its form; without a learning_rate and not joined itself."""

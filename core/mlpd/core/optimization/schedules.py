@@ -5,7 +5,7 @@ from itertools import pairwise
 from math import cos, pi
 from typing import ClassVar
 
-from mlpd.core.declaration import FRACTION, POSITIVE, REQUIRED, SHARE, SOME_SHARE, Count, Kind, part, setting
+from mlpd.core.declaration import FRACTION, POSITIVE, SHARE, SOME_SHARE, Count, Kind, part, setting
 
 
 @dataclass(frozen=True)
@@ -112,8 +112,8 @@ class OneCycle(Schedule):
 class Segment:
     """A schedule over its own ``step_count`` steps."""
 
-    schedule: Schedule = part(REQUIRED, 1, "Its form; without a learning_rate and not joined itself")
-    step_count: int = setting(REQUIRED, 2, "Steps it takes; the last segment has what is left")
+    schedule: Schedule = part(Constant(), 1, "Its form; without a learning_rate and not joined itself")
+    step_count: int = setting(0, 2, "Steps it takes; the last segment has what is left")
 
 
 @dataclass(frozen=True)

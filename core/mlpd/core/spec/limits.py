@@ -19,9 +19,9 @@ def broken_limits(value: Any, prefix: str = "") -> Iterator[Broken]:
                     yield field, limits.rule, wrong if wrong != "" else "nothing"
             case Form.INLINE:
                 yield from broken_limits(own, f"{prefix}{declared.prefix}")
-            case Form.CHOICE if declared.number:
+            case Form.NAMED:
                 yield from broken_limits(own, f"{prefix}{own.name}_")
-            case Form.PART | Form.CHOICE:
+            case Form.PART | Form.ONEOF:
                 for i, entry in enumerate(entries):
                     where = prefix + entry.name if isinstance(entry, Kind) else field
                     if entry is not None:

@@ -21,6 +21,8 @@ LAYER_LIMIT = 64
 _PARAMETER_LIMIT = 100_000_000
 SEGMENT_LIMIT = 32
 _SHOWN_CHARACTERS = 64
+# The limits of these are narrower in a run than by themselves, and only one of both is told.
+_NARROWED = ("batch_size", "runner", "early_stopping.metric", "warmup_steps")
 _WHY_ONE_BLOCK = (
     "for blocks of units take the compiled runner, a hidden layer and no layer normalization, blocks of rows the "
     "compiled runner and no batch normalization"
@@ -60,10 +62,7 @@ class Violation:
 
 
 def find_violations(spec: TrainingSpec, train: Rows | None, validation: Rows | None) -> list[Violation]:
-    """Return every rule that ``spec`` breaks; rules that need unknown data (None) are left out.
-
-    Of a field that breaks a rule about the whole run, the limits of the value alone are not told as well.
-    """
+    """Return every rule that ``spec`` breaks; rules that need unknown data (None) are left out."""
     found = [
         *_model_violations(spec.model),
         *_data_violations(spec, train, validation),
@@ -73,8 +72,8 @@ def find_violations(spec: TrainingSpec, train: Rows | None, validation: Rows | N
         *_precision_violations(spec),
         *_schedule_violations(spec, train),
     ]
-    named = {violation.field for violation in found}
-    return found + [_violation(*broken) for broken in broken_limits(spec) if broken[0] not in named]
+    told = {violation.field for violation in found if violation.field.endswith(_NARROWED)}
+    return found + [_violation(*broken) for broken in broken_limits(spec) if broken[0] not in told]
 
 
 def _model_violations(model: ModelSpec) -> Iterator[Violation]:

@@ -5,7 +5,7 @@ import re
 import textwrap
 from collections.abc import Iterable, Iterator
 
-from mlpd.core.declaration import Declaration, Enumeration, Form, Kind, OneOf, declarations, kinds_of
+from mlpd.core.declaration import Declaration, Enumeration, Kind, OneOf, declarations, kinds_of
 from mlpd.core.network.architecture import ModelSpec
 from mlpd.core.spec.training import TrainingSpec
 from spec_words import first_and_rest, lower, shown_default
@@ -18,7 +18,7 @@ KEPT_SPACE = "\N{NO-BREAK SPACE}"
 
 def messages() -> tuple[str, str]:
     """Return the message of the model, and those of the training spec and its other parts."""
-    parts = [own.type for own in declarations(TrainingSpec).values() if own.form == Form.PART]
+    parts = [own.type for own in declarations(TrainingSpec).values() if own.form == "part"]
     own = [message(kind, nested_kinds(kind)) for kind in parts if kind is not ModelSpec]
     return message(ModelSpec), "\n".join([*own, message(TrainingSpec)])
 
@@ -45,9 +45,9 @@ def message(kind: type, nested: Iterable[type] = ()) -> str:
 def nested_kinds(kind: type) -> Iterator[type]:
     """Return what is nested in the message of ``kind``: kinds to choose from, and parts of theirs and its own."""
     for own in declarations(kind).values():
-        if own.form == Form.PART and not issubclass(own.type, Kind):
+        if own.form == "part" and not issubclass(own.type, Kind):
             yield own.type
-        elif own.form == Form.ONEOF:
+        elif own.form == "oneof":
             for choice in kinds_of(own.type).values():
                 yield from nested_kinds(choice)
                 yield choice
@@ -57,9 +57,9 @@ def fields(kind: type, prefix: str = "", of: str = "") -> Iterator[tuple[int, st
     """Return the fields of a message by their numbers, those of a oneof by its first."""
     for own in declarations(kind).values():
         name = prefix + own.wire_name
-        if own.form == Form.INLINE:
+        if own.form == "inline":
             yield from fields(own.type, own.prefix)
-        elif own.form == Form.ONEOF:
+        elif own.form == "oneof":
             choices = kinds_of(own.type)
             lines = ["oneof kind {"]
             for choice in choices.values():
@@ -70,7 +70,7 @@ def fields(kind: type, prefix: str = "", of: str = "") -> Iterator[tuple[int, st
             yield own.number, field(type_of(own), name, own.number, f"Of {of}: {lower(words)}" if of else words)
             if short := own.shorthand:
                 yield short.number, field("bool", short.field, short.number, f"{short.help}.")
-            if own.form == Form.NAMED:
+            if own.form == "named":
                 for choice in kinds_of(own.type).values():
                     yield from fields(choice, f"{choice.name}_", choice.name)
 
@@ -82,7 +82,7 @@ def field(kind: str, name: str, number: int, words: str) -> str:
 
 def type_of(own: Declaration) -> str:
     """Return the type of a field."""
-    if own.form == Form.NAMED:
+    if own.form == "named":
         return "string"
     if isinstance(own.wire, Enumeration):
         return own.wire.name
@@ -97,16 +97,17 @@ def name_of(kind: type) -> str:
 
 def enumeration(enum: Enumeration) -> str:
     """Return an enum; its first value is what nobody chose."""
-    lines = [f"enum {enum.name} {{", *indented(f"// Rejected: say which.\n{enum.prefix}_UNSPECIFIED = 0;\n")]
+    prefix = next(iter(enum.values)).rpartition("_")[0]
+    lines = [f"enum {enum.name} {{", *indented(f"// Rejected: say which.\n{prefix}_UNSPECIFIED = 0;\n")]
     for number, (name, (_, words)) in enumerate(enum.values.items(), 1):
-        lines += indented(f"{comment(words)}{enum.prefix}_{name} = {number};\n")
+        lines += indented(f"{comment(words)}{name} = {number};\n")
     return comment(enum.help) + "\n".join([*lines, "}", ""])
 
 
 def said(own: Declaration) -> str:
     """Return all that is to be said of a field."""
     first, rest = first_and_rest(own.help)
-    kinds = tuple(kinds_of(own.type)) if own.form == Form.NAMED else own.names
+    kinds = tuple(kinds_of(own.type)) if own.form == "named" else own.names
     names = f": {OneOf(kinds)}" if kinds else ""
     sentences = [f"{first}{names}.", *([rest] if rest else [])]
     limits = "" if own.limits is None or own.names else str(own.limits)

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 
 from mlpd.core.data_types import DATA_TYPES, LARGEST_LABEL
-from mlpd.core.declaration import DURATION, Declaration, Enumeration, Form, Kind, OneOf, declarations, kinds_of
+from mlpd.core.declaration import DURATION, Declaration, Enumeration, Kind, OneOf, declarations, kinds_of
 from mlpd.core.spec.training import TrainingSpec
 from spec_words import first_and_rest, listed, lower, shown, shown_default
 
@@ -58,7 +58,7 @@ class Choice:
 def choices(base: type[Kind]) -> Iterator[Choice]:
     """Return what can be chosen of the kinds of ``base``, under all names."""
     for name, kind in kinds_of(base).items():
-        own = tuple(own for own, declared in declarations(kind).items() if declared.form == Form.VALUE)
+        own = tuple(own for own, declared in declarations(kind).items() if declared.form == "value")
         for called, defaults in (kind.called or {name: {}}).items():
             yield Choice(called, name, own, dict(defaults))
 
@@ -67,12 +67,12 @@ def settings(kind: type = TrainingSpec, section: str = RUN, prefix: str = "", pa
     """Return the settings of a dataclass, those of its choices behind them."""
     for name, own in declarations(kind).items():
         where = f"{path}{own.wire_name}"
-        if own.form == Form.INLINE:
+        if own.form == "inline":
             yield from settings(own.type, section, own.prefix, f"{path}{own.prefix}")
-        elif own.form == Form.PART:
+        elif own.form == "part":
             heading = section if section != RUN else first_and_rest(own.help)[0]
             yield from settings(own.type, heading, own.prefix, f"{where}.")
-        elif own.form in (Form.ONEOF, Form.NAMED):
+        elif own.form in ("oneof", "named"):
             yield chosen(own, section, where)
             yield from of_choice(own, section, path)
         elif own.setting is not None:
@@ -105,13 +105,13 @@ def plain(own: Declaration, section: str, name: str, where: str) -> Setting:
 
 def chosen(own: Declaration, section: str, where: str) -> Setting:
     """Return the setting that chooses between kinds."""
-    names = list(kinds_of(own.type)) if own.form == Form.NAMED else [choice.name for choice in choices(own.type)]
+    names = list(kinds_of(own.type)) if own.form == "named" else [choice.name for choice in choices(own.type)]
     has_list = "joined" in names
     return Setting(
         name=own.setting or "",
         section=section,
         kind="SCHEDULE" if has_list else "TEXT",
-        path=where if own.form == Form.NAMED else "",
+        path=where if own.form == "named" else "",
         meaning=first_and_rest(own.help)[0],
         default="required" if own.required else shown_default(own),
         limits=str(OneOf([name for name in names if name != "joined"])),
@@ -121,7 +121,7 @@ def chosen(own: Declaration, section: str, where: str) -> Setting:
 
 def of_choice(own: Declaration, section: str, path: str) -> Iterator[Setting]:
     """Return the settings that kinds have of their own, one of each name."""
-    if own.form == Form.NAMED:
+    if own.form == "named":
         for kind in kinds_of(own.type).values():
             for name, declared in declarations(kind).items():
                 setting = plain(declared, section, f"{kind.name}_{name}", f"{path}{kind.name}_{name}")
@@ -161,6 +161,9 @@ def grouped(pairs: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
 def all_settings() -> list[Setting]:
     """Return every setting, those of one section together, and what names of a choice change of them."""
     found = list(settings())
+    names = [setting.name for setting in found]
+    if twice := {name for name in names if names.count(name) > 1}:
+        raise ValueError(f"settings must have names of their own, got {', '.join(sorted(twice))} twice")
     sections = list(dict.fromkeys(setting.section for setting in found))
     changed = {
         name: f"{shown(number)} with {choice.name}"
@@ -179,9 +182,9 @@ def chosen_bases(kind: type = TrainingSpec) -> dict[type[Kind], str]:
     """Return what oneofs choose between, and the settings that choose."""
     found: dict[type[Kind], str] = {}
     for own in declarations(kind).values():
-        if own.form == Form.ONEOF:
+        if own.form == "oneof":
             found[own.type] = own.setting or ""
-        elif own.form in (Form.PART, Form.INLINE):
+        elif own.form in ("part", "inline"):
             found |= chosen_bases(own.type)
     return found
 

@@ -4,18 +4,16 @@
 
     momentum: float = setting(0.0, 1, "Share of the last step that goes on", FRACTION)
 
-The rules read the limits, and the server's messages are filled by the declarations. tools/generate.py writes from them
-the messages themselves, the settings of Python, files and the command line, and the tables of docs/training.md.
+The rules read the limits, and the server's messages are filled by the declarations. tools/generate_spec.py writes from
+them the messages themselves, the settings of Python, files and the command line, and the tables of docs/training.md.
 """
 
-import re
 from collections.abc import Collection, Mapping
 from dataclasses import MISSING, dataclass, field, fields, replace
-from enum import Enum
 from functools import cache
 from math import inf, isfinite
 from types import NoneType
-from typing import Any, ClassVar, Protocol, TypeVar, get_args, get_origin, get_type_hints
+from typing import Any, ClassVar, Literal, Protocol, TypeVar, get_args, get_origin, get_type_hints
 
 T = TypeVar("T")
 
@@ -129,21 +127,16 @@ NOT_NEGATIVE = Range(0)
 
 @dataclass(frozen=True)
 class Enumeration:
-    """An enum of the protocol: what each of its values stands for in a spec, by name, and means."""
+    """An enum of the protocol: what each of its values stands for in a spec, by its name there, and means."""
 
     name: str
     values: Mapping[str, tuple[Any, str]]
     help: str = ""  # given where a message holds the enum
 
-    @property
-    def prefix(self) -> str:
-        """What the names begin with in the protocol: "DATA_TYPE" of DataType."""
-        return re.sub("(?<=[a-z])(?=[A-Z])", "_", self.name).upper()
-
     def words(self) -> dict[str, str]:
-        """Return the names by what a setting calls them."""
+        """Return the names by what a setting calls them: the value, or the last word of the name."""
         return {
-            value if isinstance(value, str) else name.lower(): f"{self.prefix}_{name}"
+            value if isinstance(value, str) else name.rpartition("_")[2].lower(): name
             for name, (value, _) in self.values.items()
         }
 
@@ -158,14 +151,10 @@ class Shorthand:
     help: str
 
 
-class Form(Enum):
-    """How a field is told in a message."""
-
-    VALUE = "number, text, enum, or list"
-    PART = "message"
-    INLINE = "fields of the same message, whose names begin with the field's"
-    ONEOF = "oneof of the kinds there are, a message each"
-    NAMED = "name of a kind, whose fields are inline, behind its name"
+# How a field is told in a message: by a field with a value or a list, or by a message of its own; by fields of the same
+# message whose names begin with its own; by a oneof of the kinds there are; or by the name of a kind, whose fields are
+# in the same message, behind that name.
+Form = Literal["value", "part", "inline", "oneof", "named"]
 
 
 @dataclass(frozen=True)
@@ -221,7 +210,7 @@ def setting(
     0 where nothing is given is ``optional`` there, unless it is ``required``.
     """
     declaration = Declaration(
-        *(Form.VALUE, number, help, limits, unit, unset, setting, flag, wire_name, wire, optional),
+        *("value", number, help, limits, unit, unset, setting, flag, wire_name, wire, optional),
         required=required or (default is REQUIRED and not unset),
         shorthand=shorthand,
     )
@@ -230,22 +219,22 @@ def setting(
 
 def output(default: T, number: int, help: str) -> T:  # noqa: A002
     """Declare what the server says, and no run can be told."""
-    return _field(default, Declaration(Form.VALUE, number, f"Output only: {help}", setting=None))
+    return _field(default, Declaration("value", number, f"Output only: {help}", setting=None))
 
 
 def part(default: T, number: int, help: str, *, prefix: str = "") -> T:  # noqa: A002
     """Declare a dataclass, or a list of them, that is a message of its own; its settings begin with ``prefix``."""
-    return _field(default, Declaration(Form.PART, number, help, prefix=prefix))
+    return _field(default, Declaration("part", number, help, prefix=prefix))
 
 
 def inline(default: T, prefix: str) -> T:
     """Declare a dataclass whose fields and settings are its owner's, and begin with ``prefix``."""
-    return _field(default, Declaration(Form.INLINE, 0, "", prefix=prefix))
+    return _field(default, Declaration("inline", 0, "", prefix=prefix))
 
 
 def choice(default: T, setting: str, help: str, *, number: int = 0, unset: str = "") -> T:  # noqa: A002
     """Declare that ``setting`` chooses one of several kinds: in a oneof, or by name in the field with ``number``."""
-    form = Form.NAMED if number else Form.ONEOF
+    form: Form = "named" if number else "oneof"
     return _field(default, Declaration(form, number, help, unset=unset, setting=setting, required=not unset))
 
 
@@ -281,16 +270,18 @@ def _declarations(kind: Any) -> Mapping[str, Declaration]:
 def _complete(own: Any, hint: Any) -> Declaration:
     declared: Declaration = own.metadata["declaration"]
     options = [option for option in get_args(hint) if option not in (NoneType, Ellipsis)]
-    kind = options[0] if options else hint
-    is_list, is_number = get_origin(hint) is tuple, kind in (int, float) and declared.wire != DURATION
-    given = declared.unset or own.default not in (0, REQUIRED)
-    return replace(
+    declared = replace(
         declared,
         default=own.default,
-        type=kind,
-        is_list=is_list,
+        type=options[0] if options else hint,
+        is_list=get_origin(hint) is tuple,
         wire_name=declared.wire_name or own.name,
-        optional=is_number and not is_list and not declared.required and bool(given)
-        if declared.optional is None
-        else declared.optional,
     )
+    return declared if declared.optional is not None else replace(declared, optional=_needs_presence(declared))
+
+
+def _needs_presence(own: Declaration) -> bool:
+    """Return whether 0 in a message is another thing than nothing."""
+    if own.is_list or own.required or own.type not in (int, float) or own.wire == DURATION:
+        return False
+    return bool(own.unset) or own.default not in (0, REQUIRED)

@@ -17,7 +17,7 @@ NORMALIZATIONS: dict[str, type[LayerNorm] | type[BatchNorm] | None] = {
     "batch": BatchNorm,
 }
 WIDTHS = Count(1, 1_000_000, each=True)
-_DATA_TYPES = Enumeration("DataType", {DATA_TYPES[name].protocol: (name, "") for name in PRECISIONS})
+_DATA_TYPES = Enumeration("DataType", {f"DATA_TYPE_{DATA_TYPES[name].protocol}": (name, "") for name in PRECISIONS})
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import Any
 
-from mlpd.core.declaration import Form, Kind, declarations
+from mlpd.core.declaration import Kind, declarations
 
 Broken = tuple[str, str, object]
 
@@ -14,14 +14,14 @@ def broken_limits(value: Any, prefix: str = "") -> Iterator[Broken]:
         own, field = getattr(value, name), f"{prefix}{declared.wire_name}"
         entries = own if declared.is_list else (own,)
         match declared.form:
-            case Form.VALUE if limits := declared.limits:
+            case "value" if limits := declared.limits:
                 for wrong in [entry for entry in entries if not limits.holds(entry)][:1]:
                     yield field, limits.rule, wrong if wrong != "" else "nothing"
-            case Form.INLINE:
+            case "inline":
                 yield from broken_limits(own, f"{prefix}{declared.prefix}")
-            case Form.NAMED:
+            case "named":
                 yield from broken_limits(own, f"{prefix}{own.name}_")
-            case Form.PART | Form.ONEOF:
+            case "part" | "oneof":
                 for i, entry in enumerate(entries):
                     where = prefix + entry.name if isinstance(entry, Kind) else field
                     if entry is not None:

@@ -40,12 +40,12 @@ RUNNERS = {"cpu": ("plain", "compiled"), "cuda": ("plain",)}
 _BALANCED = Shorthand(
     "balanced", "balanced_classes", 5, "Weigh classes by the inverse of their row counts; resolved into class_weights"
 )
-_DEVICES = Enumeration("Device", {"CPU": ("cpu", ""), "CUDA": ("cuda", "")})
+_DEVICES = Enumeration("Device", {"DEVICE_CPU": ("cpu", ""), "DEVICE_CUDA": ("cuda", "")})
 _SCOPES = Enumeration(
     "Scope",
     {
-        "WEIGHTS": (False, "Weights only; the optimizer starts anew."),
-        "FULL": (
+        "SCOPE_WEIGHTS": (False, "Weights only; the optimizer starts anew."),
+        "SCOPE_FULL": (
             True,
             "Weights and the optimizer's moments, as they were at the end of that run. Its optimizer must be the same.",
         ),

@@ -3,7 +3,7 @@
 from typing import Any, TypeVar
 
 from google.protobuf.message import Message
-from mlpd.core.declaration import DURATION, REQUIRED, Declaration, Enumeration, Form, Kind, declarations, kinds_of
+from mlpd.core.declaration import DURATION, REQUIRED, Declaration, Enumeration, Kind, declarations, kinds_of
 from mlpd.core.network.architecture import ModelSpec
 from mlpd.core.spec.training import TrainingSpec
 from mlpd.server.wire.durations import duration, seconds_of
@@ -42,15 +42,15 @@ def model_spec_message(spec: ModelSpec) -> types.ModelSpec:
 def _read(message: Any, own: Declaration, field: str) -> Any:
     """Return what ``message`` tells of a field, None where it leaves it unset."""
     match own.form:
-        case Form.VALUE:
+        case "value":
             return _read_value(message, own, field)
-        case Form.PART:
+        case "part":
             return _read_part(message, own, field)
-        case Form.INLINE:
+        case "inline":
             return value_of(own.type, message, own.prefix)
-        case Form.ONEOF:
+        case "oneof":
             return _chosen(own.type, message)
-        case Form.NAMED:
+        case "named":
             kind = kinds_of(own.type).get(getattr(message, field))
             return kind and value_of(kind, message, f"{kind.name}_")
 
@@ -87,15 +87,15 @@ def _fill(message: Any, value: Any, prefix: str = "") -> None:
     for name, own in declarations(value.__class__).items():
         item, field = getattr(value, name), f"{prefix}{own.wire_name}"
         match own.form:
-            case Form.VALUE:
+            case "value":
                 _fill_value(message, own, field, item)
-            case Form.PART if item is not None:
+            case "part" if item is not None:
                 _fill_part(message, own, field, item)
-            case Form.INLINE:
+            case "inline":
                 _fill(message, item, own.prefix)
-            case Form.ONEOF:
+            case "oneof":
                 _fill(getattr(message, item.name), item)
-            case Form.NAMED:
+            case "named":
                 setattr(message, field, item.name)
                 _fill(message, item, f"{item.name}_")
 
@@ -124,4 +124,4 @@ def _fill_value(message: Any, own: Declaration, field: str, value: Any) -> None:
 def _numbers(message: Message, enum: Enumeration, field: str) -> dict[Any, int]:
     """Return the numbers that an enum has in the protocol, by what they stand for in a spec."""
     known: Any = message.DESCRIPTOR.fields_by_name[field].enum_type
-    return {value: known.values_by_name[f"{enum.prefix}_{name}"].number for name, (value, _) in enum.values.items()}
+    return {value: known.values_by_name[name].number for name, (value, _) in enum.values.items()}

@@ -181,7 +181,7 @@ SETTINGS: Mapping[str, Setting] = {
         "What the rate is multiplied by when the validation loss no longer falls; default: 0.1.",
     ),
     "plateau_patience": Setting(
-        WHOLE, "schedule.plateau.patience", "How many bring no new lowest loss before that; default: 5."
+        WHOLE, "schedule.plateau.patience", "Validations without a new lowest loss before that; default: 5."
     ),
     "plateau_minimum_share": Setting(
         NUMBER, "schedule.plateau.minimum_share", "Share of the rate that always stays; default: 0."
@@ -225,9 +225,7 @@ SETTINGS: Mapping[str, Setting] = {
         NUMBER, "augmentation.elastic_smoothness_pixels", "Width of its bumps; default: 4."
     ),
     "early_stopping_patience": Setting(
-        WHOLE,
-        "early_stopping.patience",
-        "How many bring no improvement before the run ends with its best; default: 10.",
+        WHOLE, "early_stopping.patience", "Validations without an improvement before the end; default: 10."
     ),
     "early_stopping_minimum_delta": Setting(
         NUMBER, "early_stopping.minimum_delta", "What counts as an improvement; default: 0."

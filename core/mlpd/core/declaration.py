@@ -1,8 +1,8 @@
 """How a field of a spec is declared: once, in its dataclass, with all that is to be known of it.
 
-`setting` takes the default, the number of the field in the protocol's message, what it means, and its limits:
+`setting` takes the default, what the field means, its limits, and its number in the protocol's message:
 
-    momentum: float = setting(0.0, 1, "Share of the last step that goes on", FRACTION)
+    momentum: float = setting(0.0, "Share of the last step that goes on", FRACTION, number=1)
 
 The rules read the limits, and the server's messages are filled by the declarations. tools/generate_spec.py writes from
 them the messages themselves, the settings of Python, files and the command line, and the tables of docs/training.md.
@@ -187,10 +187,10 @@ class Declaration:
 
 def setting(
     default: T,
-    number: int,
     help: str,  # noqa: A002 - as typer calls it
     limits: Limits | None = None,
     *,
+    number: int,
     unit: str = "",
     unset: str = "",
     setting: str = "",
@@ -203,11 +203,11 @@ def setting(
 ) -> T:
     """Declare a number, a text, or a list of them that a run can be told.
 
-    ``number`` is that of the field in its message. Of ``help`` flags and tables have the first sentence, the protocol
-    all. ``unset`` says what a run does by itself where only its data or the server can say. ``setting`` and
-    ``wire_name`` are what settings and the message call the field, where that is not its name; ``flag`` is the flag
-    that is not the setting's; ``wire`` is the type in the message, where Python's does not say it. A number that is not
-    0 where nothing is given is ``optional`` there, unless it is ``required``.
+    ``help`` says what it means: its first sentence to flags and tables, all of it to the protocol, where the field has
+    the ``number``. ``unset`` says what a run does by itself, where only its data or the server can tell. ``setting``
+    and ``wire_name`` are what settings and the message call the field, if not by its name; ``flag`` is a flag that is
+    not named after the setting; ``wire`` is the type in the message, where Python's does not say it. A number that is
+    not 0 where nothing is given is ``optional`` in the message, unless it is ``required``.
     """
     declaration = Declaration(
         *("value", number, help, limits, unit, unset, setting, flag, wire_name, wire, optional),
@@ -217,12 +217,12 @@ def setting(
     return _field(default, declaration)
 
 
-def output(default: T, number: int, help: str) -> T:  # noqa: A002
+def output(default: T, help: str, *, number: int) -> T:  # noqa: A002
     """Declare what the server says, and no run can be told."""
     return _field(default, Declaration("value", number, f"Output only: {help}", setting=None))
 
 
-def part(default: T, number: int, help: str, *, prefix: str = "") -> T:  # noqa: A002
+def part(default: T, help: str, *, number: int, prefix: str = "") -> T:  # noqa: A002
     """Declare a dataclass, or a list of them, that is a message of its own; its settings begin with ``prefix``."""
     return _field(default, Declaration("part", number, help, prefix=prefix))
 

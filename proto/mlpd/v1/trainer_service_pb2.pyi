@@ -527,7 +527,7 @@ class Schedule(_message.Message):
         factor: _builtins.float
         """What the rate is multiplied by when the validation loss no longer falls. In (0, 1); default 0.1."""
         patience: _builtins.int
-        """How many bring no new lowest loss before that. At least 1; default 5."""
+        """Validations without a new lowest loss before that. At least 1; default 5."""
         minimum_share: _builtins.float
         """Share of the rate that always stays. In [0, 1]; default 0."""
         def __init__(
@@ -731,7 +731,7 @@ class EarlyStopping(_message.Message):
     MINIMUM_DELTA_FIELD_NUMBER: _builtins.int
     METRIC_FIELD_NUMBER: _builtins.int
     patience: _builtins.int
-    """How many bring no improvement before the run ends with its best. At least 1; default 10."""
+    """Validations without an improvement before the end. At least 1; default 10."""
     minimum_delta: _builtins.float
     """What counts as an improvement. At least 0; default 0."""
     metric: _builtins.str

@@ -30,17 +30,17 @@ class AugmentationSpec:
     """
 
     image_height: int = setting(
-        REQUIRED, 1, "Lines of an image", Count(2), unit="pixels", unset="images are square", optional=False
+        REQUIRED, "Lines of an image", Count(2), number=1, unit="pixels", unset="images are square", optional=False
     )
     image_width: int = setting(
-        REQUIRED, 2, "Pixels of a line", Count(2), unit="pixels", unset="images are square", optional=False
+        REQUIRED, "Pixels of a line", Count(2), number=2, unit="pixels", unset="images are square", optional=False
     )
-    shift_pixels: float = setting(0.0, 3, "Largest random shift along each axis", Range(0, 1e4))
-    rotation_degrees: float = setting(0.0, 4, "Largest random rotation", Range(0, 180))
-    scale: float = setting(0.0, 5, "Largest random change of size, as a fraction", Range(0, 0.9))
-    shear: float = setting(0.0, 6, "Largest random horizontal shear, as a fraction", Range(0, 10))
-    elastic_pixels: float = setting(0.0, 7, "Random elastic deformation: standard deviation", Range(0, 1e4))
-    elastic_smoothness_pixels: float = setting(4.0, 8, "Width of its bumps", Range(1, 1e4))
+    shift_pixels: float = setting(0.0, "Largest random shift along each axis", Range(0, 1e4), number=3)
+    rotation_degrees: float = setting(0.0, "Largest random rotation", Range(0, 180), number=4)
+    scale: float = setting(0.0, "Largest random change of size, as a fraction", Range(0, 0.9), number=5)
+    shear: float = setting(0.0, "Largest random horizontal shear, as a fraction", Range(0, 10), number=6)
+    elastic_pixels: float = setting(0.0, "Random elastic deformation: standard deviation", Range(0, 1e4), number=7)
+    elastic_smoothness_pixels: float = setting(4.0, "Width of its bumps", Range(1, 1e4), number=8)
 
 
 class Augmenter:

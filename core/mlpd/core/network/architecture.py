@@ -30,45 +30,47 @@ class ModelSpec:
 
     layer_sizes: tuple[int, ...] = setting(
         REQUIRED,
-        1,
         "Units per layer, input first: 784,532,10. Left out with a warm start, which brings the whole spec.",
         WIDTHS,
+        number=1,
         unit="units",
     )
     activations: tuple[str, ...] = setting(
-        REQUIRED, 4, "One, or one a hidden layer", OneOf(ACTIVATIONS), unset="relu", setting="activation"
+        REQUIRED, "One, or one a hidden layer", OneOf(ACTIVATIONS), number=4, unset="relu", setting="activation"
     )
     dropout_rates: tuple[float, ...] = setting(
         REQUIRED,
-        5,
         "Share of a hidden layer's values that a step zeroes; one, or one a hidden layer",
         FRACTION,
+        number=5,
         unset="0",
         setting="dropout",
     )
-    input_dropout_rate: float = setting(0.0, 6, "The same for the inputs", FRACTION, setting="input_dropout")
-    normalization: str = setting("none", 7, "Of hidden layers", OneOf(NORMALIZATIONS))
-    initializer: str = setting("he_normal", 2, "How weights are drawn; biases start at zero", OneOf(INITIALIZERS))
+    input_dropout_rate: float = setting(0.0, "The same for the inputs", FRACTION, number=6, setting="input_dropout")
+    normalization: str = setting("none", "Of hidden layers", OneOf(NORMALIZATIONS), number=7)
+    initializer: str = setting(
+        "he_normal", "How weights are drawn; biases start at zero", OneOf(INITIALIZERS), number=2
+    )
     input_scale: float = setting(
         1.0,
-        3,
         "Factor of every input value. It belongs to the model version: predictions take rows in the same units as the "
         "training data, and a warm start keeps it.",
         Nonzero(),
+        number=3,
         unset="1/255 for whole numbers from 0 to 255 (pixels), else 1",
     )
     standardize_inputs: bool = setting(
         False,
-        8,
         "Shift and scale inputs by mean and deviation of the training rows. Each column by its own; they are stored in "
         "the model version.",
+        number=8,
         setting="standardize",
     )
     dtype: str = setting(
         "float32",
-        9,
         "Of parameters and arithmetic",
         OneOf(PRECISIONS),
+        number=9,
         setting="data_type",
         wire_name="data_type",
         wire=_DATA_TYPES,

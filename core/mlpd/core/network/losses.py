@@ -161,7 +161,7 @@ class Huber(Loss):
     """
 
     name = "huber"
-    delta: float = setting(1.0, 2, "Where its square becomes a line", POSITIVE)
+    delta: float = setting(1.0, "Where its square becomes a line", POSITIVE, number=2)
 
     def _elements(self, xp: Any, z: Array, t: Array, values: Array, gradient: Array) -> None:
         delta = self.delta

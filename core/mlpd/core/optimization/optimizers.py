@@ -64,8 +64,8 @@ class Sgd(Optimizer):
     """
 
     name, number = "sgd", 1
-    momentum: float = setting(0.0, 1, "Share of the last step that goes on", FRACTION, optional=True)
-    nesterov: bool = setting(False, 2, "Look ahead, as Nesterov's variant does; needs momentum")
+    momentum: float = setting(0.0, "Share of the last step that goes on", FRACTION, number=1, optional=True)
+    nesterov: bool = setting(False, "Look ahead, as Nesterov's variant does; needs momentum", number=2)
 
     @property
     def is_linear(self) -> bool:
@@ -99,9 +99,9 @@ class Adam(Optimizer):
 
     name, number = "adam", 2
     called: ClassVar = {"adam": {}, "adamw": {"weight_decay": 0.01}}
-    beta1: float = setting(0.9, 1, "Decay of the mean gradient", FRACTION)
-    beta2: float = setting(0.999, 2, "Decay of the mean square", FRACTION)
-    epsilon: float = setting(1e-8, 3, "What is added to the root of the mean square", POSITIVE)
+    beta1: float = setting(0.9, "Decay of the mean gradient", FRACTION, number=1)
+    beta2: float = setting(0.999, "Decay of the mean square", FRACTION, number=2)
+    epsilon: float = setting(1e-8, "What is added to the root of the mean square", POSITIVE, number=3)
 
     @property
     def moments(self) -> tuple[str, ...]:
@@ -138,9 +138,9 @@ class RmsProp(Optimizer):
     """
 
     name, number = "rmsprop", 4
-    decay: float = setting(0.99, 1, "Decay of the mean square", FRACTION)
-    epsilon: float = setting(1e-8, 2, "What is added to the root of the mean square", POSITIVE)
-    momentum: float = setting(0.0, 3, "Share of the last step that goes on", FRACTION, optional=True)
+    decay: float = setting(0.99, "Decay of the mean square", FRACTION, number=1)
+    epsilon: float = setting(1e-8, "What is added to the root of the mean square", POSITIVE, number=2)
+    momentum: float = setting(0.0, "Share of the last step that goes on", FRACTION, number=3, optional=True)
 
     @property
     def moments(self) -> tuple[str, ...]:
@@ -168,7 +168,7 @@ class AdaGrad(Optimizer):
     """``s += g**2``, ``p -= rate * g / (sqrt(s) + epsilon)``: Duchi, Hazan & Singer 2011, section 1.1, diagonal."""
 
     name, number = "adagrad", 5
-    epsilon: float = setting(1e-10, 1, "What is added to the root of the sum of squares", POSITIVE)
+    epsilon: float = setting(1e-10, "What is added to the root of the sum of squares", POSITIVE, number=1)
 
     @property
     def moments(self) -> tuple[str, ...]:
@@ -194,8 +194,8 @@ class Lion(Optimizer):
     """
 
     name, number = "lion", 6
-    beta1: float = setting(0.9, 1, "Share of the mean gradient in a step", FRACTION)
-    beta2: float = setting(0.99, 2, "Decay of the mean gradient", FRACTION)
+    beta1: float = setting(0.9, "Share of the mean gradient in a step", FRACTION, number=1)
+    beta2: float = setting(0.99, "Decay of the mean gradient", FRACTION, number=2)
 
     @property
     def moments(self) -> tuple[str, ...]:

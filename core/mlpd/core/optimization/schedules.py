@@ -33,8 +33,8 @@ class Steps(Schedule):
     """``factor`` ** (how many times ``interval_steps`` have passed)."""
 
     name, number = "steps", 4
-    interval_steps: int = setting(1, 1, "Steps between drops", Count(1), required=True)
-    factor: float = setting(0.1, 2, "What a drop multiplies the rate by", SOME_SHARE)
+    interval_steps: int = setting(1, "Steps between drops", Count(1), number=1, required=True)
+    factor: float = setting(0.1, "What a drop multiplies the rate by", SOME_SHARE, number=2)
 
     def share(self, step: int, step_count: int) -> float:
         """Return the share at ``step``."""
@@ -46,7 +46,7 @@ class Exponential(Schedule):
     """A smooth fall to ``final_share`` at the last step."""
 
     name, number = "exponential", 5
-    final_share: float = setting(0.01, 1, "Share of the peak rate at the end", SOME_SHARE)
+    final_share: float = setting(0.01, "Share of the peak rate at the end", SOME_SHARE, number=1)
 
     def share(self, step: int, step_count: int) -> float:
         """Return the share at ``step``."""
@@ -58,9 +58,9 @@ class Polynomial(Schedule):
     """From ``initial_share`` to ``final_share`` along ``(1 - progress) ** power``; a straight line with power 1."""
 
     name, number = "polynomial", 6
-    power: float = setting(1.0, 1, "Exponent; 1 for a straight line", POSITIVE)
-    initial_share: float = setting(1.0, 2, "Share of the peak rate at the start", SHARE)
-    final_share: float = setting(0.0, 3, "Share of the peak rate at the end", SHARE)
+    power: float = setting(1.0, "Exponent; 1 for a straight line", POSITIVE, number=1)
+    initial_share: float = setting(1.0, "Share of the peak rate at the start", SHARE, number=2)
+    final_share: float = setting(0.0, "Share of the peak rate at the end", SHARE, number=3)
 
     def share(self, step: int, step_count: int) -> float:
         """Return the share at ``step``; the final share would come at ``step_count``."""
@@ -77,8 +77,8 @@ class WarmupCosine(Schedule):
 
     name, number = "warmup_cosine", 3
     called: ClassVar = {"cosine": {}}
-    warmup_steps: int = setting(0, 1, "Steps of the rise", Count(0))
-    final_share: float = setting(0.0, 2, "Share of the peak rate at the end", SHARE)
+    warmup_steps: int = setting(0, "Steps of the rise", Count(0), number=1)
+    final_share: float = setting(0.0, "Share of the peak rate at the end", SHARE, number=2)
 
     def share(self, step: int, step_count: int) -> float:
         """Return the share at ``step``."""
@@ -96,9 +96,9 @@ class OneCycle(Schedule):
     """
 
     name, number = "one_cycle", 7
-    rise: float = setting(0.3, 1, "Share of the run that the rise takes", FRACTION)
-    initial_share: float = setting(0.04, 2, "Share of the peak rate at the start", SHARE)
-    final_share: float = setting(0.0001, 3, "Share of the peak rate at the end", SHARE)
+    rise: float = setting(0.3, "Share of the run that the rise takes", FRACTION, number=1)
+    initial_share: float = setting(0.04, "Share of the peak rate at the start", SHARE, number=2)
+    final_share: float = setting(0.0001, "Share of the peak rate at the end", SHARE, number=3)
 
     def share(self, step: int, step_count: int) -> float:
         """Return the share at ``step``."""
@@ -112,8 +112,8 @@ class OneCycle(Schedule):
 class Segment:
     """A schedule over its own ``step_count`` steps."""
 
-    schedule: Schedule = part(Constant(), 1, "Its form; without a learning_rate and not joined itself")
-    step_count: int = setting(0, 2, "Steps it takes; the last segment has what is left")
+    schedule: Schedule = part(Constant(), "Its form; without a learning_rate and not joined itself", number=1)
+    step_count: int = setting(0, "Steps it takes; the last segment has what is left", number=2)
 
 
 @dataclass(frozen=True)
@@ -121,7 +121,7 @@ class Joined(Schedule):
     """Schedules one after the other; the last has what steps are left."""
 
     name, number = "joined", 8
-    segments: tuple[Segment, ...] = part((), 1, "In order")
+    segments: tuple[Segment, ...] = part((), "In order", number=1)
 
     def share(self, step: int, step_count: int) -> float:
         """Return the share at ``step``."""

@@ -60,17 +60,17 @@ class LossSpec:
 
     kind: Loss = choice(SoftmaxCrossEntropy(), "loss", "What is minimised", number=1, unset="by the task")
     label_smoothing: float = setting(
-        0.0, 3, "Share of a target that is spread over all classes, of a label over yes and no", FRACTION
+        0.0, "Share of a target that is spread over all classes, of a label over yes and no", FRACTION, number=3
     )
     class_weights: tuple[float, ...] = setting(
         (),
-        4,
         "How much rows of each class count, by label. They are scaled so that their mean over the rows is 1.",
         NOT_NEGATIVE,
+        number=4,
         shorthand=_BALANCED,
     )
     mixup_alpha: float = setting(
-        0.0, 6, "Mix pairs of rows, in shares from Beta(alpha, alpha). Zhang et al. 2018.", SHARE
+        0.0, "Mix pairs of rows, in shares from Beta(alpha, alpha). Zhang et al. 2018.", SHARE, number=6
     )
 
 
@@ -80,16 +80,22 @@ class OptimizerSpec:
 
     kind: Optimizer = choice(Sgd(), "optimizer", "How parameters move against their gradients")
     weight_decay: float = setting(
-        0.0, 3, "Decoupled weight decay. Multiplied by the learning rate; of weights only, not of biases.", NOT_NEGATIVE
+        0.0,
+        "Decoupled weight decay. Multiplied by the learning rate; of weights only, not of biases.",
+        NOT_NEGATIVE,
+        number=3,
     )
     clip_norm: float = setting(
-        0.0, 7, "Largest Euclidean norm of the gradient, to which longer ones are scaled; 0 for none", NOT_NEGATIVE
+        0.0,
+        "Largest Euclidean norm of the gradient, to which longer ones are scaled; 0 for none",
+        NOT_NEGATIVE,
+        number=7,
     )
     average_decay: float = setting(
         0.0,
-        8,
         "Decay of a moving average of the weights; 0 for none. The average is what is validated and published.",
         FRACTION,
+        number=8,
     )
 
 
@@ -99,36 +105,38 @@ class PlateauSpec:
 
     factor: float = setting(
         0.1,
-        1,
         "What the rate is multiplied by when the validation loss no longer falls",
         Range(0, 1, above=True, below=True),
+        number=1,
     )
-    patience: int = setting(5, 2, "How many bring no new lowest loss before that", Count(1), unit="validations")
-    minimum_share: float = setting(0.0, 3, "Share of the rate that always stays", SHARE)
+    patience: int = setting(
+        5, "Validations without a new lowest loss before that", Count(1), number=2, unit="validations"
+    )
+    minimum_share: float = setting(0.0, "Share of the rate that always stays", SHARE, number=3)
 
 
 @dataclass(frozen=True)
 class ScheduleSpec:
     """Peak learning rate, its share at each step, and whether a plateau lowers it."""
 
-    learning_rate: float = setting(REQUIRED, 1, "Peak learning rate", Range(0, 1e9, above=True))
+    learning_rate: float = setting(REQUIRED, "Peak learning rate", Range(0, 1e9, above=True), number=1)
     shape: Schedule = choice(
         Constant(), "schedule", "Share of the peak rate at each step; in a file also a list", unset="constant"
     )
-    plateau: PlateauSpec | None = part(None, 9, "Multiplies whatever the kind says", prefix="plateau_")
+    plateau: PlateauSpec | None = part(None, "Multiplies whatever the kind says", number=9, prefix="plateau_")
 
 
 @dataclass(frozen=True)
 class ValidationSpec:
     """A data set, or a share of the training rows that is held out; scored every ``interval_epochs``."""
 
-    dataset: str = setting("", 3, "Data set to validate on, datasets/{dataset}")
-    sha256: str = output("", 12, "SHA-256 of the validation data")
+    dataset: str = setting("", "Data set to validate on, datasets/{dataset}", number=3)
+    sha256: str = output("", "SHA-256 of the validation data", number=12)
     fraction: float = setting(
-        0.0, 15, "Share of the training rows held out to validate on. The same of every class.", FRACTION
+        0.0, "Share of the training rows held out to validate on. The same of every class.", FRACTION, number=15
     )
     interval_epochs: int = setting(
-        1, 16, "Epochs between validations. The last is always validated.", Count(1, 1_000_000)
+        1, "Epochs between validations. The last is always validated.", Count(1, 1_000_000), number=16
     )
 
     @property
@@ -146,10 +154,10 @@ class EarlyStoppingSpec:
     """Stop after ``patience`` validations without a ``metric`` better by ``minimum_delta``; keep the best."""
 
     patience: int = setting(
-        10, 1, "How many bring no improvement before the run ends with its best", Count(1), unit="validations"
+        10, "Validations without an improvement before the end", Count(1), number=1, unit="validations"
     )
-    minimum_delta: float = setting(0.0, 2, "What counts as an improvement", NOT_NEGATIVE)
-    metric: str = setting("loss", 3, "What is to improve on the validation rows", OneOf(("loss", "accuracy")))
+    minimum_delta: float = setting(0.0, "What counts as an improvement", NOT_NEGATIVE, number=2)
+    metric: str = setting("loss", "What is to improve on the validation rows", OneOf(("loss", "accuracy")), number=3)
 
 
 @dataclass(frozen=True)
@@ -158,14 +166,14 @@ class WarmStartSpec:
 
     model: str = setting(
         REQUIRED,
-        1,
         "Model to go on from, models/{model}/versions/{version}. Or models/{model} for its newest version, resolved at "
         "once.",
+        number=1,
         setting="warm_start",
     )
-    sha256: str = output(REQUIRED, 3, "SHA-256 of the model's file")
+    sha256: str = output(REQUIRED, "SHA-256 of the model's file", number=3)
     full: bool = setting(
-        REQUIRED, 2, "How much is taken over", setting="warm_start_scope", wire_name="scope", wire=_SCOPES
+        REQUIRED, "How much is taken over", number=2, setting="warm_start_scope", wire_name="scope", wire=_SCOPES
     )
 
 
@@ -181,81 +189,83 @@ class TrainingSpec:
 
     retired: ClassVar[Mapping[int, str]] = {22: "shard_count", 23: "blas"}  # what the protocol had, and has no more
 
-    model: ModelSpec = part(REQUIRED, 1, "Network")
-    train_dataset: str = setting(REQUIRED, 2, "Data set to train on, datasets/{dataset}", flag="--dataset")
-    train_sha256: str = output(REQUIRED, 11, "SHA-256 of the training data")
-    batch_size: int = setting(REQUIRED, 4, "Rows per mini-batch", Count(1), unit="rows", unset="every row")
-    epoch_count: int = setting(REQUIRED, 5, "Passes over the data", Count(1, 1_000_000), unit="epochs", flag="--epochs")
-    optimizer: OptimizerSpec = part(REQUIRED, 6, "Optimizer")
-    schedule: ScheduleSpec = part(REQUIRED, 7, "Learning rate")
-    seed: int = setting(
-        REQUIRED, 8, "Key of every random number", Count(0, LARGEST_WHOLE), unset="the server picks one"
+    model: ModelSpec = part(REQUIRED, "Network", number=1)
+    train_dataset: str = setting(REQUIRED, "Data set to train on, datasets/{dataset}", number=2, flag="--dataset")
+    train_sha256: str = output(REQUIRED, "SHA-256 of the training data", number=11)
+    batch_size: int = setting(REQUIRED, "Rows per mini-batch", Count(1), number=4, unit="rows", unset="every row")
+    epoch_count: int = setting(
+        REQUIRED, "Passes over the data", Count(1, 1_000_000), number=5, unit="epochs", flag="--epochs"
     )
-    device: str = setting(REQUIRED, 9, "Where it runs", wire=_DEVICES, unset="cuda if usable")
+    optimizer: OptimizerSpec = part(REQUIRED, "Optimizer", number=6)
+    schedule: ScheduleSpec = part(REQUIRED, "Learning rate", number=7)
+    seed: int = setting(
+        REQUIRED, "Key of every random number", Count(0, LARGEST_WHOLE), number=8, unset="the server picks one"
+    )
+    device: str = setting(REQUIRED, "Where it runs", number=9, wire=_DEVICES, unset="cuda if usable")
     metrics_interval_steps: int = setting(
-        REQUIRED, 10, "Steps between reports, besides those after each epoch", Count(1), unset="one an epoch"
+        REQUIRED, "Steps between reports, besides those after each epoch", Count(1), number=10, unset="one an epoch"
     )
     task: str = setting(
         "multiclass",
-        13,
         "What targets are. The data's values make it multiclass for class labels, binary if there is one output; "
         "multilabel for targets that are all 0 or 1, whatever their type, unless the loss is one of regression; else "
         "regression. A warm start keeps that of its model, if the data are of its kind.",
         OneOf(TASKS),
+        number=13,
         unset="by the data's values",
     )
-    loss: LossSpec = part(LossSpec(), 14, "Loss")
+    loss: LossSpec = part(LossSpec(), "Loss", number=14)
     validation: ValidationSpec = inline(ValidationSpec(), "validation_")
     accumulation_steps: int = setting(
-        1, 17, "Mini-batches whose gradients are summed for one step", Count(1, 2**31), unit="mini-batches"
+        1, "Mini-batches whose gradients are summed for one step", Count(1, 2**31), number=17, unit="mini-batches"
     )
-    augmentation: AugmentationSpec | None = part(None, 18, "Random changes of images", prefix="augment_")
-    early_stopping: EarlyStoppingSpec | None = part(None, 19, "Early stopping", prefix="early_stopping_")
+    augmentation: AugmentationSpec | None = part(None, "Random changes of images", number=18, prefix="augment_")
+    early_stopping: EarlyStoppingSpec | None = part(None, "Early stopping", number=19, prefix="early_stopping_")
     time_limit_seconds: float = setting(
         0.0,
-        20,
         "End after so much computing, with what there is; 0 for never. It counts across restarts, and a run that ends "
         "by it is not determined by its spec alone.",
         Range(0, 1e9),
+        number=20,
         wire_name="time_limit",
         wire=DURATION,
     )
-    warm_start: WarmStartSpec | None = part(None, 21, "Warm start", prefix="warm_start_")
+    warm_start: WarmStartSpec | None = part(None, "Warm start", number=21, prefix="warm_start_")
     runner: str = setting(
         "plain",
-        25,
         'How steps are run. "compiled", on the CPU, by code that is compiled for the run, in threads of one process; '
         '"plain", call by call by the array library. Results depend on it in their last bits. Compiled where the '
         "server does not have it: FAILED_PRECONDITION, reason RUNNER_UNAVAILABLE.",
         OneOf(RUNNERS["cpu"]),
+        number=25,
         unset="compiled on the CPU where the server has it, else plain",
     )
     split: str = setting(
         "units",
-        26,
         'What a step is cut into, for threads to share. "units" of the hidden layers, or "rows" of the mini-batch. '
         "Results depend on it in their last bits; the machine has no say in it.",
         OneOf(("units", "rows")),
+        number=26,
         unset="what pays for the network",
     )
     block_count: int = setting(
         1,
-        27,
         "Blocks of units or rows that a step is cut into. At most 64, and of units the width of the narrowest hidden "
         "layer; 1 with the plain runner, of units with layer normalization or without hidden layers, of rows with "
         "batch normalization. Results depend on it in their last bits, and not on how many threads work on the blocks; "
         "the machine has no say in it.",
+        number=27,
         unit="blocks",
         unset="as many as pay for the network",
         wire="int32",
     )
     environment_change: str = setting(
         "refuse",
-        24,
         "What is done where a run must go on and its numbers would come out otherwise than where it began. That is "
         "with another BLAS library, kernel, number of threads or processor (TrainingJob.environment): refuse fails the "
         "run, reason ENVIRONMENT_CHANGED; restart begins it again from its first step, in the same job.",
         OneOf(("refuse", "restart")),
+        number=24,
     )
 
     def held_out_count(self, row_count: int) -> int:

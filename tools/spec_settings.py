@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 
 from mlpd.core.data_types import DATA_TYPES, LARGEST_LABEL
-from mlpd.core.declaration import DURATION, Declaration, Enumeration, Kind, OneOf, declarations, kinds_of
+from mlpd.core.declaration import DURATION, INT32, Declaration, Enumeration, Kind, OneOf, declarations, kinds_of
 from mlpd.core.spec.training import TrainingSpec
 from spec_words import first_and_rest, listed, lower, shown, shown_default
 
@@ -83,7 +83,7 @@ def plain(own: Declaration, section: str, name: str, where: str) -> Setting:
     """Return the setting of a single field."""
     words = own.wire.words() if isinstance(own.wire, Enumeration) else {}
     kind = "TEXT" if words else LIST_KINDS[own.type] if own.is_list else KINDS[own.type]
-    if own.wire == "int32":
+    if own.wire == INT32:
         kind = "SMALL_WHOLE"
     if own.shorthand:
         kind = "WEIGHTS"

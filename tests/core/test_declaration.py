@@ -1,9 +1,9 @@
 """Every field of a spec is declared, and what is declared holds together."""
 
-from dataclasses import fields
+from dataclasses import dataclass, fields
 
 import pytest
-from mlpd.core.declaration import REQUIRED, Count, Kind, Nonzero, OneOf, Range, declarations, kinds_of
+from mlpd.core.declaration import REQUIRED, Count, Kind, Nonzero, OneOf, Range, declarations, kinds_of, setting
 from mlpd.core.spec.limits import broken_limits
 from mlpd.core.spec.training import TrainingSpec
 
@@ -29,6 +29,21 @@ def test_every_field_is_declared_with_a_number_and_a_meaning(kind):
         assert own.form in ("inline", "oneof") or (own.number > 0 and own.help)
         if own.limits and not own.is_list and own.default is not REQUIRED:
             assert own.limits.holds(own.default)
+
+
+def test_a_number_has_presence_in_a_message_where_0_is_not_what_nothing_means():
+    @dataclass(frozen=True)
+    class Choices:
+        rows: int = setting(REQUIRED, "Rows", number=1, unset="every row")
+        epochs: int = setting(REQUIRED, "Passes", number=2)
+        zero: float = setting(0.0, "Nothing", number=3)
+        share: float = setting(0.5, "A half", number=4)
+        closed: bool = setting(False, "Shut", number=5)
+        opened: bool = setting(True, "Not shut", number=6)
+        text: str = setting("relu", "A name", number=7)
+
+    present = [name for name, own in declarations(Choices).items() if own.optional]
+    assert present == ["rows", "share", "opened"]
 
 
 @pytest.mark.parametrize("case", FAMILY.values(), ids=FAMILY)

@@ -19,7 +19,7 @@ T = TypeVar("T")
 
 REQUIRED: Any = MISSING
 LARGEST_WHOLE = 2**63 - 1  # of the protocol
-DURATION = "google.protobuf.Duration"
+DURATION, INT32 = "google.protobuf.Duration", "int32"
 
 
 class Limits(Protocol):
@@ -282,6 +282,7 @@ def _complete(own: Any, hint: Any) -> Declaration:
 
 def _needs_presence(own: Declaration) -> bool:
     """Return whether 0 in a message is another thing than nothing."""
-    if own.is_list or own.required or own.type not in (int, float) or own.wire == DURATION:
+    is_number = own.type in (bool, int, float) and own.wire in ("", INT32)
+    if own.is_list or own.required or not is_number:
         return False
     return bool(own.unset) or own.default not in (0, REQUIRED)

@@ -12,6 +12,7 @@ from mlpd.core.data.augmentation import AugmentationSpec
 from mlpd.core.declaration import (
     DURATION,
     FRACTION,
+    INT32,
     LARGEST_WHOLE,
     NOT_NEGATIVE,
     REQUIRED,
@@ -257,7 +258,7 @@ class TrainingSpec:
         number=27,
         unit="blocks",
         unset="as many as pay for the network",
-        wire="int32",
+        wire=INT32,
     )
     environment_change: str = setting(
         "refuse",

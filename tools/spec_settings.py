@@ -105,16 +105,17 @@ def plain(own: Declaration, section: str, name: str, where: str) -> Setting:
 
 def chosen(own: Declaration, section: str, where: str) -> Setting:
     """Return the setting that chooses between kinds."""
-    names = list(kinds_of(own.type)) if own.form == "named" else [choice.name for choice in choices(own.type)]
-    has_list = "joined" in names
+    kinds = kinds_of(own.type)
+    lists = [name for name, kind in kinds.items() if any(part.form == "part" for part in declarations(kind).values())]
+    names = list(kinds) if own.form == "named" else [choice.name for choice in choices(own.type)]
     return Setting(
         name=own.setting or "",
         section=section,
-        kind="SCHEDULE" if has_list else "TEXT",
+        kind="SCHEDULE" if lists else "TEXT",
         path=where if own.form == "named" else "",
         meaning=first_and_rest(own.help)[0],
         default="required" if own.required else shown_default(own),
-        limits=str(OneOf([name for name in names if name != "joined"])),
+        limits=str(OneOf([name for name in names if name not in lists])),
         unit="",
     )
 
@@ -213,7 +214,7 @@ def settings_module() -> str:
         more = [f"flag={setting.flag!r}"] * bool(setting.flag)
         more += [f"rule={setting.rule!r}"] * bool(setting.rule)
         more += [f"words={setting.words!r}"] * bool(setting.words)
-        parts = ", ".join([setting.kind, repr(setting.path), *quoted(setting.help), *more])
+        parts = ", ".join([setting.kind, repr(setting.path), quoted(setting.help), *more])
         lines.append(f"{setting.name!r}: Setting({parts}),")
     lines += ["}", "CHOICES: Mapping[str, Mapping[str, Choice]] = {"]
     for base, name in chosen_bases().items():
@@ -227,10 +228,9 @@ def settings_module() -> str:
     return "\n".join([*lines, "}", ""])
 
 
-def quoted(text: str) -> list[str]:
+def quoted(text: str) -> str:
     """Return a literal of ``text``, in pieces where it is longer than a line."""
-    pieces = textwrap.wrap(text, 96, drop_whitespace=False, break_on_hyphens=False)
-    return [" ".join(map(repr, pieces))]
+    return " ".join(map(repr, textwrap.wrap(text, 96, drop_whitespace=False, break_on_hyphens=False)))
 
 
 def settings_tables() -> str:

@@ -35,16 +35,18 @@ SETTINGS: Mapping[str, Setting] = {
     "activation": Setting(
         TEXTS,
         "model.activations",
-        "One, or one a hidden layer: identity, relu, leaky_relu, tanh, sigmoid, softplus, elu, silu or "
-        "gelu; default: relu.",
+        "Activation; one, or one a hidden layer: identity, relu, leaky_relu, tanh, sigmoid, softplus, "
+        "elu, silu or gelu; default: relu.",
     ),
     "dropout": Setting(
         NUMBERS,
         "model.dropout_rates",
         "Share of a hidden layer's values that a step zeroes; one, or one a hidden layer; default: 0.",
     ),
-    "input_dropout": Setting(NUMBER, "model.input_dropout_rate", "The same for the inputs; default: 0."),
-    "normalization": Setting(TEXT, "model.normalization", "Of hidden layers: none, layer or batch; default: none."),
+    "input_dropout": Setting(NUMBER, "model.input_dropout_rate", "Share of the inputs that a step zeroes; default: 0."),
+    "normalization": Setting(
+        TEXT, "model.normalization", "Normalization of hidden layers: none, layer or batch; default: none."
+    ),
     "initializer": Setting(
         TEXT,
         "model.initializer",
@@ -62,10 +64,10 @@ SETTINGS: Mapping[str, Setting] = {
     "data_type": Setting(
         TEXT,
         "model.data_type",
-        "Of parameters and arithmetic: float32 or float64; default: float32.",
+        "Type of parameters and arithmetic: float32 or float64; default: float32.",
         words={"float32": "DATA_TYPE_FP32", "float64": "DATA_TYPE_FP64"},
     ),
-    "train_dataset": Setting(TEXT, "train_dataset", "Data set to train on, datasets/{dataset}.", flag="--dataset"),
+    "train_dataset": Setting(TEXT, "train_dataset", "Data set to train on.", flag="--dataset"),
     "batch_size": Setting(WHOLE, "batch_size", "Rows per mini-batch; default: every row."),
     "epoch_count": Setting(WHOLE, "epoch_count", "Passes over the data.", flag="--epochs"),
     "seed": Setting(WHOLE, "seed", "Key of every random number; default: the server picks one."),
@@ -81,7 +83,7 @@ SETTINGS: Mapping[str, Setting] = {
     "task": Setting(
         TEXT, "task", "What targets are: multiclass, binary, multilabel or regression; default: by the data's values."
     ),
-    "validation_dataset": Setting(TEXT, "validation_dataset", "Data set to validate on, datasets/{dataset}."),
+    "validation_dataset": Setting(TEXT, "validation_dataset", "Data set to validate on."),
     "validation_fraction": Setting(
         NUMBER, "validation_fraction", "Share of the training rows held out to validate on; default: 0."
     ),
@@ -233,11 +235,11 @@ SETTINGS: Mapping[str, Setting] = {
     "early_stopping_metric": Setting(
         TEXT, "early_stopping.metric", "What is to improve on the validation rows: loss or accuracy; default: loss."
     ),
-    "warm_start": Setting(TEXT, "warm_start.model", "Model to go on from, models/{model}/versions/{version}."),
+    "warm_start": Setting(TEXT, "warm_start.model", "Model to go on from."),
     "warm_start_scope": Setting(
         TEXT,
         "warm_start.scope",
-        "How much is taken over: weights or full.",
+        "What is taken over; full has the optimizer's state too: weights or full.",
         words={"weights": "SCOPE_WEIGHTS", "full": "SCOPE_FULL"},
     ),
 }

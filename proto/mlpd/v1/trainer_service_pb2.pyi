@@ -786,11 +786,11 @@ class WarmStart(_message.Message):
     SCOPE_FIELD_NUMBER: _builtins.int
     SHA256_FIELD_NUMBER: _builtins.int
     model: _builtins.str
-    """Model to go on from, models/{model}/versions/{version}. Or models/{model} for its newest version, resolved at
+    """Model to go on from. models/{model}/versions/{version}, or models/{model} for its newest version, resolved at
     once. Required.
     """
     scope: Global___WarmStart.Scope.ValueType
-    """How much is taken over. Required."""
+    """What is taken over; full has the optimizer's state too. Required."""
     sha256: _builtins.str
     """Output only: SHA-256 of the model's file."""
     def __init__(
@@ -846,9 +846,9 @@ class TrainingSpec(_message.Message):
     SPLIT_FIELD_NUMBER: _builtins.int
     BLOCK_COUNT_FIELD_NUMBER: _builtins.int
     train_dataset: _builtins.str
-    """Data set to train on, datasets/{dataset}. Required."""
+    """Data set to train on. Its name, datasets/{dataset}. Required."""
     validation_dataset: _builtins.str
-    """Data set to validate on, datasets/{dataset}."""
+    """Data set to validate on. Its name, datasets/{dataset}."""
     batch_size: _builtins.int
     """Rows per mini-batch. At least 1; unset: every row."""
     epoch_count: _builtins.int

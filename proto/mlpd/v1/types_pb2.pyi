@@ -145,15 +145,15 @@ class ModelSpec(_message.Message):
     training data, and a warm start keeps it. Not 0; unset: 1/255 for whole numbers from 0 to 255 (pixels), else 1.
     """
     input_dropout_rate: _builtins.float
-    """The same for the inputs. In [0, 1); default 0."""
+    """Share of the inputs that a step zeroes. In [0, 1); default 0."""
     normalization: _builtins.str
-    """Of hidden layers: none, layer or batch. Default none."""
+    """Normalization of hidden layers: none, layer or batch. Default none."""
     standardize_inputs: _builtins.bool
     """Shift and scale inputs by mean and deviation of the training rows. Each column by its own; they are stored in
     the model version.
     """
     data_type: Global___DataType.ValueType
-    """Of parameters and arithmetic: float32 or float64. Default float32."""
+    """Type of parameters and arithmetic: float32 or float64. Default float32."""
     @_builtins.property
     def layer_sizes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """Units per layer, input first: 784,532,10. Left out with a warm start, which brings the whole spec. 1 to
@@ -162,8 +162,8 @@ class ModelSpec(_message.Message):
 
     @_builtins.property
     def activations(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """One, or one a hidden layer: identity, relu, leaky_relu, tanh, sigmoid, softplus, elu, silu or gelu. Unset:
-        relu.
+        """Activation; one, or one a hidden layer: identity, relu, leaky_relu, tanh, sigmoid, softplus, elu, silu or gelu.
+        Unset: relu.
         """
 
     @_builtins.property

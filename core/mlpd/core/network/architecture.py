@@ -36,7 +36,12 @@ class ModelSpec:
         unit="units",
     )
     activations: tuple[str, ...] = setting(
-        REQUIRED, "One, or one a hidden layer", OneOf(ACTIVATIONS), number=4, unset="relu", setting="activation"
+        REQUIRED,
+        "Activation; one, or one a hidden layer",
+        OneOf(ACTIVATIONS),
+        number=4,
+        unset="relu",
+        setting="activation",
     )
     dropout_rates: tuple[float, ...] = setting(
         REQUIRED,
@@ -46,8 +51,10 @@ class ModelSpec:
         unset="0",
         setting="dropout",
     )
-    input_dropout_rate: float = setting(0.0, "The same for the inputs", FRACTION, number=6, setting="input_dropout")
-    normalization: str = setting("none", "Of hidden layers", OneOf(NORMALIZATIONS), number=7)
+    input_dropout_rate: float = setting(
+        0.0, "Share of the inputs that a step zeroes", FRACTION, number=6, setting="input_dropout"
+    )
+    normalization: str = setting("none", "Normalization of hidden layers", OneOf(NORMALIZATIONS), number=7)
     initializer: str = setting(
         "he_normal", "How weights are drawn; biases start at zero", OneOf(INITIALIZERS), number=2
     )
@@ -68,7 +75,7 @@ class ModelSpec:
     )
     dtype: str = setting(
         "float32",
-        "Of parameters and arithmetic",
+        "Type of parameters and arithmetic",
         OneOf(PRECISIONS),
         number=9,
         setting="data_type",

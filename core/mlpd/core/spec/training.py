@@ -131,7 +131,7 @@ class ScheduleSpec:
 class ValidationSpec:
     """A data set, or a share of the training rows that is held out; scored every ``interval_epochs``."""
 
-    dataset: str = setting("", "Data set to validate on, datasets/{dataset}", number=3)
+    dataset: str = setting("", "Data set to validate on. Its name, datasets/{dataset}.", number=3)
     sha256: str = output("", "SHA-256 of the validation data", number=12)
     fraction: float = setting(
         0.0, "Share of the training rows held out to validate on. The same of every class.", FRACTION, number=15
@@ -167,14 +167,19 @@ class WarmStartSpec:
 
     model: str = setting(
         REQUIRED,
-        "Model to go on from, models/{model}/versions/{version}. Or models/{model} for its newest version, resolved at "
+        "Model to go on from. models/{model}/versions/{version}, or models/{model} for its newest version, resolved at "
         "once.",
         number=1,
         setting="warm_start",
     )
     sha256: str = output(REQUIRED, "SHA-256 of the model's file", number=3)
     full: bool = setting(
-        REQUIRED, "How much is taken over", number=2, setting="warm_start_scope", wire_name="scope", wire=_SCOPES
+        REQUIRED,
+        "What is taken over; full has the optimizer's state too",
+        number=2,
+        setting="warm_start_scope",
+        wire_name="scope",
+        wire=_SCOPES,
     )
 
 
@@ -191,7 +196,9 @@ class TrainingSpec:
     retired: ClassVar[Mapping[int, str]] = {22: "shard_count", 23: "blas"}  # what the protocol had, and has no more
 
     model: ModelSpec = part(REQUIRED, "Network", number=1)
-    train_dataset: str = setting(REQUIRED, "Data set to train on, datasets/{dataset}", number=2, flag="--dataset")
+    train_dataset: str = setting(
+        REQUIRED, "Data set to train on. Its name, datasets/{dataset}.", number=2, flag="--dataset"
+    )
     train_sha256: str = output(REQUIRED, "SHA-256 of the training data", number=11)
     batch_size: int = setting(REQUIRED, "Rows per mini-batch", Count(1), number=4, unit="rows", unset="every row")
     epoch_count: int = setting(

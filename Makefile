@@ -24,6 +24,7 @@ check: $(STAMP) ## Check format, style, types, architecture, protocol, generated
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python tools/lint_proto.py
+	$(BIN)/python tools/generate_spec.py --check
 	$(BIN)/python tools/generate_proto.py --check
 	$(BIN)/hadolint Dockerfile
 	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yml
@@ -47,7 +48,8 @@ format: $(STAMP) ## Format the code.
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-generate: $(STAMP) ## Generate the protobuf modules.
+generate: $(STAMP) ## Generate what is said of a spec, and the protobuf modules.
+	$(BIN)/python tools/generate_spec.py
 	$(BIN)/python tools/generate_proto.py
 
 clean: ## Remove the virtual environment and what was built.

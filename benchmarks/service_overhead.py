@@ -12,7 +12,7 @@ from statistics import median
 
 from mlpd.client import Client, training_spec
 from mlpd.client.embedded import embedded_server
-from mlpd.server.jobs.resolution import resolved_spec
+from mlpd.server.jobs.defaults import resolved_spec
 from mlpd.v1.trainer_service_pb2 import MetricsRecorded
 from running import machine
 

@@ -17,9 +17,10 @@ from .command_line import run
 from .conftest import ENVIRONMENT, ROOT, SOURCE_ROOTS
 
 
-def test_the_generated_modules_are_fresh():
+@pytest.mark.parametrize("tool", ["tools/generate_spec.py", "tools/generate_proto.py"])
+def test_what_is_generated_is_fresh(tool):
     done = subprocess.run(
-        [sys.executable, "tools/generate_proto.py", "--check"], cwd=ROOT, capture_output=True, text=True, check=False
+        [sys.executable, tool, "--check"], cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
 

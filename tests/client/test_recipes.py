@@ -57,6 +57,11 @@ def test_adamw_is_adam_with_decay():
         ({"dropout": "0.5"}, "dropout must be a number or a list of numbers, got '0.5'"),
         ({"class_weights": "equal"}, "class_weights must be balanced or a list of numbers, got 'equal'"),
         ({"schedule": [{"lr": 1}]}, "schedule's setting must be one of"),
+        (
+            {"schedule": [{"schedule": "steps", "batch_size": 8}]},
+            "schedule's setting must be one of schedule, step_count",
+        ),
+        ({"schedule": [{"plateau_factor": 0.5}]}, "schedule's setting must be one of schedule, step_count"),
         ({"schedule": [{"schedule": "steps", "power": 1}]}, "power must not be set with schedule steps, got 1"),
         ({"schedule": [{"step_count": "5"}]}, "step_count must be a whole number of 64 bits, got '5'"),
         ({"time_limit_seconds": float("nan")}, "time_limit_seconds must be at least 0 and at most 1e+09, got nan"),

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from mlpd.client.columns import check_names, named_rows
 from mlpd.client.errors import InvalidRequest
+from mlpd.client.settings import DATA_TYPES, LARGEST_LABEL
 from mlpd.v1 import types_pb2 as types
 from numpy.typing import ArrayLike, NDArray
 from safetensors.numpy import save_file
@@ -15,15 +16,9 @@ from safetensors.numpy import save_file
 Array = NDArray[np.generic]
 
 _DATA_TYPES: dict[np.dtype[np.generic], types.DataType.ValueType] = {
-    np.dtype("<f4"): types.DATA_TYPE_FP32,
-    np.dtype("<f8"): types.DATA_TYPE_FP64,
-    np.dtype("<f2"): types.DATA_TYPE_FP16,
-    np.dtype("u1"): types.DATA_TYPE_UINT8,
-    np.dtype("<i4"): types.DATA_TYPE_INT32,
-    np.dtype("<i8"): types.DATA_TYPE_INT64,
+    np.dtype(name).newbyteorder("<"): types.DataType.Value(data_type) for name, data_type in DATA_TYPES.items()
 }
 _DTYPES = {data_type: dtype for dtype, data_type in _DATA_TYPES.items()}
-_LARGEST_LABEL = 65535
 # Types without a wire form of their own, and the smallest that holds all their values.
 _WIDENED = {"bool": "u1", "int8": "i4", "int16": "i4", "uint16": "i4", "uint32": "i8"}
 
@@ -42,14 +37,14 @@ def rows_from(name: str, values: ArrayLike) -> Array:
 
 def labels_from(name: str, values: ArrayLike, row_count: int) -> Array:
     """Return class indices (rows,) as INT64, one a row; raises `InvalidRequest` for anything else."""
-    rule = f"{name} must be whole numbers from 0 to {_LARGEST_LABEL}"
+    rule = f"{name} must be whole numbers from 0 to {LARGEST_LABEL}"
     array = _array(name, values)
     if array.shape != (row_count,):
         raise _invalid(name, f"{name} must be ({row_count},), one a row, got the shape {array.shape}")
     if array.dtype.kind not in "biuf":
         raise _invalid(name, f"{rule}, got {array.dtype}")
     numbers = array.astype(np.float64)
-    wrong = np.flatnonzero(~((numbers >= 0) & (numbers <= _LARGEST_LABEL) & (numbers == np.floor(numbers))))
+    wrong = np.flatnonzero(~((numbers >= 0) & (numbers <= LARGEST_LABEL) & (numbers == np.floor(numbers))))
     if wrong.size:
         row = int(wrong[0])
         raise _invalid(name, f"{rule}, got {array[row]} at row {row} ({wrong.size} such labels)")
@@ -110,7 +105,12 @@ def tensor_from(array: Array) -> types.Tensor:
 
 def array_from(tensor: types.Tensor) -> Array:
     """Return a tensor's values as a read-only array."""
-    return np.frombuffer(tensor.data, _DTYPES[tensor.data_type]).reshape(tuple(tensor.shape))
+    return np.frombuffer(tensor.data, dtype_of(tensor.data_type)).reshape(tuple(tensor.shape))
+
+
+def dtype_of(data_type: types.DataType.ValueType) -> np.dtype[np.generic]:
+    """Return what NumPy calls a type of the protocol's."""
+    return _DTYPES[data_type]
 
 
 def split(rows: Array, message_bytes: int, target_bytes: int = 0, row_limit: int | None = None) -> Iterator[slice]:

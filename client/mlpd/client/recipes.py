@@ -1,15 +1,15 @@
 """Training specs from flat settings, and the presets."""
 
 import difflib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial, reduce
 from typing import Any
 
 from google.protobuf.message import Message
 from mlpd.client.errors import InvalidRequest
-from mlpd.client.settings import SETTINGS, WHOLE, check_kind
-from mlpd.v1 import types_pb2 as types
-from mlpd.v1.trainer_service_pb2 import Optimizer, Schedule, TrainingSpec, WarmStart
-from mlpd.v1.types_pb2 import ModelSpec
+from mlpd.client.kinds import NUMBERS, TEXTS, WEIGHTS, WHOLE, WHOLES, check_kind
+from mlpd.client.settings import CHOICES, SETTINGS
+from mlpd.v1.trainer_service_pb2 import TrainingSpec
 
 _AUGMENTED: Mapping[str, Any] = {
     "train_dataset": "mnist-train",
@@ -55,29 +55,6 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
     "large": {"layer_sizes": [784, 1024, 512, 10], "epoch_count": 100, **_AUGMENTED},
 }
 
-# What each choice has settings of its own for; adamw is adam with a default of weight decay.
-_OPTIMIZERS: Mapping[str, tuple[str, ...]] = {
-    "sgd": ("momentum", "nesterov"),
-    "adam": ("beta1", "beta2", "epsilon"),
-    "adamw": ("beta1", "beta2", "epsilon"),
-    "rmsprop": ("decay", "epsilon", "momentum"),
-    "adagrad": ("epsilon",),
-    "lion": ("beta1", "beta2"),
-}
-_SCHEDULES: Mapping[str, tuple[str, ...]] = {
-    "constant": (),
-    "cosine": ("warmup_steps", "final_share"),
-    "steps": ("interval_steps", "factor"),
-    "exponential": ("final_share",),
-    "polynomial": ("power", "initial_share", "final_share"),
-    "one_cycle": ("rise", "initial_share", "final_share"),
-    "joined": (),
-}
-_ADAMW_DECAY = 0.01
-_DATA_TYPES = {"float32": types.DATA_TYPE_FP32, "float64": types.DATA_TYPE_FP64}
-_DEVICES = {"cpu": types.DEVICE_CPU, "cuda": types.DEVICE_CUDA}
-_SCOPES = {"weights": WarmStart.SCOPE_WEIGHTS, "full": WarmStart.SCOPE_FULL}
-
 
 def training_spec(preset: str | None = None, **settings: Any) -> TrainingSpec:
     """Return a spec from a preset's settings, with ``settings`` in their place or on top.
@@ -93,9 +70,9 @@ def training_spec(preset: str | None = None, **settings: Any) -> TrainingSpec:
     if preset is not None:
         _known("preset", preset, PRESETS)
         base = dict(PRESETS[preset])
-        for choice, names in (("optimizer", _OPTIMIZERS), ("schedule", _SCHEDULES)):
+        for choice, kinds in CHOICES.items():
             if given.get(choice, base.get(choice)) != base.get(choice):
-                for name in {name for own in names.values() for name in own}:
+                for name in {name for kind in kinds.values() for name in kind.settings}:
                     base.pop(name, None)
         given = base | given
     return _spec(given)
@@ -114,107 +91,81 @@ def model_name(model: str) -> str:
     return resource_name("models", model)
 
 
-def _spec(given: dict[str, Any]) -> TrainingSpec:
-    spec = TrainingSpec(
-        model=_model(given),
-        train_dataset=resource_name("datasets", given.get("train_dataset", "")),
-        validation_dataset=resource_name("datasets", given.get("validation_dataset", "")),
-        optimizer=_optimizer(given),
-        schedule=_schedule(given),
-    )
-    same = ("task", "validation_fraction", "validation_interval_epochs", "batch_size", "accumulation_steps")
-    _set(spec, given, *same, "epoch_count", "seed", "metrics_interval_steps")
-    _set(spec, given, "runner", "split", "block_count", "environment_change")
-    _set(spec.loss, given, "huber_delta", "label_smoothing", "mixup_alpha", kind="loss")
-    if (weights := given.get("class_weights")) == "balanced":
-        spec.loss.balanced_classes = True
-    elif weights is not None:
-        spec.loss.class_weights.extend(map(float, weights))
-    _set_group(spec.schedule.plateau, given, "plateau_")
-    _set_group(spec.augmentation, given, "augment_")
-    _set_group(spec.early_stopping, given, "early_stopping_")
-    if "time_limit_seconds" in given:
-        seconds = given["time_limit_seconds"]
-        try:
-            spec.time_limit.FromNanoseconds(round(seconds * 1e9))
-        except (ValueError, OverflowError):
-            raise InvalidRequest(f"time_limit_seconds must be at least 0 and at most 1e+09, got {seconds}") from None
-    if "device" in given:
-        spec.device = _DEVICES[_known("device", given["device"], _DEVICES)]
-    _set_warm_start(spec, given)
+# Settings that are told in other words than the spec's.
+_NAMED: Mapping[str, Callable[[str], str]] = {
+    "train_dataset": partial(resource_name, "datasets"),
+    "validation_dataset": partial(resource_name, "datasets"),
+    "warm_start": model_name,
+}
+
+
+def _spec(given: Mapping[str, Any]) -> TrainingSpec:
+    spec = TrainingSpec()
+    spec.model.SetInParent()
+    for choice in CHOICES:
+        given = _choose(choice, getattr(spec, choice), given)
+    _check_warm_start(given)
+    for name, value in given.items():
+        if path := SETTINGS[name].path:
+            *parts, last = path.split(".")
+            _set(reduce(getattr, parts, spec), last, name, _NAMED[name](value) if name in _NAMED else value)
     return spec
 
 
-def _model(given: dict[str, Any]) -> ModelSpec:
-    model = ModelSpec(layer_sizes=given.get("layer_sizes", []))
-    _set(model, given, "initializer", "input_scale", "normalization", input_dropout_rate="input_dropout")
-    _set(model, given, standardize_inputs="standardize")
-    model.activations.extend(_several(given.get("activation", [])))
-    model.dropout_rates.extend(map(float, _several(given.get("dropout", []))))
-    if "data_type" in given:
-        model.data_type = _DATA_TYPES[_known("data_type", given["data_type"], _DATA_TYPES)]
-    return model
+def _choose(choice: str, message: Message, given: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Set which kind is chosen, the first if none is said, and its settings; return all settings with its defaults."""
+    kinds = CHOICES[choice]
+    name = given.get(choice, next(iter(kinds)))
+    name = name if isinstance(name, str) else "joined"
+    kind = kinds[_known(choice, name, kinds)]
+    own = getattr(message, kind.kind)
+    own.SetInParent()
+    for setting in sorted({setting for other in kinds.values() for setting in other.settings}):
+        if setting in given and setting not in kind.settings:
+            raise InvalidRequest(f"{setting} must not be set with {choice} {name}, got {given[setting]}")
+        if setting in given:
+            setattr(own, setting, given[setting])
+    for part in given[choice] if name == "joined" and not isinstance(given[choice], str) else ():
+        _add_segment(own, part)
+    return {**kind.defaults, **given}
 
 
-def _optimizer(given: dict[str, Any]) -> Optimizer:
-    kind = _known("optimizer", given.get("optimizer", "sgd"), _OPTIMIZERS)
-    optimizer = Optimizer(weight_decay=given.get("weight_decay", _ADAMW_DECAY if kind == "adamw" else 0.0))
-    _set(optimizer, given, "clip_norm", "average_decay")
-    _set_chosen(getattr(optimizer, kind.removesuffix("w")), given, "optimizer", kind, _OPTIMIZERS)
-    return optimizer
+def _add_segment(joined: Any, part: Mapping[str, Any]) -> None:
+    """Add a part to joined schedules: a schedule, its settings, and ``step_count``; it has no others."""
+    own = [setting for kind in CHOICES["schedule"].values() for setting in kind.settings]
+    known = ["schedule", "step_count", *dict.fromkeys(own)]
+    for name, value in part.items():
+        _known("schedule's setting", name, known)
+        check_kind(name, value, WHOLE if name == "step_count" else SETTINGS[name].kind)
+    segment = joined.segments.add(step_count=part.get("step_count", 0))
+    _choose("schedule", segment.schedule, part)
 
 
-def _schedule(given: Mapping[str, Any]) -> Schedule:
-    kind = given.get("schedule", "constant")
-    if not isinstance(kind, str):
-        kind = "joined"
-    _known("schedule", kind, _SCHEDULES)
-    schedule = Schedule()
-    _set(schedule, given, "learning_rate")
-    own = getattr(schedule, {"cosine": "warmup_cosine"}.get(kind, kind))
-    _set_chosen(own, given, "schedule", kind, _SCHEDULES)
-    if kind == "joined":
-        for part in given["schedule"] if not isinstance(given["schedule"], str) else ():
-            settings = {name: value for name, value in part.items() if name != "step_count"}
-            check_kind("step_count", part.get("step_count", 0), WHOLE)
-            for name, value in settings.items():
-                check_kind(name, value, SETTINGS[_known("schedule's setting", name, SETTINGS)].kind)
-            own.segments.add(schedule=_schedule(settings), step_count=part.get("step_count", 0))
-    return schedule
+def _set(message: Any, field: str, name: str, value: Any) -> None:
+    """Set a field of ``message`` to the value of a setting."""
+    setting, descriptor = SETTINGS[name], message.DESCRIPTOR.fields_by_name[field]
+    if setting.words:
+        word = setting.words[_known(name, value, setting.words)]
+        setattr(message, field, descriptor.enum_type.values_by_name[word].number)
+    elif name == "class_weights" and value == "balanced":
+        message.balanced_classes = True
+    elif setting.kind in (WHOLES, TEXTS):
+        getattr(message, field).extend(_several(value))
+    elif setting.kind in (NUMBERS, WEIGHTS):
+        getattr(message, field).extend(map(float, _several(value)))
+    elif descriptor.message_type:
+        try:
+            getattr(message, field).FromNanoseconds(round(value * 1e9))
+        except (ValueError, OverflowError):
+            raise InvalidRequest(f"{name} must {setting.rule}, got {value}") from None
+    else:
+        setattr(message, field, value)
 
 
-def _set_chosen(
-    message: Message, given: Mapping[str, Any], choice: str, kind: str, settings: Mapping[str, tuple[str, ...]]
-) -> None:
-    """Set what belongs to the chosen ``kind``, and refuse what belongs to others only."""
-    message.SetInParent()
-    _set(message, given, *settings[kind])
-    for name in sorted({name for own in settings.values() for name in own} - set(settings[kind])):
-        if name in given:
-            raise InvalidRequest(f"{name} must not be set with {choice} {kind}, got {given[name]}")
-
-
-def _set(message: Any, given: Mapping[str, Any], *names: str, **fields: str) -> None:
-    """Set fields that are given: ``names`` are those of settings as well, ``fields`` map field to setting."""
-    for field, name in [*zip(names, names, strict=True), *fields.items()]:
-        if name in given:
-            setattr(message, field, given[name])
-
-
-def _set_group(message: Any, given: Mapping[str, Any], prefix: str) -> None:
-    """Set the fields of ``message`` whose settings are called ``prefix`` and the field."""
-    for name, value in given.items():
-        if name.startswith(prefix):
-            setattr(message, name.removeprefix(prefix), value)
-
-
-def _set_warm_start(spec: TrainingSpec, given: Mapping[str, Any]) -> None:
-    if "warm_start" in given:
-        if "warm_start_scope" not in given:
-            raise InvalidRequest(f"warm_start_scope must say weights or full with warm_start {given['warm_start']}")
-        scope = _SCOPES[_known("warm_start_scope", given["warm_start_scope"], _SCOPES)]
-        spec.warm_start.CopyFrom(WarmStart(model=model_name(given["warm_start"]), scope=scope))
-    elif "warm_start_scope" in given:
+def _check_warm_start(given: Mapping[str, Any]) -> None:
+    if "warm_start" in given and "warm_start_scope" not in given:
+        raise InvalidRequest(f"warm_start_scope must say weights or full with warm_start {given['warm_start']}")
+    if "warm_start_scope" in given and "warm_start" not in given:
         raise InvalidRequest(f"warm_start_scope must come with warm_start, got {given['warm_start_scope']}")
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from mlpd.client.arrays import dtype_of
 from mlpd.client.cli.connection import COMPUTING_SECONDS, connect
 from mlpd.client.cli.jobs import asked_spec, reachable
 from mlpd.client.cli.output import SERVER, Json, Server, console, print_json, table
@@ -16,16 +17,6 @@ from mlpd.client.cli.settings import with_settings
 from mlpd.client.embedded import require_server
 from mlpd.client.errors import MlpdError, PreconditionFailed
 from mlpd.client.recipes import PRESETS
-from mlpd.v1 import types_pb2 as types
-
-_TYPES = {
-    types.DATA_TYPE_FP16: "float16",
-    types.DATA_TYPE_FP32: "float32",
-    types.DATA_TYPE_FP64: "float64",
-    types.DATA_TYPE_UINT8: "uint8",
-    types.DATA_TYPE_INT32: "int32",
-    types.DATA_TYPE_INT64: "int64",
-}
 
 
 def explain(
@@ -52,7 +43,7 @@ def explain(
         {
             "spec": base64.b64encode(resolved.SerializeToString()).decode(),
             "row_count": dataset.row_count,
-            "dtype": _TYPES[dataset.data_type],
+            "dtype": dtype_of(dataset.data_type).name,
             "thread_count": threads or len(os.sched_getaffinity(0)),
         }
     )

@@ -29,8 +29,9 @@ from mlpd.client.cli.settings import parsed, with_settings
 from mlpd.client.client import Evaluation
 from mlpd.client.embedded import embedded_server
 from mlpd.client.errors import InvalidRequest
+from mlpd.client.kinds import check_kind
 from mlpd.client.recipes import PRESETS, training_spec
-from mlpd.client.settings import SETTINGS, check_kind
+from mlpd.client.settings import SETTINGS
 from mlpd.v1.trainer_service_pb2 import TrainingJob, TrainingSpec
 from rich.markup import escape
 

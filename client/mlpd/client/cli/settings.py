@@ -7,9 +7,9 @@ from typing import Annotated, Any
 
 import typer
 from mlpd.client.errors import InvalidRequest
-from mlpd.client.settings import FLAG, NUMBER, NUMBERS, SETTINGS, SMALL_WHOLE, TEXTS, WEIGHTS, WHOLE, WHOLES
+from mlpd.client.kinds import FLAG, NUMBER, NUMBERS, SMALL_WHOLE, TEXTS, WEIGHTS, WHOLE, WHOLES
+from mlpd.client.settings import SETTINGS
 
-_NAMES = {"train_dataset": "--dataset", "epoch_count": "--epochs"}
 _TYPES: dict[str, type[Any]] = {WHOLE: int, SMALL_WHOLE: int, NUMBER: float, FLAG: bool}
 
 
@@ -44,8 +44,8 @@ def parsed(name: str, value: Any) -> Any:
 
 def _parameter(name: str) -> inspect.Parameter:
     setting = SETTINGS[name]
-    flag = _NAMES.get(name, f"--{name.replace('_', '-')}")
-    option = typer.Option(*([flag] if setting.kind == FLAG or name in _NAMES else []), help=setting.help)
+    flag = setting.flag or f"--{name.replace('_', '-')}"
+    option = typer.Option(*([flag] if setting.kind == FLAG or setting.flag else []), help=setting.help)
     kind = _TYPES.get(setting.kind, str)
     annotation: Any = Annotated[kind | None, option]
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from math import ceil, pi, prod, sqrt
 
 import numpy as np
+from mlpd.core.declaration import REQUIRED, Count, Range, setting
 from mlpd.core.devices.arrays import HostArray
 from mlpd.core.random import Purpose, generator
 from numpy.typing import NDArray
@@ -28,14 +29,18 @@ class AugmentationSpec:
     ``elastic_smoothness_pixels`` wide.
     """
 
-    image_height: int
-    image_width: int
-    shift_pixels: float = 0.0
-    rotation_degrees: float = 0.0
-    scale: float = 0.0
-    shear: float = 0.0
-    elastic_pixels: float = 0.0
-    elastic_smoothness_pixels: float = 4.0
+    image_height: int = setting(
+        REQUIRED, "Lines of an image", Count(2), number=1, unit="pixels", unset="images are square", optional=False
+    )
+    image_width: int = setting(
+        REQUIRED, "Pixels of a line", Count(2), number=2, unit="pixels", unset="images are square", optional=False
+    )
+    shift_pixels: float = setting(0.0, "Largest random shift along each axis", Range(0, 1e4), number=3)
+    rotation_degrees: float = setting(0.0, "Largest random rotation", Range(0, 180), number=4)
+    scale: float = setting(0.0, "Largest random change of size, as a fraction", Range(0, 0.9), number=5)
+    shear: float = setting(0.0, "Largest random horizontal shear, as a fraction", Range(0, 10), number=6)
+    elastic_pixels: float = setting(0.0, "Random elastic deformation: standard deviation", Range(0, 1e4), number=7)
+    elastic_smoothness_pixels: float = setting(4.0, "Width of its bumps", Range(1, 1e4), number=8)
 
 
 class Augmenter:

@@ -8,23 +8,19 @@ The header is parsed here, under caps, rather than by a library that trusts it: 
 """
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
+from mlpd.core.data_types import DATA_TYPES, LABEL_TYPES, LARGEST_LABEL, TARGET_TYPES, WEIGHT_TYPES
 from mlpd.core.devices.arrays import HostArray
 from mlpd.core.files import digest_of
 from numpy.typing import NDArray
 from safetensors.numpy import save_file
 
-INPUT_TYPES = {"F32": "<f4", "F64": "<f8", "F16": "<f2", "U8": "u1", "I32": "<i4", "I64": "<i8"}
-LABEL_TYPES = {"I64": "<i8", "I32": "<i4", "U8": "u1"}
-TARGET_TYPES = {"F32": "<f4", "F64": "<f8", "U8": "u1"}
-WEIGHT_TYPES = {"F32": "<f4", "F64": "<f8"}
-LARGEST_LABEL = 65535
 WEIGHT_SUMS = 1e-150, 1e150  # so that products of weights and their sums stay in the range of float64
 _PIXEL_RANGE = (0.0, 255.0)
 _PIXEL_SCALE = 1 / 255
@@ -184,7 +180,7 @@ def inspect_dataset(path: Path) -> DatasetInfo:
 
 _NAMES_KEY = "input_names"
 _KINDS = {
-    "inputs": (INPUT_TYPES, 2),
+    "inputs": (tuple(DATA_TYPES), 2),
     "labels": (LABEL_TYPES, 1),
     "targets": (TARGET_TYPES, 2),
     "weights": (WEIGHT_TYPES, 1),
@@ -229,8 +225,9 @@ def _input_names(metadata: object, count: int) -> tuple[str, ...]:
 
 
 def _tensor(
-    name: str, entry: object, kinds: dict[str, str], dimensions: int
+    name: str, entry: object, dtypes: Sequence[str], dimensions: int
 ) -> tuple[np.dtype[np.generic], tuple[int, ...], tuple[int, int]]:
+    kinds = {DATA_TYPES[dtype].safetensors: dtype for dtype in dtypes}
     if not isinstance(entry, dict) or set(entry) != {"dtype", "shape", "data_offsets"}:
         raise DataError(f"{name} must have a dtype, a shape and data_offsets")
     if not isinstance(entry["dtype"], str) or entry["dtype"] not in kinds:
@@ -241,7 +238,7 @@ def _tensor(
         raise DataError(f"{name} must have at least one row and one value, got the shape {list(shape)}")
     if begin > stop:
         raise DataError(f"{name}'s data_offsets must rise, got {begin} and {stop}")
-    return np.dtype(kinds[entry["dtype"]]), shape, (begin, stop)
+    return np.dtype(kinds[entry["dtype"]]).newbyteorder("<"), shape, (begin, stop)
 
 
 def _sizes(what: str, value: object, length: int) -> tuple[int, ...]:

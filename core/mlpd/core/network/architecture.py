@@ -5,7 +5,10 @@ from dataclasses import dataclass
 from itertools import pairwise
 from math import prod
 
+from mlpd.core.data_types import DATA_TYPES, PRECISIONS
+from mlpd.core.declaration import FRACTION, REQUIRED, Count, Enumeration, Nonzero, OneOf, setting
 from mlpd.core.network.activations import ACTIVATIONS
+from mlpd.core.network.initializers import INITIALIZERS
 from mlpd.core.network.layers import Affine, BatchNorm, Dropout, Layer, LayerNorm, Linear
 
 NORMALIZATIONS: dict[str, type[LayerNorm] | type[BatchNorm] | None] = {
@@ -13,7 +16,8 @@ NORMALIZATIONS: dict[str, type[LayerNorm] | type[BatchNorm] | None] = {
     "layer": LayerNorm,
     "batch": BatchNorm,
 }
-DTYPES = ("float32", "float64")
+WIDTHS = Count(1, 1_000_000, each=True)
+_DATA_TYPES = Enumeration("DataType", {f"DATA_TYPE_{DATA_TYPES[name].protocol}": (name, "") for name in PRECISIONS})
 
 
 @dataclass(frozen=True)
@@ -24,15 +28,60 @@ class ModelSpec:
     are multiplied by ``input_scale``, or standardised by the mean and deviation of the training rows.
     """
 
-    layer_sizes: tuple[int, ...]
-    activations: tuple[str, ...]
-    dropout_rates: tuple[float, ...]
-    input_dropout_rate: float = 0.0
-    normalization: str = "none"
-    initializer: str = "he_normal"
-    input_scale: float = 1.0
-    standardize_inputs: bool = False
-    dtype: str = "float32"
+    layer_sizes: tuple[int, ...] = setting(
+        REQUIRED,
+        "Units per layer, input first: 784,532,10. Left out with a warm start, which brings the whole spec.",
+        WIDTHS,
+        number=1,
+        unit="units",
+    )
+    activations: tuple[str, ...] = setting(
+        REQUIRED,
+        "Activation; one, or one a hidden layer",
+        OneOf(ACTIVATIONS),
+        number=4,
+        unset="relu",
+        setting="activation",
+    )
+    dropout_rates: tuple[float, ...] = setting(
+        REQUIRED,
+        "Share of a hidden layer's values that a step zeroes; one, or one a hidden layer",
+        FRACTION,
+        number=5,
+        unset="0",
+        setting="dropout",
+    )
+    input_dropout_rate: float = setting(
+        0.0, "Share of the inputs that a step zeroes", FRACTION, number=6, setting="input_dropout"
+    )
+    normalization: str = setting("none", "Normalization of hidden layers", OneOf(NORMALIZATIONS), number=7)
+    initializer: str = setting(
+        "he_normal", "How weights are drawn; biases start at zero", OneOf(INITIALIZERS), number=2
+    )
+    input_scale: float = setting(
+        1.0,
+        "Factor of every input value. It belongs to the model version: predictions take rows in the same units as the "
+        "training data, and a warm start keeps it.",
+        Nonzero(),
+        number=3,
+        unset="1/255 for whole numbers from 0 to 255 (pixels), else 1",
+    )
+    standardize_inputs: bool = setting(
+        False,
+        "Shift and scale inputs by mean and deviation of the training rows. Each column by its own; they are stored in "
+        "the model version.",
+        number=8,
+        setting="standardize",
+    )
+    dtype: str = setting(
+        "float32",
+        "Type of parameters and arithmetic",
+        OneOf(PRECISIONS),
+        number=9,
+        setting="data_type",
+        wire_name="data_type",
+        wire=_DATA_TYPES,
+    )
 
     @classmethod
     def plain(cls, layer_sizes: Sequence[int], **choices: object) -> "ModelSpec":

@@ -4,9 +4,10 @@ So label smoothing, mix-up and weights are arithmetic on rows, and no loss knows
 """
 
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+from mlpd.core.declaration import POSITIVE, Kind, setting
 from mlpd.core.devices.arrays import Array, Device, HostArray, matrix
 from mlpd.core.network.activations import sigmoid, softplus_tail
 
@@ -14,10 +15,8 @@ _SMALLEST = 1e-30
 
 
 @dataclass(frozen=True)
-class Loss:
+class Loss(Kind):
     """How far outputs are from targets: a value."""
-
-    name: ClassVar[str]
 
     def measure(self, xp: Any, z: Array, t: Array, gradient: Array, work: "Work") -> float:
         """Write the losses of outputs ``z`` for targets ``t`` to ``work.row`` and, but for a factor, their gradients.
@@ -162,7 +161,7 @@ class Huber(Loss):
     """
 
     name = "huber"
-    delta: float = 1.0
+    delta: float = setting(1.0, "Where its square becomes a line", POSITIVE, number=2)
 
     def _elements(self, xp: Any, z: Array, t: Array, values: Array, gradient: Array) -> None:
         delta = self.delta

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from math import sqrt
 from typing import Any, ClassVar
 
+from mlpd.core.data_types import PRECISIONS
+from mlpd.core.declaration import FRACTION, POSITIVE, Kind, setting
 from mlpd.core.devices.arrays import Array, Device
 from mlpd.core.network.network import Weights
 
@@ -16,11 +18,6 @@ from mlpd.core.network.network import Weights
 # Every few steps those about to become subnormal are made zero, as a GPU does with each result. Squares that epsilon
 # does not hide are kept as long as their type can: down to sixteen times its smallest normal number.
 FLUSH_STEPS = 16
-_SMALLEST_MEAN = {"float32": 1e-30, "float64": 1e-290}
-_SMALLEST_SQUARE = {"float32": (1e-35, 2e-37), "float64": (1e-305, 4e-307)}
-_PRECISION = {"float32": 2.0**-23, "float64": 2.0**-52}
-SMALLEST_EPSILON = {"float32": 1e-16, "float64": 1e-150}  # far above the roots of these
-
 
 Factors = Mapping[str, Any]  # numbers, or what stands for those of each step
 
@@ -37,10 +34,8 @@ class Block:
 
 
 @dataclass(frozen=True)
-class Optimizer:
+class Optimizer(Kind):
     """How parameters move against their gradients: a value, whose ``moments`` name the vectors it keeps."""
-
-    name: ClassVar[str]
 
     @property
     def is_linear(self) -> bool:
@@ -69,9 +64,9 @@ class Sgd(Optimizer):
     that evaluates the gradient at the parameters themselves (Bengio et al. 2013, arXiv:1212.0901, equation 7).
     """
 
-    name = "sgd"
-    momentum: float = 0.0
-    nesterov: bool = False
+    name, number = "sgd", 1
+    momentum: float = setting(0.0, "Share of the last step that goes on", FRACTION, number=1, optional=True)
+    nesterov: bool = setting(False, "Look ahead, as Nesterov's variant does; needs momentum", number=2)
 
     @property
     def is_linear(self) -> bool:
@@ -102,10 +97,11 @@ class Sgd(Optimizer):
 class Adam(Optimizer):
     """Kingma & Ba 2015 (arXiv:1412.6980), algorithm 1; AdamW with decoupled weight decay."""
 
-    name = "adam"
-    beta1: float = 0.9
-    beta2: float = 0.999
-    epsilon: float = 1e-8
+    name, number = "adam", 2
+    called: ClassVar = {"adam": {}, "adamw": {"weight_decay": 0.01}}
+    beta1: float = setting(0.9, "Decay of the mean gradient", FRACTION, number=1)
+    beta2: float = setting(0.999, "Decay of the mean square", FRACTION, number=2)
+    epsilon: float = setting(1e-8, "What is added to the root of the mean square", POSITIVE, number=3)
 
     @property
     def moments(self) -> tuple[str, ...]:
@@ -141,10 +137,10 @@ class RmsProp(Optimizer):
     ``v`` is ``g / (sqrt(s) + epsilon)``, summed with ``momentum`` as in `Sgd`.
     """
 
-    name = "rmsprop"
-    decay: float = 0.99
-    epsilon: float = 1e-8
-    momentum: float = 0.0
+    name, number = "rmsprop", 4
+    decay: float = setting(0.99, "Decay of the mean square", FRACTION, number=1)
+    epsilon: float = setting(1e-8, "What is added to the root of the mean square", POSITIVE, number=2)
+    momentum: float = setting(0.0, "Share of the last step that goes on", FRACTION, number=3, optional=True)
 
     @property
     def moments(self) -> tuple[str, ...]:
@@ -170,8 +166,8 @@ class RmsProp(Optimizer):
 class AdaGrad(Optimizer):
     """``s += g**2``, ``p -= rate * g / (sqrt(s) + epsilon)``: Duchi, Hazan & Singer 2011, section 1.1, diagonal."""
 
-    name = "adagrad"
-    epsilon: float = 1e-10
+    name, number = "adagrad", 5
+    epsilon: float = setting(1e-10, "What is added to the root of the sum of squares", POSITIVE, number=1)
 
     @property
     def moments(self) -> tuple[str, ...]:
@@ -195,9 +191,9 @@ class Lion(Optimizer):
     than Adam's, by three to ten.
     """
 
-    name = "lion"
-    beta1: float = 0.9
-    beta2: float = 0.99
+    name, number = "lion", 6
+    beta1: float = setting(0.9, "Share of the mean gradient in a step", FRACTION, number=1)
+    beta2: float = setting(0.99, "Decay of the mean gradient", FRACTION, number=2)
 
     @property
     def moments(self) -> tuple[str, ...]:
@@ -219,11 +215,12 @@ class Lion(Optimizer):
 
 def smallest_kept(optimizer: Optimizer, moment: str, dtype: str) -> float:
     """Return below which size the values of a moment are made zero."""
+    precision = PRECISIONS[dtype]
     if not (moment in {"square", "second_moment"} and isinstance(optimizer, Adam | RmsProp | AdaGrad)):
-        return _SMALLEST_MEAN[dtype]
-    usual, least = _SMALLEST_SQUARE[dtype]
+        return precision.smallest_mean
+    usual, least = precision.smallest_square
     # Without its square s a step is g / epsilon, not g / (epsilon + sqrt(s)): longer by s / epsilon**2 rates at most.
-    return max(least, min(usual, _PRECISION[dtype] * optimizer.epsilon**2))
+    return max(least, min(usual, precision.spacing * optimizer.epsilon**2))
 
 
 OPTIMIZERS: dict[str, type[Optimizer]] = {kind.name: kind for kind in Optimizer.__subclasses__()}

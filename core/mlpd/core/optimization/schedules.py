@@ -5,12 +5,12 @@ from itertools import pairwise
 from math import cos, pi
 from typing import ClassVar
 
+from mlpd.core.declaration import FRACTION, POSITIVE, SHARE, SOME_SHARE, Count, Kind, part, setting
+
 
 @dataclass(frozen=True)
-class Schedule:
+class Schedule(Kind):
     """A function of the steps taken so far and of all there will be."""
-
-    name: ClassVar[str]
 
     def share(self, step: int, step_count: int) -> float:
         """Return the share of the peak rate at ``step`` (from 0) of ``step_count``."""
@@ -21,7 +21,7 @@ class Schedule:
 class Constant(Schedule):
     """1 at every step."""
 
-    name = "constant"
+    name, number = "constant", 2
 
     def share(self, step: int, step_count: int) -> float:
         """Return 1."""
@@ -32,9 +32,9 @@ class Constant(Schedule):
 class Steps(Schedule):
     """``factor`` ** (how many times ``interval_steps`` have passed)."""
 
-    name = "steps"
-    interval_steps: int = 1
-    factor: float = 0.1
+    name, number = "steps", 4
+    interval_steps: int = setting(1, "Steps between drops", Count(1), number=1, required=True)
+    factor: float = setting(0.1, "What a drop multiplies the rate by", SOME_SHARE, number=2)
 
     def share(self, step: int, step_count: int) -> float:
         return float(self.factor ** (step // self.interval_steps))
@@ -44,8 +44,8 @@ class Steps(Schedule):
 class Exponential(Schedule):
     """A smooth fall to ``final_share`` at the last step."""
 
-    name = "exponential"
-    final_share: float = 0.01
+    name, number = "exponential", 5
+    final_share: float = setting(0.01, "Share of the peak rate at the end", SOME_SHARE, number=1)
 
     def share(self, step: int, step_count: int) -> float:
         return float(self.final_share ** (step / max(step_count - 1, 1)))
@@ -55,10 +55,10 @@ class Exponential(Schedule):
 class Polynomial(Schedule):
     """From ``initial_share`` to ``final_share`` along ``(1 - progress) ** power``; a straight line with power 1."""
 
-    name = "polynomial"
-    power: float = 1.0
-    initial_share: float = 1.0
-    final_share: float = 0.0
+    name, number = "polynomial", 6
+    power: float = setting(1.0, "Exponent; 1 for a straight line", POSITIVE, number=1)
+    initial_share: float = setting(1.0, "Share of the peak rate at the start", SHARE, number=2)
+    final_share: float = setting(0.0, "Share of the peak rate at the end", SHARE, number=3)
 
     def share(self, step: int, step_count: int) -> float:
         """Return the share at ``step``; the final share would come at ``step_count``."""
@@ -73,9 +73,10 @@ class WarmupCosine(Schedule):
     Loshchilov & Hutter 2017 (arXiv:1608.03983), equation 5 without restarts, after a linear warm-up.
     """
 
-    name = "warmup_cosine"
-    warmup_steps: int = 0
-    final_share: float = 0.0
+    name, number = "warmup_cosine", 3
+    called: ClassVar = {"cosine": {}}
+    warmup_steps: int = setting(0, "Steps of the rise", Count(0), number=1)
+    final_share: float = setting(0.0, "Share of the peak rate at the end", SHARE, number=2)
 
     def share(self, step: int, step_count: int) -> float:
         if step < self.warmup_steps:
@@ -91,10 +92,10 @@ class OneCycle(Schedule):
     Smith & Topin 2018 (arXiv:1708.07120), with cosines for their straight lines.
     """
 
-    name = "one_cycle"
-    rise: float = 0.3
-    initial_share: float = 0.04
-    final_share: float = 0.0001
+    name, number = "one_cycle", 7
+    rise: float = setting(0.3, "Share of the run that the rise takes", FRACTION, number=1)
+    initial_share: float = setting(0.04, "Share of the peak rate at the start", SHARE, number=2)
+    final_share: float = setting(0.0001, "Share of the peak rate at the end", SHARE, number=3)
 
     def share(self, step: int, step_count: int) -> float:
         top = self.rise * step_count
@@ -107,16 +108,16 @@ class OneCycle(Schedule):
 class Segment:
     """A schedule over its own ``step_count`` steps."""
 
-    schedule: Schedule
-    step_count: int
+    schedule: Schedule = part(Constant(), "Its form; without a learning_rate and not joined itself", number=1)
+    step_count: int = setting(0, "Steps it takes; the last segment has what is left", number=2)
 
 
 @dataclass(frozen=True)
 class Joined(Schedule):
     """Schedules one after the other; the last has what steps are left."""
 
-    name = "joined"
-    segments: tuple[Segment, ...] = ()
+    name, number = "joined", 8
+    segments: tuple[Segment, ...] = part((), "In order", number=1)
 
     def share(self, step: int, step_count: int) -> float:
         starts = [0]

@@ -4,9 +4,8 @@ from collections.abc import Iterator, Sequence
 
 from mlpd.core.data.datasets import WEIGHT_SUMS
 from mlpd.core.data.splits import train_class_counts
+from mlpd.core.spec.limits import Broken
 from mlpd.core.spec.training import TrainingSpec
-
-Broken = tuple[str, str, object]
 
 
 def broken_row_rules(spec: TrainingSpec, row_count: int | None, class_row_counts: Sequence[int]) -> Iterator[Broken]:

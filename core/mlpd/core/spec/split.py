@@ -5,9 +5,10 @@ How many blocks there are decides the bits of a run; who works on them does not.
 
 from itertools import pairwise
 
+from mlpd.core.declaration import declarations
 from mlpd.core.spec.training import TrainingSpec
 
-SPLITS = ("units", "rows")
+SPLITS = declarations(TrainingSpec)["split"].names
 BLOCK_LIMIT = 64
 # Rows of a micro-batch, and values of the widest layer; compiled blocks have less of a row each.
 _MICRO_BATCH = {"cpu": (512, 2**22), "compiled": (1024, 2**22), "cuda": (2**16, 2**26)}

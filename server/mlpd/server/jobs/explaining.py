@@ -15,7 +15,7 @@ from typing import Any
 from mlpd.core.execution.runner import RunnerUnavailable
 from mlpd.core.planning.explanation import explain
 from mlpd.server.executors.kernels import kernels_directory
-from mlpd.server.jobs.resolution import resolved_spec
+from mlpd.server.jobs.defaults import resolved_spec
 from mlpd.v1.trainer_service_pb2 import TrainingSpec
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import cache
 
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
-from mlpd.core.data.datasets import LARGEST_LABEL
+from mlpd.core.data_types import LARGEST_LABEL
 from mlpd.core.spec.rules import LAYER_LIMIT, SEGMENT_LIMIT
 from mlpd.server.errors import InvalidRequest
 

@@ -5,22 +5,16 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from mlpd.core.data_types import DATA_TYPES, LABEL_TYPES, TARGET_TYPES
 from mlpd.server.errors import InvalidRequest
 from mlpd.v1 import types_pb2 as types
 from numpy.typing import NDArray
 
-_DTYPES: dict[types.DataType.ValueType, np.dtype[np.generic]] = {
-    types.DATA_TYPE_FP32: np.dtype("<f4"),
-    types.DATA_TYPE_FP64: np.dtype("<f8"),
-    types.DATA_TYPE_FP16: np.dtype("<f2"),
-    types.DATA_TYPE_UINT8: np.dtype("u1"),
-    types.DATA_TYPE_INT32: np.dtype("<i4"),
-    types.DATA_TYPE_INT64: np.dtype("<i8"),
+_DATA_TYPES = {
+    np.dtype(name).newbyteorder("<"): types.DataType.Value(f"DATA_TYPE_{kind.protocol}")
+    for name, kind in DATA_TYPES.items()
 }
-_DATA_TYPES = {dtype: data_type for data_type, dtype in _DTYPES.items()}
-_TARGET_TYPES = (types.DATA_TYPE_FP32, types.DATA_TYPE_FP64, types.DATA_TYPE_UINT8)
-_LABEL_TYPES = (types.DATA_TYPE_INT64, types.DATA_TYPE_INT32, types.DATA_TYPE_UINT8)
-_LARGEST_LABEL = 65535
+_DTYPES = {data_type: dtype for dtype, data_type in _DATA_TYPES.items()}
 
 
 def data_type_of(dtype: str) -> types.DataType.ValueType:
@@ -41,7 +35,7 @@ def inputs_from(field: str, tensor: types.Tensor, input_size: int) -> NDArray[np
     Raises `InvalidRequest` for another shape, a byte length that does not fit it, or a value that is not finite
     as float32.
     """
-    array = _array_from(field, tensor, tuple(_DTYPES))
+    array = _array_from(field, tensor, tuple(DATA_TYPES))
     if array.ndim != 2 or array.shape[0] < 1 or array.shape[1] != input_size:
         raise InvalidRequest.field(
             f"{field}.shape",
@@ -54,7 +48,7 @@ def inputs_from(field: str, tensor: types.Tensor, input_size: int) -> NDArray[np
 
 def targets_from(field: str, tensor: types.Tensor, row_count: int, output_count: int) -> NDArray[np.generic]:
     """Return numbers (rows, outputs) as a view of ``tensor``, or raise `InvalidRequest`."""
-    array = _array_from(field, tensor, _TARGET_TYPES)
+    array = _array_from(field, tensor, TARGET_TYPES)
     if array.shape != (row_count, output_count):
         raise InvalidRequest.field(
             f"{field}.shape",
@@ -67,7 +61,7 @@ def targets_from(field: str, tensor: types.Tensor, row_count: int, output_count:
 
 def labels_from(field: str, tensor: types.Tensor, row_count: int, class_count: int) -> NDArray[np.int64]:
     """Return labels (rows,), each a class of the model, or raise `InvalidRequest`."""
-    array = _array_from(field, tensor, _LABEL_TYPES)
+    array = _array_from(field, tensor, LABEL_TYPES)
     if array.shape != (row_count,):
         raise InvalidRequest.field(
             f"{field}.shape",
@@ -100,7 +94,8 @@ def _check_finite(field: str, array: NDArray[Any]) -> None:
         )
 
 
-def _array_from(field: str, tensor: types.Tensor, allowed: Sequence[types.DataType.ValueType]) -> NDArray[Any]:
+def _array_from(field: str, tensor: types.Tensor, dtypes: Sequence[str]) -> NDArray[Any]:
+    allowed = [data_type_of(dtype) for dtype in dtypes]
     if tensor.data_type not in allowed:
         names = ", ".join(types.DataType.Name(data_type) for data_type in allowed)
         raise InvalidRequest.field(

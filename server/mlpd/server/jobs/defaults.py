@@ -1,0 +1,162 @@
+"""What a run does where a request says nothing: defaults that come from its data, its model, or the server."""
+
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from math import isqrt
+from typing import TypeVar
+
+from mlpd.core.data.augmentation import AugmentationSpec
+from mlpd.core.data.datasets import default_input_scale
+from mlpd.core.data.splits import train_class_counts
+from mlpd.core.data_types import LARGEST_LABEL
+from mlpd.core.execution.opening import missing_for
+from mlpd.core.network.architecture import ModelSpec
+from mlpd.core.network.losses import LOSSES, Loss, SoftmaxCrossEntropy
+from mlpd.core.network.tasks import TASKS
+from mlpd.core.spec.split import SPLITS, best_blocks, largest_block_count
+from mlpd.core.spec.training import RUNNERS, LossSpec, TrainingSpec, ValidationSpec, WarmStartSpec
+from mlpd.server.names import version_name
+from mlpd.server.records import DatasetRecord, Job, ModelRecord
+from mlpd.server.wire.specs import value_of
+from mlpd.v1 import trainer_service_pb2 as trainer
+from mlpd.v1 import types_pb2 as types
+
+T = TypeVar("T")
+
+_SEED_LIMIT = 2**32
+
+
+@dataclass(frozen=True)
+class Sources:
+    """What a spec names: data sets, and a model to go on from with the job that made it."""
+
+    train: DatasetRecord | None
+    validation: DatasetRecord | None
+    model: ModelRecord | None
+    job: Job | None
+
+
+def full_spec(asked: trainer.TrainingSpec, sources: Sources, device: str) -> TrainingSpec:
+    """Return what ``asked`` comes to on ``device``, every default filled in; it may break rules."""
+    return _with_blocks(_spec(asked, sources, device), asked)
+
+
+def resolved_spec(resolved: trainer.TrainingSpec) -> TrainingSpec:
+    """Return what the wire says of a spec whose every default is filled in; its data sets have no digests."""
+    device = "cuda" if resolved.device == types.DEVICE_CUDA else "cpu"
+    return full_spec(resolved, Sources(None, None, None, None), device)
+
+
+def _spec(asked: trainer.TrainingSpec, sources: Sources, device: str) -> TrainingSpec:
+    train = sources.train
+    model = _model(asked.model, sources)
+    task, outputs = asked.task or _default_task(model, sources, asked.loss.kind), max(model.layer_sizes[-1:] or (0,))
+    loss = _loss(asked.loss, TASKS[task].losses[0] if task in TASKS else SoftmaxCrossEntropy)
+    sha256 = sources.validation.sha256 if sources.validation else ""
+    validation = value_of(ValidationSpec, asked, "validation_", sha256=sha256)
+    row_count = train.row_count if train else 1
+    held_out_count = validation.held_out_count(row_count)
+    if asked.loss.balanced_classes and train:
+        class_counts = train_class_counts(train.class_row_counts, held_out_count)
+        loss = replace(loss, class_weights=_balanced(class_counts, 2 if task == "binary" else outputs))
+    row_count -= held_out_count
+    spec = value_of(
+        TrainingSpec,
+        asked,
+        model=model,
+        task=task,
+        loss=loss,
+        train_sha256=train.sha256 if train else "",
+        validation=validation,
+        batch_size=asked.batch_size if asked.HasField("batch_size") else max(row_count, 1),
+        augmentation=_augmentation(asked, model),
+        warm_start=_warm_start(asked, sources),
+        seed=asked.seed if asked.HasField("seed") else secrets.randbelow(_SEED_LIMIT),
+        device=device,
+        metrics_interval_steps=asked.metrics_interval_steps,
+        runner=asked.runner or _default_runner(device),
+    )
+    if asked.HasField("metrics_interval_steps"):
+        return spec
+    return replace(spec, metrics_interval_steps=max(-(-row_count // max(spec.rows_per_step, 1)), 1))
+
+
+def _default_runner(device: str) -> str:
+    return "compiled" if "compiled" in RUNNERS[device] and not missing_for("compiled") else "plain"
+
+
+def _with_blocks(spec: TrainingSpec, asked: trainer.TrainingSpec) -> TrainingSpec:
+    """Return ``spec`` with its split and number of blocks: what is asked for, else what pays."""
+    has_units = max(spec.model.layer_sizes, default=0) > 0
+    split, count = best_blocks(spec) if has_units else ("units", 1)
+    if has_units and asked.split in SPLITS:
+        count = min(count, largest_block_count(spec, asked.split))
+    count = asked.block_count if asked.HasField("block_count") else count
+    return replace(spec, split=asked.split or split, block_count=count)
+
+
+def _model(asked: types.ModelSpec, sources: Sources) -> ModelSpec:
+    if sources.model and not asked.layer_sizes:
+        return sources.model.spec
+    hidden = max(len(asked.layer_sizes) - 2, 0)
+    if asked.standardize_inputs:
+        scale = 1.0
+    elif sources.model:
+        scale = sources.model.spec.input_scale
+    else:
+        scale = default_input_scale(sources.train) if sources.train else 1.0
+    return value_of(
+        ModelSpec,
+        asked,
+        activations=_one_each(asked.activations, "relu", hidden),
+        dropout_rates=_one_each(asked.dropout_rates, 0.0, hidden),
+        input_scale=asked.input_scale if asked.HasField("input_scale") else scale,
+    )
+
+
+def _loss(asked: trainer.Loss, default: type[Loss]) -> LossSpec:
+    """Return a loss; ``default`` where none is chosen, or one that nobody knows."""
+    kind = LOSSES.get(asked.kind, default)
+    return value_of(LossSpec, asked, kind=value_of(kind, asked, f"{kind.name}_"))
+
+
+def _augmentation(asked: trainer.TrainingSpec, model: ModelSpec) -> AugmentationSpec | None:
+    """Return how images are changed; they are square where nothing else is said."""
+    if not (asked.HasField("augmentation") and model.layer_sizes):
+        return None
+    own, side = asked.augmentation, isqrt(max(model.layer_sizes[0], 0))
+    return value_of(AugmentationSpec, own, image_height=own.image_height or side, image_width=own.image_width or side)
+
+
+def _balanced(row_counts: Sequence[int], classes: int) -> tuple[float, ...]:
+    """Return weights that give all classes that occur the same share of the rows."""
+    present = sum(count > 0 for count in row_counts)
+    weights = [sum(row_counts) / (present * count) if count else 0.0 for count in row_counts]
+    absent = min(max(classes, 0), LARGEST_LABEL + 1) - len(weights)
+    return (*weights, *[0.0] * absent)
+
+
+def _one_each(given: Sequence[T], default: T, count: int) -> tuple[T, ...]:
+    """Return one entry a hidden layer where there is one for all, or none."""
+    values = tuple(given) or (default,)
+    return values * count if len(values) == 1 else values
+
+
+def _default_task(model: ModelSpec, sources: Sources, loss: str) -> str:
+    """Return the task of the model to go on from, if the data are of its kind, else what ``loss`` and the data say."""
+    train, source = sources.train, sources.model
+    if source and train and TASKS[source.task].has_classes == (not train.target_size):
+        return source.task
+    if train and train.target_size:
+        low, high = train.target_range
+        is_yes_or_no = train.whole_targets and 0 <= low <= high <= 1
+        return "multilabel" if is_yes_or_no and LOSSES.get(loss) not in TASKS["regression"].losses else "regression"
+    return "binary" if model.layer_sizes[-1:] == (1,) else "multiclass"
+
+
+def _warm_start(asked: trainer.TrainingSpec, sources: Sources) -> WarmStartSpec | None:
+    if sources.model is None:
+        return None
+    name = version_name(sources.model.model_id, sources.model.version)
+    return WarmStartSpec(name, sources.model.file_sha256, asked.warm_start.scope == trainer.WarmStart.SCOPE_FULL)

@@ -4,6 +4,7 @@ from enum import StrEnum
 from typing import Any, ClassVar
 
 import numpy as np
+from mlpd.core.data_types import LARGEST_LABEL
 from mlpd.core.devices.arrays import Array, Device, HostArray, matrix
 from mlpd.core.network.losses import (
     Huber,
@@ -35,6 +36,9 @@ class Task:
     losses: ClassVar[tuple[type[Loss], ...]]  # the first is the default
     counts_hits: ClassVar[bool] = True
     has_classes: ClassVar[bool] = True  # targets are class indices
+    smooths_targets: ClassVar[bool] = True  # towards the other answers, if it is told to
+    output_limits: ClassVar[tuple[int, int] | None] = None  # how many outputs a network may have
+    target_limits: ClassVar[tuple[float, float] | None] = None  # what targets that are numbers may be
     output_kinds: ClassVar[tuple[OutputKind, ...]] = (  # the first is the default
         OutputKind.PROBABILITIES,
         OutputKind.LOGITS,
@@ -117,6 +121,7 @@ class Multiclass(Task):
     """One class of several; as many outputs as classes, the largest wins, the first of equals."""
 
     losses = (SoftmaxCrossEntropy,)
+    output_limits = 2, LARGEST_LABEL + 1
 
     def __init__(self, device: Device, outputs: int, capacity: int, dtype: Any, smoothing: float = 0.0) -> None:
         super().__init__(device, outputs, capacity, dtype, smoothing)
@@ -149,6 +154,7 @@ class Binary(Task):
     """Class 0 or 1 by one output, the log odds of 1."""
 
     losses = (SigmoidCrossEntropy,)
+    output_limits = 1, 1
 
     @staticmethod
     def class_count(outputs: int) -> int:
@@ -178,6 +184,7 @@ class Multilabel(Task):
 
     losses = (SigmoidCrossEntropy,)
     has_classes = False
+    target_limits = 0, 1
 
 
 class Regression(Task):
@@ -186,6 +193,7 @@ class Regression(Task):
     losses = (MeanSquared, Huber, MeanAbsolute, Poisson)
     counts_hits = False
     has_classes = False
+    smooths_targets = False
     output_kinds = (OutputKind.VALUES, OutputKind.LOGITS)
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from math import inf
 from typing import Any, Protocol
 
-from mlpd.core.data_types import LARGEST_LABEL, PRECISIONS
+from mlpd.core.data_types import PRECISIONS
 from mlpd.core.declaration import OneOf
 from mlpd.core.network.architecture import WIDTHS, ModelSpec, parameter_count
 from mlpd.core.network.losses import Poisson
@@ -95,8 +95,8 @@ def _model_violations(model: ModelSpec) -> Iterator[Violation]:
 
 
 def _data_violations(spec: TrainingSpec, train: Rows | None, validation: Rows | None) -> Iterator[Violation]:
-    sizes = spec.model.layer_sizes
-    if spec.task not in TASKS or not 2 <= len(sizes) <= LAYER_LIMIT:
+    sizes, task = spec.model.layer_sizes, TASKS.get(spec.task)
+    if task is None or not 2 <= len(sizes) <= LAYER_LIMIT:
         return
     for name, rows in (("train_dataset", train), ("validation_dataset", validation)):
         if rows and sizes[0] != rows.input_size:
@@ -105,23 +105,28 @@ def _data_violations(spec: TrainingSpec, train: Rows | None, validation: Rows | 
         if rows:
             yield from _target_violations(spec, name, rows)
     present = sum(count > 0 for count in train.class_row_counts) if train and not train.target_size else 2
-    if TASKS[spec.task].has_classes and present < 2:
+    if task.has_classes and present < 2:
         yield _violation("train_dataset", "have rows of at least 2 classes", present)
-    low, high = (1, 1) if spec.task == "binary" else (2, LARGEST_LABEL + 1)
-    if TASKS[spec.task].has_classes and not low <= sizes[-1] <= high:
-        rule = "end with 1 output for task binary" if high == 1 else f"end with between 2 and {high} classes"
-        yield _violation("model.layer_sizes", rule, sizes[-1])
+    if task.output_limits:
+        low, high = task.output_limits
+        rule = (
+            f"end with {low} output for task {spec.task}"
+            if low == high
+            else f"end with between {low} and {high} classes"
+        )
+        if not low <= sizes[-1] <= high:
+            yield _violation("model.layer_sizes", rule, sizes[-1])
 
 
 def _target_violations(spec: TrainingSpec, name: str, rows: Rows) -> Iterator[Violation]:
-    outputs, classes = spec.model.layer_sizes[-1], len(rows.class_row_counts)
+    outputs, classes, task = spec.model.layer_sizes[-1], len(rows.class_row_counts), TASKS[spec.task]
     low, high = rows.target_range
-    if TASKS[spec.task].has_classes:
+    if task.has_classes:
         if rows.target_size:
             yield _violation(name, f"have class labels for task {spec.task}", f"{rows.target_size} numbers a row")
-        elif spec.task == "binary" and classes > 2:
-            yield _violation(name, "have the classes 0 and 1 for task binary", f"{classes} classes")
-        elif spec.task == "multiclass" and 2 <= outputs < classes:
+        elif task.output_limits == (1, 1) and classes > task.class_count(outputs):
+            yield _violation(name, f"have the classes 0 and 1 for task {spec.task}", f"{classes} classes")
+        elif 2 <= outputs < classes:
             yield _violation("model.layer_sizes", f"end with at least {classes}, the classes of {name}", outputs)
     elif not rows.target_size:
         yield _violation(name, f"have rows of numbers as targets for task {spec.task}", "class labels")
@@ -129,8 +134,10 @@ def _target_violations(spec: TrainingSpec, name: str, rows: Rows) -> Iterator[Vi
         if outputs != rows.target_size:
             rule = f"end with {rows.target_size}, the numbers in {name}'s targets"
             yield _violation("model.layer_sizes", rule, outputs)
-        if spec.task == "multilabel" and not 0 <= low <= high <= 1:
-            yield _violation(name, "have targets between 0 and 1 for task multilabel", f"{low:g} to {high:g}")
+        if task.target_limits and not task.target_limits[0] <= low <= high <= task.target_limits[1]:
+            least, most = task.target_limits
+            rule = f"have targets between {least:g} and {most:g} for task {spec.task}"
+            yield _violation(name, rule, f"{low:g} to {high:g}")
         if isinstance(spec.loss.kind, Poisson) and low < 0:
             yield _violation(name, "have targets of at least 0 for loss poisson", f"{low:g}")
 
@@ -140,11 +147,10 @@ def _loss_violations(spec: TrainingSpec, train: Rows | None) -> Iterator[Violati
     if (task := TASKS.get(spec.task)) is None:
         return
     yield from one_of("loss.kind", loss.kind.name, [kind.name for kind in task.losses], f" for task {spec.task}")
-    if loss.label_smoothing and spec.task == "regression":
-        yield _violation("loss.label_smoothing", "be 0 for task regression", loss.label_smoothing)
+    if loss.label_smoothing and not task.smooths_targets:
+        yield _violation("loss.label_smoothing", f"be 0 for task {spec.task}", loss.label_smoothing)
     if loss.class_weights:
-        weights, classes = loss.class_weights, max(spec.model.layer_sizes[-1:] or (0,))
-        classes = 2 if spec.task == "binary" else classes
+        weights, classes = loss.class_weights, task.class_count(max(spec.model.layer_sizes[-1:] or (0,)))
         if not task.has_classes:
             yield _violation("loss.class_weights", f"be empty for task {spec.task}", f"{len(weights)} entries")
         elif len(weights) != classes:

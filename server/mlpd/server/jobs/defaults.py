@@ -57,9 +57,9 @@ def _spec(asked: trainer.TrainingSpec, sources: Sources, device: str) -> Trainin
     validation = value_of(ValidationSpec, asked, "validation_", sha256=sha256)
     row_count = train.row_count if train else 1
     held_out_count = validation.held_out_count(row_count)
-    if asked.loss.balanced_classes and train:
+    if asked.loss.balanced_classes and train and task in TASKS:
         class_counts = train_class_counts(train.class_row_counts, held_out_count)
-        loss = replace(loss, class_weights=_balanced(class_counts, 2 if task == "binary" else outputs))
+        loss = replace(loss, class_weights=_balanced(class_counts, TASKS[task].prediction_count(outputs)))
     row_count -= held_out_count
     spec = value_of(
         TrainingSpec,

@@ -28,7 +28,7 @@ def source_digest() -> str:
     return digest.hexdigest()
 
 
-def has_fused_products() -> bool:
+def has_fma() -> bool:
     """Return whether this processor multiplies and adds with one rounding; all but x86-64 of before 2013 do."""
     return not _is_x86() or bool(binding.get_host_cpu_features().get("fma"))
 

@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-from mlpd.core.codegen.compiler import Compiler, has_fused_products
+from mlpd.core.codegen.compiler import Compiler, has_fma
 from mlpd.core.codegen.emitter import write_kernel
 from mlpd.core.codegen.kernels import AnyKernel, Kernel, Product, Ref, Slot, Step
 from mlpd.core.devices.arrays import HostArray
@@ -78,7 +78,7 @@ def verified_compiler(directory: Path | None) -> Compiler:
     """
     with _lock:
         if directory not in _compilers:
-            if not has_fused_products():
+            if not has_fma():
                 raise RunnerUnavailable("compiled code needs a processor with fused multiply-adds; use runner plain")
             compiler = Compiler(directory)
             if digest_of(compiler) != ARITHMETIC:

@@ -332,14 +332,14 @@ def _product(op: Op) -> Call:
     """Return a product as its kernel wants it: numbers of a row of the output lie side by side."""
     (a, b), out, adds = op.operands[:2], op.out, op.name == "add_product"
     reads = (a, b, out) if adds else (a, b)
-    if not _is_line_by_line(out):
+    if not _is_row_major(out):
         a, b, out = b.T, a.T, out.T
     (rows, inner), columns = a.shape, b.shape[1]
-    a_inner, b_inner = _is_line_by_line(a), not _is_line_by_line(b)
+    a_inner, b_inner = _is_row_major(a), not _is_row_major(b)
     lines = (a if a_inner else a.T), (b.T if b_inner else b), out
     if not inner:
         raise NotRecordable("a product of nothing can't be compiled")
-    if not all(map(_is_line_by_line, lines)):
+    if not all(map(_is_row_major, lines)):
         raise NotRecordable(f"a product can't be compiled of matrices that lie like {a.strides} and {b.strides}")
     places = [number for matrix in lines for number in (matrix.ctypes.data, matrix.strides[0])]
     in_place = not b_inner and rows <= _FEW_ROWS and b.nbytes >= _LARGE_BYTES
@@ -347,7 +347,7 @@ def _product(op: Op) -> Call:
     return Call(kernel, (rows, columns, inner, *places, *op.operands[2:]), reads, (op.out,), op.operations)
 
 
-def _is_line_by_line(matrix: HostArray) -> bool:
+def _is_row_major(matrix: HostArray) -> bool:
     return matrix.shape[1] == 1 or matrix.strides[1] == matrix.itemsize
 
 

@@ -16,7 +16,7 @@ class StateVectors:
     ``moments`` are the optimizer's, by their names, each as long as the parameters.
     """
 
-    living: Weights
+    current: Weights
     moments: Mapping[str, Array]
     average: Weights | None = None
     best: Weights | None = None
@@ -24,12 +24,12 @@ class StateVectors:
     @property
     def scored(self) -> Weights:
         """Those that are validated, and published unless earlier ones were better."""
-        return self.average or self.living
+        return self.average or self.current
 
     def map(self, change: Change) -> "StateVectors":
         """Return what ``change`` makes of each vector."""
         return StateVectors(
-            self.living.map(change),
+            self.current.map(change),
             {name: change(moment) for name, moment in self.moments.items()},
             self.average and self.average.map(change),
             self.best and self.best.map(change),
@@ -42,11 +42,11 @@ class StateVectors:
             return weights._replace(parameters=weights.parameters[cut])
 
         moments = {name: moment[cut] for name, moment in self.moments.items()}
-        return replace(self, living=of(self.living), moments=moments, average=self.average and of(self.average))
+        return replace(self, current=of(self.current), moments=moments, average=self.average and of(self.average))
 
     def named(self) -> dict[str, Array]:
         """Return the vectors that are not empty, by the names that they have in files."""
-        groups = {"": self.living, _AVERAGE: self.average, _BEST: self.best}
+        groups = {"": self.current, _AVERAGE: self.average, _BEST: self.best}
         named = {
             prefix + name: vector
             for prefix, weights in groups.items()

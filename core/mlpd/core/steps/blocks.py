@@ -48,7 +48,7 @@ class Measure:
 
 
 @dataclass(frozen=True)
-class Common:
+class BlockContext:
     """What all blocks of a run have in common; ``squares`` (blocks, 1, 1) are what clipping adds up."""
 
     device: Device
@@ -62,15 +62,15 @@ class Update:
     """Moves vectors, or a part of them, against their gradients: part ``number`` of as many as clipping has squares."""
 
     def __init__(
-        self, common: Common, vectors: StateVectors, gradients: Array, decayed: Sequence[Array], number: int
+        self, common: BlockContext, vectors: StateVectors, gradients: Array, decayed: Sequence[Array], number: int
     ) -> None:
-        device, optimizer, parameters = common.device, common.spec.optimizer, vectors.living.parameters
+        device, optimizer, parameters = common.device, common.spec.optimizer, vectors.current.parameters
         self._spec, self._device, self._number = common.spec, device, number
         self._gradients, self._decayed = gradients, decayed
         self._optimizer = OptimizerState(device, optimizer.kind, parameters, gradients, vectors.moments)
         clips = optimizer.clip_norm
         self._clipping = Clipping(device, clips, parameters.dtype, common.squares) if clips else None
-        self._average = Average(device, vectors.living, vectors.average) if vectors.average else None
+        self._average = Average(device, vectors.current, vectors.average) if vectors.average else None
 
     def measure(self) -> None:
         """Note the size of the gradients, where they are clipped."""
@@ -99,10 +99,10 @@ def make_vectors(device: Device, spec: TrainingSpec, size: int, statistic_count:
     def zeros(count: int) -> Array:
         return device.zeros(count, np.dtype(spec.model.dtype))
 
-    living = Weights(zeros(size), zeros(statistic_count))
+    current = Weights(zeros(size), zeros(statistic_count))
     moments = {name: zeros(size) for name in spec.optimizer.kind.moments}
     return StateVectors(
-        living, moments, living.map(lambda own: zeros(len(own))) if spec.optimizer.average_decay else None
+        current, moments, current.map(lambda own: zeros(len(own))) if spec.optimizer.average_decay else None
     )
 
 
@@ -111,7 +111,7 @@ class UnitBlock:
 
     def __init__(
         self,
-        common: Common,
+        common: BlockContext,
         layers: Sequence[Layer],
         vectors: StateVectors,
         exchanges: Sequence[tuple[Array, Array]],
@@ -122,10 +122,10 @@ class UnitBlock:
         self._block_count = len(common.squares)
         # Without a vector of gradients a step makes one pass over the parameters less, or two.
         self._moves_at_once = moves_at_once(common.device, spec, capacity)
-        parameters = vectors.living.parameters
+        parameters = vectors.current.parameters
         gradients = parameters if self._moves_at_once else None
         own = [Exchange(sums.transpose(2, 0, 1), gradient.T, number) for sums, gradient in exchanges]
-        self._pass = _training_pass(common, layers, vectors.living, capacity, gradients, own)
+        self._pass = _training_pass(common, layers, vectors.current, capacity, gradients, own)
         self.gradients = self._pass.gradients
         self._update = Update(common, vectors, self.gradients, decayed_parts(layers, parameters), number)
         has_outputs = not (isinstance(layers[-1], Sum) and layers[-1].width == 0)
@@ -153,7 +153,7 @@ class RowBlock:
 
     def __init__(
         self,
-        common: Common,
+        common: BlockContext,
         vectors: StateVectors,
         gradients: Sequence[Array],
         own_totals: Sequence[Totals],
@@ -165,8 +165,8 @@ class RowBlock:
         self._capacity = micro_batch_rows(spec)
         self._totals, self._own_totals = common.totals, own_totals
         layers, capacity = spec.model.layers(), -(-self._capacity // self._count)
-        parameters = vectors.living.parameters
-        self._pass = _training_pass(common, layers, vectors.living, capacity, gradients[number])
+        parameters = vectors.current.parameters
+        self._pass = _training_pass(common, layers, vectors.current, capacity, gradients[number])
         self._measure = Measure(common.device, spec, capacity, own_totals[number])
         lines = -(-len(parameters) // _VECTOR_ALIGNMENT)
         start, end = (edge * _VECTOR_ALIGNMENT for edge in share(lines, number, self._count))
@@ -220,7 +220,7 @@ class RowBlock:
 
 
 def _training_pass(
-    common: Common,
+    common: BlockContext,
     layers: Sequence[Layer],
     weights: Weights,
     capacity: int,

@@ -75,11 +75,11 @@ class Layout:
     """
 
     def __init__(
-        self, layers: Sequence[Layer], blocks: Sequence[Sequence[Part]], order: str, *, statistics: bool
+        self, layers: Sequence[Layer], blocks: Sequence[Sequence[Part]], memory_order: str, *, statistics: bool
     ) -> None:
         self._whole = shapes_of(layers, statistics=statistics)
         self._own = [shapes_of([part.layer for part in parts], statistics=statistics) for parts in blocks]
-        self._blocks, self._statistics, self._order = blocks, statistics, order
+        self._blocks, self._statistics, self._memory_order = blocks, statistics, memory_order
         self.size = vector_size(self._whole)
         self.sizes = [vector_size(shapes) for shapes in self._own]
 
@@ -96,7 +96,7 @@ class Layout:
     def _pairs(self, vectors: Sequence[Array], whole: Array) -> Iterator[tuple[Array, Array]]:
         wholes = views(whole, self._whole)
         for parts, vector, shapes in zip(self._blocks, vectors, self._own, strict=True):
-            for part, own in zip(parts, views(vector, shapes, self._order), strict=True):
+            for part, own in zip(parts, views(vector, shapes, self._memory_order), strict=True):
                 cuts = part.statistic_cuts if self._statistics else part.cuts
                 for j, (mine, cut) in enumerate(zip(own, cuts, strict=True)):
                     yield mine, wholes[part.index][part.first + j][cut]
@@ -116,7 +116,7 @@ class StateLayout:
         """Return the vectors of the whole network: the living ones, or copies where they lie otherwise in memory."""
         names, averages = blocks[0].moments, [own.average for own in blocks if own.average]
         return StateVectors(
-            self.joined_weights([own.living for own in blocks]),
+            self.joined_weights([own.current for own in blocks]),
             {name: self._joined(self._parameters, [own.moments[name] for own in blocks]) for name in names},
             self.joined_weights(averages) if averages else None,
         )
@@ -128,7 +128,7 @@ class StateLayout:
 
     def split(self, whole: StateVectors, blocks: Sequence[StateVectors]) -> None:
         """Write to the vectors of ``blocks`` what they have of those that ``whole`` has, on the device or the host."""
-        self.split_weights(whole.living, [own.living for own in blocks])
+        self.split_weights(whole.current, [own.current for own in blocks])
         if whole.average:
             self.split_weights(whole.average, [own.average for own in blocks if own.average])
         for name, moment in whole.moments.items():

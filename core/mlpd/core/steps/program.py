@@ -14,7 +14,7 @@ from mlpd.core.optimization.state import StateVectors
 from mlpd.core.spec.split import micro_batch_rows
 from mlpd.core.spec.training import TrainingSpec
 from mlpd.core.steps.batches import Counts, Feed, MicroBatches
-from mlpd.core.steps.blocks import Common, RowBlock, Totals, UnitBlock, make_vectors, rate_in_gradient
+from mlpd.core.steps.blocks import BlockContext, RowBlock, Totals, UnitBlock, make_vectors, rate_in_gradient
 from mlpd.core.steps.examples import Examples
 from mlpd.core.steps.partition import StateLayout, exchanged_widths, unit_parts
 
@@ -36,7 +36,7 @@ class Blocks:
         self.feed = Feed(self._device, spec, examples, capacity, 2 if spec.runner == "compiled" else 1, count)
         self.task_limit = count + self.feed.chunk_count
         self._vectors = own_vectors = [make_vectors(device, spec, *sizes) for sizes in self._layout.sizes]
-        common = Common(self._device, spec, self.feed, device.zeros((count, 1, 1), dtype), self.totals)
+        common = BlockContext(self._device, spec, self.feed, device.zeros((count, 1, 1), dtype), self.totals)
         self._scratch: list[Array] = []
         self._blocks: Sequence[UnitBlock | RowBlock]
         if by_units:
@@ -51,7 +51,7 @@ class Blocks:
             self._blocks = unit_blocks
             self._scratch = [block.gradients for block in unit_blocks]
         else:
-            gradients = [device.zeros(len(own_vectors[0].living.parameters), dtype) for _ in range(count)]
+            gradients = [device.zeros(len(own_vectors[0].current.parameters), dtype) for _ in range(count)]
             own_totals = [Totals(device) for _ in range(count)]
             self._blocks = [RowBlock(common, own_vectors[0], gradients, own_totals, number) for number in range(count)]
             self._scratch = [*gradients, *(one for own in own_totals for one in (own.loss_sum, own.correct_count))]

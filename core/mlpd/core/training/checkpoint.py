@@ -24,7 +24,7 @@ class Counters:
     optimizer_step: int
     loss_sum: float
     correct_count: int
-    row_count: int
+    rows_since_report: int
     elapsed_seconds: float
     monitor: Monitor
 

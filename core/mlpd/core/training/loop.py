@@ -50,8 +50,8 @@ def train(
             to_report, to_epoch = (
                 interval - state.step % interval for interval in (spec.metrics_interval_steps, steps_per_epoch)
             )
-            with pace.over(min(to_report, to_epoch)) as made:
-                state.make_steps(runner, made)
+            with pace.over(min(to_report, to_epoch)) as step_count:
+                state.make_steps(runner, step_count)
             epochs_done, index = divmod(state.step, steps_per_epoch)
             last = index == 0
             if last or state.step % spec.metrics_interval_steps == 0:
@@ -60,7 +60,7 @@ def train(
             if last and due and scorer:
                 scores = state.validate(scorer, epochs_done)
                 yield scores
-                state.take_note(scores)
+                state.note_validation(scores)
             if spec.time_limit_seconds:
                 state.elapsed_seconds = time_spent()
             yield StepEnded(state.step, epochs_done)

@@ -75,7 +75,7 @@ class TrainingState:
             state._best = vectors.best.map(lambda vector: device.from_host(vector.copy()))
         state.step, state.optimizer_step = counters.step, counters.optimizer_step
         state.monitor, state.elapsed_seconds = counters.monitor, counters.elapsed_seconds
-        state._rows_seen = counters.row_count
+        state._rows_seen = counters.rows_since_report
         state.blocks.totals.loss_sum.fill(counters.loss_sum)
         state.blocks.totals.correct_count.fill(counters.correct_count)
         return state
@@ -89,7 +89,7 @@ class TrainingState:
             optimizer_step=self.optimizer_step,
             loss_sum=float(self.blocks.totals.loss_sum),
             correct_count=int(self.blocks.totals.correct_count),
-            row_count=self._rows_seen,
+            rows_since_report=self._rows_seen,
             elapsed_seconds=self.elapsed_seconds,
             monitor=self.monitor,
         )
@@ -173,7 +173,7 @@ class TrainingState:
             learning_rate=self.learning_rate(self.step - 1),
         )
 
-    def take_note(self, validation: MetricsRecorded) -> None:
+    def note_validation(self, validation: MetricsRecorded) -> None:
         """Let the monitor see a validation; keep a copy of the weights if they are the best so far."""
         spec = self.spec
         before = self.monitor.best_score

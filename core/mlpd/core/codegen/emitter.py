@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from llvmlite import ir
 from mlpd.core.codegen.elementary import exp, expm1, log, log1p, tanh
-from mlpd.core.codegen.kernels import AnyKernel, ArgMax, Draw, Kernel, Product, Ref, Slot, Step
+from mlpd.core.codegen.kernels import AnyKernel, ArgMax, ArrayOperand, Draw, Kernel, Product, Ref, Step
 from mlpd.core.codegen.products import ProductWriter
 from mlpd.core.codegen.values import (
     LANES,
@@ -80,11 +80,11 @@ def write_kernel(module: ir.Module, name: str, kernel: AnyKernel) -> None:
 class _Array:
     """A slot in the code: where its numbers are, and its part of the current row."""
 
-    def __init__(self, builder: ir.IRBuilder, arguments: Arguments, slot: Slot) -> None:
-        self.builder, self.slot = builder, slot
+    def __init__(self, builder: ir.IRBuilder, arguments: Arguments, operand: ArrayOperand) -> None:
+        self.builder, self.operand = builder, operand
         self.address = arguments.whole()
         self.outer, self.inner = arguments.whole(), arguments.whole()
-        if slot.chosen:
+        if operand.chosen:
             self.order, self.first = arguments.whole(), arguments.whole_scalar()
         self.row: ir.Value = self.address
 
@@ -92,27 +92,27 @@ class _Array:
         """Return how far from the first the row is that stands at ``number`` of the ones chosen."""
         builder = self.builder
         place = builder.add(self.first, number)
-        if self.slot.ordered:
+        if self.operand.ordered:
             entry = builder.add(self.order, builder.mul(place, whole(8)))
             place = builder.load(at(builder, entry), typ=_I64)
         return builder.mul(place, self.outer)
 
     def enter_row(self, j: ir.Value) -> None:
-        if self.slot.chosen == "outer":
+        if self.operand.chosen == "outer":
             self.row = self.builder.add(self.address, self._chosen_row(j))
         else:
-            stride = self.inner if self.slot.chosen else self.outer
+            stride = self.inner if self.operand.chosen else self.outer
             self.row = self.builder.add(self.address, self.builder.mul(j, stride))
 
     def _place(self, i: ir.Value) -> ir.Value:
-        if self.slot.chosen == "inner":
+        if self.operand.chosen == "inner":
             return self.builder.add(self.row, self._chosen_row(i))
-        stride: ir.Value = whole(bytes_of(self.slot.kind)) if self.slot.inner == "next" else self.inner
+        stride: ir.Value = whole(bytes_of(self.operand.kind)) if self.operand.inner == "next" else self.inner
         return self.builder.add(self.row, self.builder.mul(i, stride))
 
     def load(self, i: ir.Value, lanes: int) -> Value:
-        builder, kind = self.builder, self.slot.kind
-        if lanes == 1 or self.slot.inner == "next":
+        builder, kind = self.builder, self.operand.kind
+        if lanes == 1 or self.operand.inner == "next":
             pointer = at(builder, self._place(i))
             return Value(builder, builder.load(pointer, align=bytes_of(kind), typ=type_of(kind, lanes)), kind, lanes)
         vector: ir.Value = ir.Constant(type_of(kind, lanes), ir.Undefined)
@@ -123,8 +123,8 @@ class _Array:
         return Value(builder, vector, kind, lanes)
 
     def store(self, i: ir.Value, value: Value) -> None:
-        builder, kind = self.builder, self.slot.kind
-        if value.lanes == 1 or self.slot.inner == "next":
+        builder, kind = self.builder, self.operand.kind
+        if value.lanes == 1 or self.operand.inner == "next":
             builder.store(value.code, at(builder, self._place(i)), align=bytes_of(kind))
             return
         for lane in range(value.lanes):
@@ -138,7 +138,7 @@ class _Pass:
     def __init__(self, builder: ir.IRBuilder, arguments: Arguments, kernel: Kernel) -> None:
         self._builder, self._kernel = builder, kernel
         self._outer, self._inner = arguments.whole(), arguments.whole()
-        self._arrays = [_Array(builder, arguments, slot) for slot in kernel.slots]
+        self._arrays = [_Array(builder, arguments, operand) for operand in kernel.arrays]
         refs = [ref for step in kernel.steps for ref in step.operands]
         self._numbers = {
             what: [read() for _ in range(1 + max((ref.number for ref in refs if ref.what == what), default=-1))]
@@ -151,7 +151,7 @@ class _Pass:
                 for lanes in (LANES, 1):
                     self._sums[number, lanes] = builder.alloca(type_of(step.kind, lanes))
             for ref in step.operands:
-                if ref.what != "slot":
+                if ref.what != "array":
                     for lanes in (LANES, 1):
                         self._number(ref, step.kind, lanes)
 
@@ -180,14 +180,16 @@ class _Pass:
 
     def _load_same(self) -> dict[int, Value]:
         reduced = {step.target for step in self._kernel.steps if step.along}
-        places = [p for p, array in enumerate(self._arrays) if array.slot.inner == "same" and not array.slot.chosen]
+        places = [
+            p for p, array in enumerate(self._arrays) if array.operand.inner == "same" and not array.operand.chosen
+        ]
         return {place: self._arrays[place].load(whole(0), 1) for place in places if place not in reduced}
 
     def _write_steps(self, j: ir.Value, i: ir.Value, lanes: int, same: dict[int, Value]) -> None:
         values: dict[int, Value] = {}
 
         def value(ref: Ref, kind: str) -> Value:
-            if ref.what != "slot":
+            if ref.what != "array":
                 return self._number(ref, kind, lanes)
             if ref.number not in values:
                 once = same.get(ref.number)
@@ -202,7 +204,7 @@ class _Pass:
             target = self._arrays[step.target]
             by_number = step.name in _BY_NUMBER and step.operands[1].what == "constant"
             function = (_BY_NUMBER if by_number else _FUNCTIONS)[step.name]
-            values[step.target] = function(*operands).to(target.slot.kind)
+            values[step.target] = function(*operands).to(target.operand.kind)
         for place in self._kernel.stored:
             if place in values:
                 self._arrays[place].store(i, values[place])
@@ -221,7 +223,7 @@ class _Pass:
         is_first = Value(builder, builder.icmp_signed("==", j, whole(0)), "bool")
         both = combine(array.load(i, value.lanes).to(step.kind), value)
         chosen = builder.select(is_first.code, value.code, both.code)
-        array.store(i, Value(builder, chosen, step.kind, value.lanes).to(array.slot.kind))
+        array.store(i, Value(builder, chosen, step.kind, value.lanes).to(array.operand.kind))
 
     def _finish_sums(self) -> None:
         builder = self._builder
@@ -238,7 +240,7 @@ class _Pass:
                 lanes = [_COMBINE[step.name](a, b) for a, b in zip(lanes[:half], lanes[half:], strict=True)]
             rest = Value(builder, builder.load(self._sums[number, 1], typ=type_of(step.kind)), step.kind)
             array = self._arrays[step.target]
-            array.store(whole(0), _COMBINE[step.name](lanes[0], rest).to(array.slot.kind))
+            array.store(whole(0), _COMBINE[step.name](lanes[0], rest).to(array.operand.kind))
 
 
 def _converted(number: Value, kind: str) -> Value:
@@ -298,7 +300,7 @@ def _philox(builder: ir.IRBuilder, counter: list[ir.Value], seed: ir.Value) -> l
 def _write_argmax(builder: ir.IRBuilder, arguments: Arguments, kernel: ArgMax) -> None:
     """Write the place of the first largest number of each row of ``outer``; NaN is larger than any."""
     outer, inner = arguments.whole(), arguments.whole()
-    values, places = (_Array(builder, arguments, Slot(kind, "next")) for kind in (kernel.kind, "int64"))
+    values, places = (_Array(builder, arguments, ArrayOperand(kind, "next")) for kind in (kernel.kind, "int64"))
     lanes_end = builder.and_(inner, whole(-LANES))
     for lanes, start, end in ((LANES, whole(0), lanes_end), (1, lanes_end, inner)):
         place, best = builder.alloca(type_of("int64", lanes)), builder.alloca(type_of(kernel.kind, lanes))

@@ -19,7 +19,7 @@ def readable_type(dtype: np.dtype[Any]) -> np.dtype[Any]:
     return native if native.name in KINDS else np.result_type(native, np.float32 if native.kind == "f" else np.int32)
 
 
-class Slot(NamedTuple):
+class ArrayOperand(NamedTuple):
     """An array as a kernel sees it: its type, and how it lies along the inner loop: "same", "next" or "far".
 
     Rows may be ``chosen`` along the "outer" or the "inner" loop, by an order if ``ordered``.
@@ -32,7 +32,7 @@ class Slot(NamedTuple):
 
 
 class Ref(NamedTuple):
-    """An operand: number ``index`` of the kernel's "slot"s, "constant"s or "scalar"s."""
+    """An operand: number ``index`` of the kernel's "array"s, "constant"s or "scalar"s."""
 
     what: str
     number: int
@@ -52,7 +52,7 @@ class Step(NamedTuple):
 class Kernel:
     """What is compiled: steps over the slots, of which some are ``stored``."""
 
-    slots: tuple[Slot, ...]
+    arrays: tuple[ArrayOperand, ...]
     steps: tuple[Step, ...]
     stored: tuple[int, ...]
 

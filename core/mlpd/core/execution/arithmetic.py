@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from mlpd.core.codegen.compiler import Compiler, has_fma
 from mlpd.core.codegen.emitter import write_kernel
-from mlpd.core.codegen.kernels import AnyKernel, Kernel, Product, Ref, Slot, Step
+from mlpd.core.codegen.kernels import AnyKernel, ArrayOperand, Kernel, Product, Ref, Step
 from mlpd.core.devices.arrays import HostArray
 from mlpd.core.execution.runner import ARITHMETIC, RunnerUnavailable
 
@@ -38,14 +38,14 @@ def _functions(compiler: Compiler, kind: str) -> tuple[HostArray, HostArray]:
     values = (_fractions(_COUNT) * sizes).astype(kind)
     outputs = np.zeros((len(_FUNCTIONS) + 1, _COUNT), kind)
     total = np.zeros(1, kind)
-    source, targets = Ref("slot", 0), range(1, len(outputs) + 1)
+    source, targets = Ref("array", 0), range(1, len(outputs) + 1)
     steps = [Step(name, kind, (source,), i) for i, name in enumerate(_FUNCTIONS, 1)]
     steps += [
-        Step("divide", kind, (Ref("slot", 1), source), len(outputs)),
+        Step("divide", kind, (Ref("array", 1), source), len(outputs)),
         Step("sum", kind, (source,), len(outputs) + 1, "inner"),
     ]
-    slots = (*[Slot(kind, "next")] * (len(outputs) + 1), Slot(kind, "same"))
-    kernel = Kernel(slots, tuple(steps), (*targets, len(outputs) + 1))
+    operands = (*[ArrayOperand(kind, "next")] * (len(outputs) + 1), ArrayOperand(kind, "same"))
+    kernel = Kernel(operands, tuple(steps), (*targets, len(outputs) + 1))
     size = values.itemsize
     arrays = [(values.ctypes.data, size), *((row.ctypes.data, size) for row in outputs), (total.ctypes.data, 0)]
     _run(compiler, kernel, [1, _COUNT, *(part for where, step in arrays for part in (where, 0, step))])

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
-from mlpd.core.codegen.kernels import KINDS, ArgMax, Call, Draw, Kernel, Product, Ref, Slot, Step
+from mlpd.core.codegen.kernels import KINDS, ArgMax, ArrayOperand, Call, Draw, Kernel, Product, Ref, Step
 from mlpd.core.devices.arrays import HostArray
 from mlpd.core.execution.plan import Task
 from mlpd.core.execution.recording import ELEMENTWISE, NotRecordable, Op, Scalar
@@ -182,9 +182,9 @@ class Fuser:
                 place = group.place(np.broadcast_to(operand, out.shape))
                 if place not in group.written:
                     group.loaded.add(place)
-                refs.append(Ref("slot", place))
+                refs.append(Ref("array", place))
             elif isinstance(operand, _Chosen):
-                refs.append(Ref("slot", _choose(group, operand)))
+                refs.append(Ref("array", _choose(group, operand)))
             elif isinstance(operand, Scalar):
                 refs.append(_number(group.scalars, "scalar", operand))
             else:
@@ -218,7 +218,7 @@ class Fuser:
         along = "outer" if outer and group.grid.outer > 1 else "inner"
         if values.shape[axis] == 1:  # nothing to add up; of one loop the other turn
             along = "outer"
-        group.steps.append(Step(name, kind, (Ref("slot", place),), target, along))
+        group.steps.append(Step(name, kind, (Ref("array", place),), target, along))
 
     def passes(self) -> list["_Group | Call"]:
         """Return what each kernel will be made of."""
@@ -294,11 +294,11 @@ def _call(group: _Group, stored: list[int]) -> Call:
     if flat and all(view.outer == inner * view.inner for view in views):
         outer, inner = 1, outer * inner
         views = [view._replace(outer=0) for view in views]
-    slots: list[Slot] = []
+    operands: list[ArrayOperand] = []
     arguments: list[Any] = [outer, inner]
     for place, view in enumerate(views):
         if chosen := group.chosen.get(place):
-            slots.append(_chosen_slot(group, chosen))
+            operands.append(_chosen_operand(group, chosen))
             source, order, first = chosen.source, chosen.order, chosen.first
             width = source.strides[-1] if source.ndim > 1 and source.shape[1] > 1 else 0
             arguments += [view.address, source.strides[0], width, 0 if order is None else order.ctypes.data, first]
@@ -307,9 +307,9 @@ def _call(group: _Group, stored: list[int]) -> Call:
         lies = "same" if view.inner == 0 else "next" if view.inner == size else "far"
         if inner == 1 and not any(step.target == place and step.along == "inner" for step in group.steps):
             lies = "next"
-        slots.append(Slot(view.kind, lies))
+        operands.append(ArrayOperand(view.kind, lies))
         arguments += [view.address, view.outer, view.inner]
-    kernel = Kernel(tuple(slots), tuple(group.steps), tuple(stored))
+    kernel = Kernel(tuple(operands), tuple(group.steps), tuple(stored))
     arguments += [*map(float, group.constants), *group.scalars]
     chosen_rows = [chosen.source[: group.shape[0]] for chosen in group.chosen.values()]
     reads = tuple([group.arrays[i] for i in group.loaded] + chosen_rows)
@@ -318,14 +318,14 @@ def _call(group: _Group, stored: list[int]) -> Call:
     )
 
 
-def _chosen_slot(group: _Group, chosen: _Chosen) -> Slot:
+def _chosen_operand(group: _Group, chosen: _Chosen) -> ArrayOperand:
     rows_first = bool(group.grid.axes) and group.grid.axes[0] == 0 and len(group.grid.axes) == 2
     along = "outer" if rows_first else "inner"
     if len(group.grid.axes) < 2 and group.shape[0] == 1:  # one row of many values
         along = "outer"
     contiguous = chosen.source.ndim > 1 and chosen.source.strides[-1] == chosen.source.itemsize
     lies = "next" if contiguous and along == "outer" else "far"
-    return Slot(chosen.source.dtype.name, lies, along, chosen.order is not None)
+    return ArrayOperand(chosen.source.dtype.name, lies, along, chosen.order is not None)
 
 
 def _product(op: Op) -> Call:

@@ -1,7 +1,7 @@
 """Writes kernels as LLVM code: ``void kernel(i64* arguments, i64* scalars)``.
 
-Loops are written with explicit lanes, and what is left of a row one by one, so that sums are added in one order
-everywhere and nothing depends on what a compiler would make of a loop.
+Loops take `LANES` numbers at a time, then the rest of a row one by one. So sums are added in one order everywhere,
+whatever a compiler makes of a loop.
 """
 
 from collections.abc import Callable
@@ -61,7 +61,7 @@ _START = {"sum": 0.0, "square_sum": 0.0, "max": float("-inf")}
 
 
 def write_kernel(module: ir.Module, name: str, kernel: AnyKernel) -> None:
-    """Add the function ``name`` of ``kernel`` to ``module``."""
+    """Add a function called ``name`` that computes ``kernel`` to ``module``."""
     function = ir.Function(module, ir.FunctionType(ir.VoidType(), [_POINTER, _POINTER]), name)
     builder = ir.IRBuilder(function.append_basic_block("entry"))
     arguments = Arguments(builder, *function.args)
@@ -78,7 +78,7 @@ def write_kernel(module: ir.Module, name: str, kernel: AnyKernel) -> None:
 
 
 class _Array:
-    """A slot in the code: where its numbers are, and its part of the current row."""
+    """A kernel's array in the code: its address, its strides in bytes, and where its current row begins."""
 
     def __init__(self, builder: ir.IRBuilder, arguments: Arguments, operand: ArrayOperand) -> None:
         self.builder, self.operand = builder, operand
@@ -89,7 +89,7 @@ class _Array:
         self.row: ir.Value = self.address
 
     def _chosen_row(self, number: ir.Value) -> ir.Value:
-        """Return how far from the first the row is that stands at ``number`` of the ones chosen."""
+        """Return the offset in bytes of the chosen row ``number`` from the first row of the source."""
         builder = self.builder
         place = builder.add(self.first, number)
         if self.operand.ordered:
@@ -244,7 +244,7 @@ class _Pass:
 
 
 def _converted(number: Value, kind: str) -> Value:
-    """Return a float as a number of ``kind``."""
+    """Return a float as a number of type ``kind``, truncated for integers."""
     return number.to(kind) if kind.startswith("float") else number.to("int64").to(kind)
 
 
@@ -253,7 +253,7 @@ _KEY_STEPS = 0x9E3779B97F4A7C15, 0xBB67AE8584CAA73B
 
 
 def _write_draw(builder: ir.IRBuilder, arguments: Arguments) -> None:
-    """Fill rows of words by Philox4x64-10 (see `Device.draw`), a word at a time, a counter where it changes."""
+    """Write `Device.draw`: one word a turn, and Philox4x64-10 again whenever the counter changes."""
     rows, words, address, stride = (arguments.whole() for _ in range(4))
     seed, step, first_row = arguments.whole(), arguments.whole_scalar(), arguments.whole_scalar()
     counters, layer, purpose, start_row, row_words, first_word = (arguments.whole() for _ in range(6))
@@ -279,7 +279,7 @@ def _write_draw(builder: ir.IRBuilder, arguments: Arguments) -> None:
 
 
 def _philox(builder: ir.IRBuilder, counter: list[ir.Value], seed: ir.Value) -> list[ir.Value]:
-    """Return four words: Salmon et al. 2011, section 3.3 and table 2."""
+    """Return the four words of a counter: Salmon et al. 2011, section 3.3 and table 2."""
     wide = ir.IntType(128)
 
     def product(x: ir.Value, multiplier: int) -> tuple[ir.Value, ir.Value]:
@@ -298,7 +298,7 @@ def _philox(builder: ir.IRBuilder, counter: list[ir.Value], seed: ir.Value) -> l
 
 
 def _write_argmax(builder: ir.IRBuilder, arguments: Arguments, kernel: ArgMax) -> None:
-    """Write the place of the first largest number of each row of ``outer``; NaN is larger than any."""
+    """Find, for each place of the inner loop, the first largest number along the outer; NaN is larger than any."""
     outer, inner = arguments.whole(), arguments.whole()
     values, places = (_Array(builder, arguments, ArrayOperand(kind, "next")) for kind in (kernel.kind, "int64"))
     lanes_end = builder.and_(inner, whole(-LANES))

@@ -1,4 +1,4 @@
-"""The vectors that training changes, by what they are: weights, their average, the best of them, and moments."""
+"""The vectors that training changes: the current weights, their average, the best so far, and moments."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -11,9 +11,9 @@ _AVERAGE, _BEST, _MOMENT = "average.", "best.", "moment."
 
 @dataclass(frozen=True)
 class StateVectors:
-    """All vectors of a run, or of a block of one; averages and the best are there if a run keeps them.
+    """All vectors of a run, or of one block; ``average`` and ``best`` are None unless a run keeps them.
 
-    ``moments`` are the optimizer's, by their names, each as long as the parameters.
+    ``moments`` are the optimizer's by name, each as long as the parameters.
     """
 
     current: Weights
@@ -23,7 +23,7 @@ class StateVectors:
 
     @property
     def scored(self) -> Weights:
-        """Those that are validated, and published unless earlier ones were better."""
+        """The weights that are validated: the average or, without one, the current ones."""
         return self.average or self.current
 
     def map(self, change: Change) -> "StateVectors":
@@ -36,7 +36,7 @@ class StateVectors:
         )
 
     def part(self, cut: slice) -> "StateVectors":
-        """Return a stretch of the parameters with what goes with them; statistics stay whole."""
+        """Return the ``cut`` of current and average parameters and of moments; statistics and the best stay whole."""
 
         def of(weights: Weights) -> Weights:
             return weights._replace(parameters=weights.parameters[cut])
@@ -45,7 +45,7 @@ class StateVectors:
         return replace(self, current=of(self.current), moments=moments, average=self.average and of(self.average))
 
     def named(self) -> dict[str, Array]:
-        """Return the vectors that are not empty, by the names that they have in files."""
+        """Return the vectors that are not empty, by their names in files."""
         groups = {"": self.current, _AVERAGE: self.average, _BEST: self.best}
         named = {
             prefix + name: vector
@@ -58,7 +58,7 @@ class StateVectors:
 
     @classmethod
     def from_named(cls, vectors: Mapping[str, Array]) -> "StateVectors":
-        """Return what `named` gave; raises ``KeyError`` where there are no parameters."""
+        """Return the vectors that `named` returned as ``vectors``; raises ``KeyError`` without parameters."""
         nothing = vectors["parameters"][:0]
 
         def weights(prefix: str) -> Weights:

@@ -111,11 +111,11 @@ def departure(case: Run, vectors) -> float:
     for seed in range(3):
         random, state = np.random.default_rng(seed), case.start()
         before = state.blocks.read()
-        parameters = before.living.parameters
+        parameters = before.current.parameters
         beside = parameters * (1 + np.finfo(parameters.dtype).eps * random.integers(-1, 2, len(parameters)))
-        living = before.living._replace(parameters=beside)
+        current = before.current._replace(parameters=beside)
         average = before.average and before.average._replace(parameters=beside)
-        state.blocks.write(replace(before, living=living, average=average))
+        state.blocks.write(replace(before, current=current, average=average))
         finish(state)
         farthest = max(farthest, distance(state.checkpoint().vectors.named(), vectors))
     print(f"departs by {farthest:.1e}")

@@ -16,15 +16,15 @@ import mlpd.core
 from llvmlite import binding
 from mlpd.core.codegen.compiler import Compiler
 from mlpd.core.codegen.emitter import write_kernel
-from mlpd.core.codegen.kernels import Kernel, Product, Ref, Slot, Step
+from mlpd.core.codegen.kernels import ArrayOperand, Kernel, Product, Ref, Step
 from mlpd.core.execution import arithmetic
 from mlpd.core.execution.runner import ARITHMETIC, RunnerUnavailable
 
-SLOT = Slot("float64", "next")
+ARRAY = ArrayOperand("float64", "next")
 
 
 def kernel(name):
-    return Kernel((SLOT, SLOT), (Step(name, "float64", (Ref("slot", 0),), 1),), (1,))
+    return Kernel((ARRAY, ARRAY), (Step(name, "float64", (Ref("array", 0),), 1),), (1,))
 
 
 def address(compiler, own, written=None):
@@ -138,7 +138,7 @@ class Careless(Compiler):
         if isinstance(key, Product):
             return super().function(key, write)
         step, *others = key.steps
-        wrong = Kernel(key.slots, (step._replace(name="tanh"), *others), key.stored)
+        wrong = Kernel(key.arrays, (step._replace(name="tanh"), *others), key.stored)
         return super().function(key, lambda module, name: write_kernel(module, name, wrong))
 
 

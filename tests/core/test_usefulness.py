@@ -83,7 +83,7 @@ def test_a_rate_that_throws_the_weights_about_is_told(task):
 
 def test_units_that_never_fire_again_are_told():
     state = small().start()
-    state.blocks.read().living.parameters[64:80] = -1e6  # the biases of the hidden units
+    state.blocks.read().current.parameters[64:80] = -1e6  # the biases of the hidden units
     model = state.trained().model
     assert reason_to_doubt(Cpu(), state.spec, state.examples, model).startswith(
         "the model's outputs are the same for all of 200 rows"

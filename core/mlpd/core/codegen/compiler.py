@@ -1,4 +1,4 @@
-"""Compiles kernels with LLVM, and keeps what it made in files that are verified before they are used."""
+"""Compiles kernels with LLVM, and keeps object code in files that are verified before they are used."""
 
 import hashlib
 import os
@@ -19,7 +19,7 @@ _PASSES_LEVEL, _CODE_LEVEL = 1, 2
 
 @cache
 def source_digest() -> str:
-    """Return a digest of what decides which code is written, and for which processor."""
+    """Return a digest of what decides the object code: our sources, LLVM's version, and the processor."""
     digest = hashlib.sha256()
     for name in _SOURCES:
         digest.update(Path(__file__).with_name(name).read_bytes())
@@ -28,8 +28,8 @@ def source_digest() -> str:
     return digest.hexdigest()
 
 
-def has_fused_products() -> bool:
-    """Return whether this processor multiplies and adds with one rounding; all but x86-64 of before 2013 do."""
+def has_fma() -> bool:
+    """Return whether this processor multiplies and adds with one rounding; only some x86-64 do not."""
     return not _is_x86() or bool(binding.get_host_cpu_features().get("fma"))
 
 
@@ -39,16 +39,17 @@ def _is_x86() -> bool:
 
 
 def _features() -> str:
-    """Return what this processor has, with its registers in their whole width where LLVM would take half."""
+    """Return LLVM's features of this processor; on x86-64 with 512-bit registers, where LLVM may prefer 256 bits."""
     own: str = binding.get_host_cpu_features().flatten()
     return f"{own},-prefer-256-bit" if _is_x86() else own
 
 
 class Compiler:
-    """Functions by what they are made of, compiled once a process; threads may share it.
+    """Compiles functions, each once a process; safe for threads.
 
-    Object code is kept in ``directory`` if there is one that can be written to, a file a function, with its digest, in
-    a folder for this release on this kind of processor; what is there already is used if it ``trusts`` it.
+    Object code is kept in ``directory``, unless that is None or can't be written to: a file with a digest for each
+    function, in a folder for this release on this kind of processor. Files that are there are used if it ``trusts``
+    them. ``compiled_count`` functions were in no file.
     """
 
     def __init__(self, directory: Path | None = None, *, trusts: bool = True) -> None:
@@ -70,7 +71,10 @@ class Compiler:
         self.compiled_count = 0
 
     def function(self, key: Hashable, write: Callable[[ir.Module, str], None]) -> int:
-        """Return the address of the function that ``write(module, name)`` writes, and ``key`` tells from all others."""
+        """Return the address of the function called ``key``; if it is new, ``write(module, name)`` writes it.
+
+        The ``repr`` of ``key`` must tell the function from all others.
+        """
         with self._lock:
             if key not in self._addresses:
                 self._addresses[key] = self._load(key, write)
@@ -94,7 +98,7 @@ class Compiler:
         write(module, name)
         parsed = binding.parse_assembly(str(module))
         parsed.verify()
-        # What is written is vectors in loops already: unrolled, it was no faster, and took a third longer to compile.
+        # Kernels are written as loops over vectors. Unrolling made none faster, and compiling took a third longer.
         options = binding.create_pipeline_tuning_options(_PASSES_LEVEL)
         options.loop_vectorization = options.slp_vectorization = options.loop_unrolling = False
         builder = binding.create_pass_builder(self._machine, options)
@@ -113,7 +117,7 @@ class Compiler:
         return None
 
     def _keep(self, name: str, code: bytes) -> None:
-        """Put the code in its place at once, so that others who look meanwhile find all of it or nothing."""
+        """Move the code into its file in one step, so that other processes find all of it or nothing."""
         if self._directory is None:
             return
         with suppress(OSError):

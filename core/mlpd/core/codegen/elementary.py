@@ -1,8 +1,8 @@
-"""Exponential functions, logarithms and the hyperbolic tangent, written with values: the same bits on every processor.
+"""exp, expm1, log, log1p and tanh of `Value`, with the same bits on every processor.
 
 They have no branches, are within 2 units in the last place over the whole range of float32 and float64, and consist of
-operations that IEEE 754 rounds correctly. Formulas and coefficients are those of fdlibm (Sun Microsystems, 1993), of
-its float32 versions in musl, and for tanh of Cephes (Moshier, 1989), but where a comment says otherwise. Muller,
+operations that IEEE 754 rounds correctly. Unless a comment says otherwise, formulas and coefficients are those of
+fdlibm (Sun Microsystems, 1993) and of its float32 versions in musl, for tanh those of Cephes (Moshier, 1989). Muller,
 Elementary Functions (3rd edition, 2016), explains them.
 """
 
@@ -16,27 +16,29 @@ from mlpd.core.codegen.values import Value, at_least, at_most, select
 
 @dataclass(frozen=True)
 class _Format:
-    """What the formulas need to know of a type. Coefficients begin with that of the lowest power."""
+    """Constants of the formulas for one type of float; coefficients begin with the lowest power."""
 
     fraction_bits: int
     bias: int  # of the exponent
     root_half: int  # the bits of sqrt(1/2)
-    # ln 2 as a sum whose first part has so few bits that its product with any exponent is exact (Cody and Waite,
+    # ln 2 = high + low, where high has so few bits that its product with any exponent is exact (Cody and Waite,
     # Software Manual for the Elementary Functions, 1980); from musl's expf.c and fdlibm's e_exp.c.
     ln2_high: float
     ln2_low: float
-    # Where results stay the same: exp is 0 from here and infinite from here, expm1 is -1, tanh of half of it is 1.
+    # Limits beyond which results are constant: exp is 0 below exp_least and infinite above exp_most, expm1 is -1 below
+    # expm1_least, tanh is 1 above half of tanh_most.
     exp_least: float
     exp_most: float
     expm1_least: float
     tanh_most: float
-    # (exp(r) - 1 - r) / r**2 for |r| <= 0.34675: ln(2)/2, and a little for quotients rounded to the other integer. From
-    # Remez's exchange (Muller, chapter 3) for the relative error of expm1, at most 1.8e-8 and 3.3e-17.
+    # (exp(r) - 1 - r) / r**2 for |r| <= 0.34675: ln(2) / 2, and a little more where n is rounded to the other integer.
+    # From Remez's exchange (Muller, chapter 3); the relative error of expm1 is at most 1.8e-8 or, in float64, 3.3e-17.
     exp_coefficients: tuple[float, ...]
     # (log((1 + s) / (1 - s)) / s - 2) / s**2 in s**2: Lg1, Lg2 and so on of musl's logf.c and of fdlibm's e_log.c.
     log_coefficients: tuple[float, ...]
-    # (tanh(x) / x - 1) / x**2 as a quotient in x**2 for |x| < 0.625: of Lambert's continued fraction x / (1 + x**2 /
-    # (3 + x**2 / (5 + x**2 / (7 + x**2 / 9)))), relative error of tanh at most 7.5e-10, and of Cephes's tanh.c.
+    # (tanh(x) / x - 1) / x**2 as a quotient of polynomials in x**2 for |x| < 0.625. In float32 from Lambert's continued
+    # fraction x / (1 + x**2 / (3 + x**2 / (5 + x**2 / (7 + x**2 / 9)))), with a relative error of tanh of at most
+    # 7.5e-10; in float64 from Cephes's tanh.c.
     tanh_numerator: tuple[float, ...]
     tanh_denominator: tuple[float, ...]
 
@@ -89,8 +91,7 @@ def exp(x: Value) -> Value:
     """Return e to the power of ``x``."""
     form = _FORMATS[x.kind]
     reduced = _reduce(at_most(at_least(x, form.exp_least), form.exp_most), 2 * form.bias)
-    # 2**n can be too large or too small for a number, but both halves of the exponent are exponents of normal numbers,
-    # and of the two products only the last rounds.
+    # 2**n can overflow or underflow. Two powers, of about half of n each, do not, and only the last product rounds.
     first = (reduced.integer >> 1) << form.fraction_bits
     second = (reduced.integer << form.fraction_bits) - first
     return (reduced.rest + reduced.curve + 1) * first.as_float() * second.as_float()
@@ -101,12 +102,12 @@ def expm1(x: Value) -> Value:
     form = _FORMATS[x.kind]
     reduced = _reduce(at_most(at_least(x, form.expm1_least), form.exp_most), form.bias)
     power = (reduced.integer << form.fraction_bits).as_float()
-    # For the largest results 2**n is no number. They are computed with half of it; what 1 is then does not matter.
+    # For the largest results 2**n overflows. They are computed from half of it; beside them, 1 or 2 is rounded away.
     most = 2.0**form.bias
     halved = power > most
     power = select(halved, power.like(most), power)
-    # Unlike fdlibm's sum this one is the same for all n: first the large terms, which are exact before they are summed.
-    # Zeros are subtracted, because -0 - 0 keeps the sign that -0 + 0 loses.
+    # Unlike fdlibm's, this sum has one order for all n: the large terms, each of them exact, come first. Terms that can
+    # be 0 are subtracted, because -0 - 0 keeps the sign that -0 + 0 loses.
     result = (power * reduced.high - (1 - power)) - power * (reduced.low - reduced.curve)
     return select(halved, result + result, result)
 
@@ -129,8 +130,8 @@ def log1p(x: Value) -> Value:
     total = larger + smaller
     lost = smaller - (total - larger)  # what rounding took (Dekker, A Floating-Point Technique, 1971)
     exponent, significand = _split(total)
-    # fdlibm adds lost / total to the logarithm. It can as well be added to the fraction, which costs no division, and
-    # for small x makes the fraction x itself. Where 2**-n is too small for a number, nothing that counts was lost.
+    # fdlibm adds lost / total to the logarithm. Adding lost * 2**-n to the fraction instead costs no division, and for
+    # small x makes the fraction x itself. Where 2**-n underflows, what was lost does not count.
     inverse_power = (significand.bits() - total.bits() + x.like(1).bits()).as_float()
     fraction = lost * at_least(inverse_power, 0) - (1 - significand)
     return _with_ends(x, -1, _log_of_split(_exponent_zero(form) - exponent, fraction))
@@ -144,7 +145,7 @@ def tanh(x: Value) -> Value:
     square = size * size
     reduced = _reduce(at_most(size + size, form.tanh_most), form.bias)
     growth = (reduced.rest + reduced.curve + 1) * (reduced.integer << form.fraction_bits).as_float()
-    # Either x and x**3 times a quotient, or 1 - 2 / (exp(2 x) + 1); one division serves both.
+    # For small x, x + x**3 times a quotient; for others, 1 - 2 / (exp(2 x) + 1). One division serves both.
     small = size < 0.625
     numerator = select(small, size * square * _polynomial(form.tanh_numerator, square), -2)
     denominator = select(small, _polynomial(form.tanh_denominator, square), growth + 1)
@@ -156,7 +157,7 @@ def tanh(x: Value) -> Value:
 class _Reduced:
     """A number as n ln(2) + rest, where rest = high - low, and exp(rest) = 1 + rest + curve."""
 
-    integer: Value  # its lowest bits are those of n and what was asked to be added to it
+    integer: Value  # its lowest bits are those of n + added
     high: Value
     low: Value
     rest: Value
@@ -164,9 +165,9 @@ class _Reduced:
 
 
 def _reduce(x: Value, added: int) -> _Reduced:
-    """Take from ``x`` the closest multiple n of ln 2."""
+    """Take n ln 2 from ``x``, where the factor n is the integer closest to x / ln 2; ``integer`` has n + ``added``."""
     form = _FORMATS[x.kind]
-    # A number as large as this has no fraction: adding it rounds, and leaves the integer in the lowest bits.
+    # A float as large as this has no fraction: adding it rounds x / ln 2, and leaves n + added in the lowest bits.
     rounder = 2.0**form.fraction_bits + added
     rounded = x * (1 / math.log(2)) + rounder
     multiple = rounded - rounder
@@ -177,10 +178,10 @@ def _reduce(x: Value, added: int) -> _Reduced:
 
 
 def _split(x: Value) -> tuple[Value, Value]:
-    """Return exponent and significand, from sqrt(1/2) to sqrt(2), of ``x``, which is positive and normal.
+    """Return the exponent of ``x``, positive and normal, and its significand, between sqrt(1/2) and sqrt(2).
 
-    The exponent is a float and counts from ``_exponent_zero``: in the lowest bits of a float as large as that an
-    integer is a float already. Few processors can convert 64-bit integers side by side.
+    The exponent is a float, larger by `_exponent_zero`. A float that large is made by writing an integer to its lowest
+    bits, without a conversion: few processors can convert vectors of 64-bit integers.
     """
     form = _FORMATS[x.kind]
     shifted = x.bits() + (x.like(1).bits() - form.root_half)
@@ -196,7 +197,7 @@ def _exponent_zero(form: _Format) -> float:
 def _log_of_split(minus_exponent: Value, fraction: Value) -> Value:
     """Return the logarithm of (1 + ``fraction``) / 2**``minus_exponent``.
 
-    The sum is fdlibm's, but with differences in place of sums where these would lose the sign of -0.
+    The sum is fdlibm's, but subtracts where adding would lose the sign of -0.
     """
     form = _FORMATS[fraction.kind]
     half_square = 0.5 * fraction * fraction
@@ -208,13 +209,13 @@ def _log_of_split(minus_exponent: Value, fraction: Value) -> Value:
 
 
 def _with_ends(x: Value, pole: float, result: Value) -> Value:
-    """Return ``result`` for ``x`` between ``pole`` and infinity, and what a logarithm is elsewhere."""
+    """Return ``result`` for ``x`` between ``pole`` and infinity, else NaN below it, -infinity at it, ``x`` above."""
     elsewhere = select(x < pole, x.like(math.nan), -math.inf)
     return select(x < math.inf, select(x > pole, result, elsewhere), x)
 
 
 def _polynomial(coefficients: tuple[float, ...], x: Value) -> Value:
-    """Return the polynomial by Horner's rule, even and odd powers apart, so that neither waits for the other."""
+    """Return a polynomial in ``x`` by Horner's rule, even and odd powers apart, so that neither waits for the other."""
     square = x * x
     return _horner(coefficients[::2], square) + x * _horner(coefficients[1::2], square)
 

@@ -1,14 +1,14 @@
 """Writes kernels as LLVM code: ``void kernel(i64* arguments, i64* scalars)``.
 
-Loops are written with explicit lanes, and what is left of a row one by one, so that sums are added in one order
-everywhere and nothing depends on what a compiler would make of a loop.
+Loops take `LANES` numbers at a time, then the rest of a row one by one. So sums are added in one order everywhere,
+whatever a compiler makes of a loop.
 """
 
 from collections.abc import Callable
 
 from llvmlite import ir
 from mlpd.core.codegen.elementary import exp, expm1, log, log1p, tanh
-from mlpd.core.codegen.kernels import AnyKernel, ArgMax, Draw, Kernel, Product, Ref, Slot, Step
+from mlpd.core.codegen.kernels import AnyKernel, ArgMax, ArrayOperand, Draw, Kernel, Product, Ref, Step
 from mlpd.core.codegen.products import ProductWriter
 from mlpd.core.codegen.values import (
     LANES,
@@ -61,7 +61,7 @@ _START = {"sum": 0.0, "square_sum": 0.0, "max": float("-inf")}
 
 
 def write_kernel(module: ir.Module, name: str, kernel: AnyKernel) -> None:
-    """Add the function ``name`` of ``kernel`` to ``module``."""
+    """Add a function called ``name`` that computes ``kernel`` to ``module``."""
     function = ir.Function(module, ir.FunctionType(ir.VoidType(), [_POINTER, _POINTER]), name)
     builder = ir.IRBuilder(function.append_basic_block("entry"))
     arguments = Arguments(builder, *function.args)
@@ -78,41 +78,41 @@ def write_kernel(module: ir.Module, name: str, kernel: AnyKernel) -> None:
 
 
 class _Array:
-    """A slot in the code: where its numbers are, and its part of the current row."""
+    """A kernel's array in the code: its address, its strides in bytes, and where its current row begins."""
 
-    def __init__(self, builder: ir.IRBuilder, arguments: Arguments, slot: Slot) -> None:
-        self.builder, self.slot = builder, slot
+    def __init__(self, builder: ir.IRBuilder, arguments: Arguments, operand: ArrayOperand) -> None:
+        self.builder, self.operand = builder, operand
         self.address = arguments.whole()
         self.outer, self.inner = arguments.whole(), arguments.whole()
-        if slot.chosen:
+        if operand.chosen:
             self.order, self.first = arguments.whole(), arguments.whole_scalar()
         self.row: ir.Value = self.address
 
     def _chosen_row(self, number: ir.Value) -> ir.Value:
-        """Return how far from the first the row is that stands at ``number`` of the ones chosen."""
+        """Return the offset in bytes of the chosen row ``number`` from the first row of the source."""
         builder = self.builder
         place = builder.add(self.first, number)
-        if self.slot.ordered:
+        if self.operand.ordered:
             entry = builder.add(self.order, builder.mul(place, whole(8)))
             place = builder.load(at(builder, entry), typ=_I64)
         return builder.mul(place, self.outer)
 
     def enter_row(self, j: ir.Value) -> None:
-        if self.slot.chosen == "outer":
+        if self.operand.chosen == "outer":
             self.row = self.builder.add(self.address, self._chosen_row(j))
         else:
-            stride = self.inner if self.slot.chosen else self.outer
+            stride = self.inner if self.operand.chosen else self.outer
             self.row = self.builder.add(self.address, self.builder.mul(j, stride))
 
     def _place(self, i: ir.Value) -> ir.Value:
-        if self.slot.chosen == "inner":
+        if self.operand.chosen == "inner":
             return self.builder.add(self.row, self._chosen_row(i))
-        stride: ir.Value = whole(bytes_of(self.slot.kind)) if self.slot.inner == "next" else self.inner
+        stride: ir.Value = whole(bytes_of(self.operand.kind)) if self.operand.inner == "next" else self.inner
         return self.builder.add(self.row, self.builder.mul(i, stride))
 
     def load(self, i: ir.Value, lanes: int) -> Value:
-        builder, kind = self.builder, self.slot.kind
-        if lanes == 1 or self.slot.inner == "next":
+        builder, kind = self.builder, self.operand.kind
+        if lanes == 1 or self.operand.inner == "next":
             pointer = at(builder, self._place(i))
             return Value(builder, builder.load(pointer, align=bytes_of(kind), typ=type_of(kind, lanes)), kind, lanes)
         vector: ir.Value = ir.Constant(type_of(kind, lanes), ir.Undefined)
@@ -123,8 +123,8 @@ class _Array:
         return Value(builder, vector, kind, lanes)
 
     def store(self, i: ir.Value, value: Value) -> None:
-        builder, kind = self.builder, self.slot.kind
-        if value.lanes == 1 or self.slot.inner == "next":
+        builder, kind = self.builder, self.operand.kind
+        if value.lanes == 1 or self.operand.inner == "next":
             builder.store(value.code, at(builder, self._place(i)), align=bytes_of(kind))
             return
         for lane in range(value.lanes):
@@ -138,7 +138,7 @@ class _Pass:
     def __init__(self, builder: ir.IRBuilder, arguments: Arguments, kernel: Kernel) -> None:
         self._builder, self._kernel = builder, kernel
         self._outer, self._inner = arguments.whole(), arguments.whole()
-        self._arrays = [_Array(builder, arguments, slot) for slot in kernel.slots]
+        self._arrays = [_Array(builder, arguments, operand) for operand in kernel.arrays]
         refs = [ref for step in kernel.steps for ref in step.operands]
         self._numbers = {
             what: [read() for _ in range(1 + max((ref.number for ref in refs if ref.what == what), default=-1))]
@@ -151,7 +151,7 @@ class _Pass:
                 for lanes in (LANES, 1):
                     self._sums[number, lanes] = builder.alloca(type_of(step.kind, lanes))
             for ref in step.operands:
-                if ref.what != "slot":
+                if ref.what != "array":
                     for lanes in (LANES, 1):
                         self._number(ref, step.kind, lanes)
 
@@ -180,14 +180,16 @@ class _Pass:
 
     def _load_same(self) -> dict[int, Value]:
         reduced = {step.target for step in self._kernel.steps if step.along}
-        places = [p for p, array in enumerate(self._arrays) if array.slot.inner == "same" and not array.slot.chosen]
+        places = [
+            p for p, array in enumerate(self._arrays) if array.operand.inner == "same" and not array.operand.chosen
+        ]
         return {place: self._arrays[place].load(whole(0), 1) for place in places if place not in reduced}
 
     def _write_steps(self, j: ir.Value, i: ir.Value, lanes: int, same: dict[int, Value]) -> None:
         values: dict[int, Value] = {}
 
         def value(ref: Ref, kind: str) -> Value:
-            if ref.what != "slot":
+            if ref.what != "array":
                 return self._number(ref, kind, lanes)
             if ref.number not in values:
                 once = same.get(ref.number)
@@ -202,7 +204,7 @@ class _Pass:
             target = self._arrays[step.target]
             by_number = step.name in _BY_NUMBER and step.operands[1].what == "constant"
             function = (_BY_NUMBER if by_number else _FUNCTIONS)[step.name]
-            values[step.target] = function(*operands).to(target.slot.kind)
+            values[step.target] = function(*operands).to(target.operand.kind)
         for place in self._kernel.stored:
             if place in values:
                 self._arrays[place].store(i, values[place])
@@ -221,7 +223,7 @@ class _Pass:
         is_first = Value(builder, builder.icmp_signed("==", j, whole(0)), "bool")
         both = combine(array.load(i, value.lanes).to(step.kind), value)
         chosen = builder.select(is_first.code, value.code, both.code)
-        array.store(i, Value(builder, chosen, step.kind, value.lanes).to(array.slot.kind))
+        array.store(i, Value(builder, chosen, step.kind, value.lanes).to(array.operand.kind))
 
     def _finish_sums(self) -> None:
         builder = self._builder
@@ -238,11 +240,11 @@ class _Pass:
                 lanes = [_COMBINE[step.name](a, b) for a, b in zip(lanes[:half], lanes[half:], strict=True)]
             rest = Value(builder, builder.load(self._sums[number, 1], typ=type_of(step.kind)), step.kind)
             array = self._arrays[step.target]
-            array.store(whole(0), _COMBINE[step.name](lanes[0], rest).to(array.slot.kind))
+            array.store(whole(0), _COMBINE[step.name](lanes[0], rest).to(array.operand.kind))
 
 
 def _converted(number: Value, kind: str) -> Value:
-    """Return a float as a number of ``kind``."""
+    """Return a float as a number of type ``kind``, truncated for integers."""
     return number.to(kind) if kind.startswith("float") else number.to("int64").to(kind)
 
 
@@ -251,7 +253,7 @@ _KEY_STEPS = 0x9E3779B97F4A7C15, 0xBB67AE8584CAA73B
 
 
 def _write_draw(builder: ir.IRBuilder, arguments: Arguments) -> None:
-    """Fill rows of words by Philox4x64-10 (see `Device.draw`), a word at a time, a counter where it changes."""
+    """Write `Device.draw`: one word a turn, and Philox4x64-10 again whenever the counter changes."""
     rows, words, address, stride = (arguments.whole() for _ in range(4))
     seed, step, first_row = arguments.whole(), arguments.whole_scalar(), arguments.whole_scalar()
     counters, layer, purpose, start_row, row_words, first_word = (arguments.whole() for _ in range(6))
@@ -277,7 +279,7 @@ def _write_draw(builder: ir.IRBuilder, arguments: Arguments) -> None:
 
 
 def _philox(builder: ir.IRBuilder, counter: list[ir.Value], seed: ir.Value) -> list[ir.Value]:
-    """Return four words: Salmon et al. 2011, section 3.3 and table 2."""
+    """Return the four words of a counter: Salmon et al. 2011, section 3.3 and table 2."""
     wide = ir.IntType(128)
 
     def product(x: ir.Value, multiplier: int) -> tuple[ir.Value, ir.Value]:
@@ -296,9 +298,9 @@ def _philox(builder: ir.IRBuilder, counter: list[ir.Value], seed: ir.Value) -> l
 
 
 def _write_argmax(builder: ir.IRBuilder, arguments: Arguments, kernel: ArgMax) -> None:
-    """Write the place of the first largest number of each row of ``outer``; NaN is larger than any."""
+    """Find, for each place of the inner loop, the first largest number along the outer; NaN is larger than any."""
     outer, inner = arguments.whole(), arguments.whole()
-    values, places = (_Array(builder, arguments, Slot(kind, "next")) for kind in (kernel.kind, "int64"))
+    values, places = (_Array(builder, arguments, ArrayOperand(kind, "next")) for kind in (kernel.kind, "int64"))
     lanes_end = builder.and_(inner, whole(-LANES))
     for lanes, start, end in ((LANES, whole(0), lanes_end), (1, lanes_end, inner)):
         place, best = builder.alloca(type_of("int64", lanes)), builder.alloca(type_of(kernel.kind, lanes))

@@ -1,7 +1,7 @@
 """Kernels: calls of a plan that one pass over memory makes, described without sizes, addresses or numbers.
 
-So networks of all sizes share a kernel, and it is compiled once. A pass goes over a grid: an outer loop, and an inner
-one along which most arrays are contiguous.
+So a kernel is compiled once for networks of all sizes. A pass runs over a grid: an outer loop, and an inner one along
+which most arrays are contiguous.
 """
 
 from dataclasses import dataclass
@@ -11,19 +11,20 @@ from typing import Any, NamedTuple
 import numpy as np
 from mlpd.core.devices.arrays import HostArray
 
-KINDS = frozenset(("uint8", "uint16", "int32", "int64", "uint64", "float32", "float64"))  # types of numbers
+KINDS = frozenset(("uint8", "uint16", "int32", "int64", "uint64", "float32", "float64"))  # types, as in NumPy
 
 
 def readable_type(dtype: np.dtype[Any]) -> np.dtype[Any]:
-    """Return a type that compiled code knows and that has all numbers of type ``dtype``; what has none is returned."""
+    """Return a type of `KINDS` that has all numbers of ``dtype``; if there is none, a type not in `KINDS`."""
     native = dtype.newbyteorder("=")
     return native if native.name in KINDS else np.result_type(native, np.float32 if native.kind == "f" else np.int32)
 
 
-class Slot(NamedTuple):
-    """An array as a kernel sees it: its type, and how it lies along the inner loop: "same", "next" or "far".
+class ArrayOperand(NamedTuple):
+    """An array as a kernel sees it: its type ``kind``, and its stride along the ``inner`` loop.
 
-    Rows may be ``chosen`` along the "outer" or the "inner" loop, by an order if ``ordered``.
+    The stride is 0 ("same"), one number ("next"), or given as an argument ("far"). Rows may be ``chosen`` along the
+    "outer" or the "inner" loop: consecutive ones or, if ``ordered``, those that a list names.
     """
 
     kind: str
@@ -33,14 +34,20 @@ class Slot(NamedTuple):
 
 
 class Ref(NamedTuple):
-    """An operand: number ``index`` of the kernel's "slot"s, "constant"s or "scalar"s."""
+    """An operand of a step: number ``number`` of the kernel's arrays, constants or scalars.
+
+    ``what`` says of which: "array", "constant" or "scalar".
+    """
 
     what: str
     number: int
 
 
 class Step(NamedTuple):
-    """``slot target = name(*operands)``, computed in type ``kind``; a reduction goes ``along`` a loop."""
+    """``arrays[target] = name(*operands)``, computed in type ``kind``; a reduction runs ``along`` a loop.
+
+    That is the "outer" or the "inner" one; empty for other steps.
+    """
 
     name: str
     kind: str
@@ -51,19 +58,19 @@ class Step(NamedTuple):
 
 @dataclass(frozen=True)
 class Kernel:
-    """What is compiled: steps over the slots, of which some are ``stored``."""
+    """A pass: steps over ``arrays``, of which those with indices in ``stored`` are written to memory."""
 
-    slots: tuple[Slot, ...]
+    arrays: tuple[ArrayOperand, ...]
     steps: tuple[Step, ...]
     stored: tuple[int, ...]
 
 
 @dataclass(frozen=True)
 class Product:
-    """A product of matrices of type ``kind``; the numbers of their inner dimension lie side by side, or the others.
+    """``out = a @ b`` or, if it ``adds``, ``out += scale * a @ b``, of matrices of type ``kind``; ``out`` is row-major.
 
-    It is ``out = a @ b``, or where it ``adds``, ``out += scale * a @ b``; numbers of a row of ``out`` lie side by side.
-    Made ``in_place``, it copies nothing of ``b``, of which numbers of the inner dimension must not lie side by side.
+    ``a`` is row-major if ``a_inner``, ``b`` column-major if ``b_inner``: then their inner dimension is contiguous.
+    A product ``in_place`` needs a row-major ``b`` and copies only the columns that fill no panel.
     """
 
     kind: str
@@ -75,12 +82,12 @@ class Product:
 
 @dataclass(frozen=True)
 class Draw:
-    """Random words for rows of a matrix."""
+    """Random words for the rows of a matrix, as `Device.draw` gives them."""
 
 
 @dataclass(frozen=True)
 class ArgMax:
-    """The place of the largest number along the "outer" loop, for each of the inner."""
+    """For each place of the inner loop, where along the outer loop the largest number is."""
 
     kind: str
 
@@ -90,7 +97,7 @@ AnyKernel = Kernel | Product | Draw | ArgMax
 
 @dataclass(frozen=True)
 class Call:
-    """A kernel and what it is called with: whole numbers, floats, and scalars, whose places are filled in."""
+    """A kernel and its arguments: integers, floats, and scalars, for which a runner passes their columns."""
 
     kernel: AnyKernel
     arguments: tuple[Any, ...]
@@ -100,7 +107,7 @@ class Call:
 
     @property
     def name(self) -> str:
-        """What it does."""
+        """The names of its steps, or of its kind of kernel."""
         match self.kernel:
             case Kernel(steps=steps):
                 return " ".join(step.name for step in steps)
@@ -109,12 +116,12 @@ class Call:
 
     @property
     def bytes(self) -> int:
-        """Bytes that are read and written."""
+        """Bytes that the call reads and writes."""
         return sum(map(_bytes_of, (*self.reads, *self.writes)))
 
 
 def _bytes_of(array: HostArray) -> int:
-    """Return the bytes that there are of an array; a broadcast one has each once."""
+    """Return the bytes that an array has in memory, where a broadcast one has each once."""
     sizes = (size for size, stride in zip(array.shape, array.strides, strict=True) if stride)
     count: int = array.itemsize * prod(sizes)
     return count

@@ -1,12 +1,12 @@
 """Writes matrix products: ``out = a @ b``, or ``out += scale * a @ b``, in one order of additions everywhere.
 
-Each number of ``out`` is made of chains of fused multiply-adds in the order of the inner dimension: one for each
-`CHUNK` pairs, from zero, added to what is there one after the other. Neither the size of a tile, nor who computes it,
-nor the processor changes a bit.
+Each number of ``out`` is a sum of chains of fused multiply-adds along the inner dimension. A chain has up to `CHUNK`
+pairs and begins at zero; chains are added to ``out`` in order. Neither the size of a tile, nor the thread, nor the
+processor changes a bit.
 
-A tile of ``out`` stays in registers while a panel of ``b``, copied to lie as it is read, comes by from the nearest
-cache (Goto and van de Geijn 2008, doi:10.1145/1356052.1356053); ``a`` is read where it is. So is ``b``, but for what
-fills no panel, in a product that is made in place: where there are too few rows to make a copy worth its time.
+A tile of ``out`` stays in registers while a panel of ``b`` streams from the nearest cache, where it was copied in the
+order of its use (Goto and van de Geijn 2008, doi:10.1145/1356052.1356053). ``a`` is read where it is. With so few rows
+that copying would take longer than it saves, ``b`` is read in place too, except the columns that fill no panel.
 """
 
 from collections.abc import Sequence
@@ -18,12 +18,12 @@ from mlpd.core.codegen.writing import Arguments, at, loop, whole
 
 CHUNK = 192
 _TILE_ROWS = 6
-_PANELS = 8  # that are copied at a time
+_PANELS = 8  # copied at a time
 _I32, _I64 = ir.IntType(32), ir.IntType(64)
 
 
 def _registers() -> tuple[int, int]:
-    """Return the bytes of this processor's vector registers, and how many side by side a tile takes."""
+    """Return the bytes of this processor's vector registers, and how many of them a row of a tile takes."""
     features = binding.get_host_cpu_features()
     if features.get("avx512f"):
         return 64, 4
@@ -36,7 +36,7 @@ class ProductWriter:
     def __init__(self, builder: ir.IRBuilder, arguments: Arguments, product: Product) -> None:
         self._builder, self._product = builder, product
         self._rows, self._columns, self._inner = (arguments.whole() for _ in range(3))
-        self._a, self._b, self._out = ((arguments.whole(), arguments.whole()) for _ in range(3))  # where, line bytes
+        self._a, self._b, self._out = ((arguments.whole(), arguments.whole()) for _ in range(3))  # address, stride
         register_bytes, self._vectors = _registers()
         self._bytes = bytes_of(product.kind)
         self._lanes = register_bytes // self._bytes
@@ -51,7 +51,7 @@ class ProductWriter:
         self._copied = builder.ptrtoint(copied, _I64)
 
     def write(self) -> None:
-        """Write everything."""
+        """Write the loops over groups of panels, chunks of the inner dimension, and tiles."""
         builder, span = self._builder, whole(_PANELS * self._width)
         copy = self._copy_transposed if self._product.b_inner else self._copy
         with loop(builder, whole(0), self._columns, _PANELS * self._width) as column:
@@ -81,7 +81,7 @@ class ProductWriter:
         first: ir.Value,
         depth: ir.Value,
     ) -> None:
-        """Write the tiles of so many rows each, beside each other and below."""
+        """Write the loops over tiles of ``count`` rows, within a group of panels and a chunk."""
         builder = self._builder
         with loop(builder, whole(0), self._rows, count) as row:
             with loop(builder, whole(0), in_panels, self._width) as lane:
@@ -101,9 +101,12 @@ class ProductWriter:
         vectors: int,
         mask: ir.Value | None,
     ) -> None:
-        """Write the tile of so many ``vectors`` that begins at ``row`` and at ``lane`` of what is copied."""
+        """Write the tile of ``row_count`` rows and ``vectors`` that begins at ``row`` and at column ``column + lane``.
+
+        ``mask`` tells which lanes are columns; None = all.
+        """
         builder = self._builder
-        # What has no row any more computes the last one again, and keeps it for itself.
+        # Rows past the end compute the last row again; it is not stored.
         rows = [self._smaller(builder.add(row, whole(i)), self._last_row) for i in range(row_count)]
         numbers = [builder.add(builder.add(column, lane), whole(j * self._lanes)) for j in range(vectors)]
         outs = [[self._number(self._out, one, number) for number in numbers] for one in rows]
@@ -119,7 +122,7 @@ class ProductWriter:
                     self._keep(out, total, first, mask)
 
     def _place(self, lane: ir.Value) -> ir.Value:
-        """Return where the copies of a column of numbers begin: in its panel, panels one after the other."""
+        """Return where the copy of column ``lane`` of a group of panels begins; panels follow one another."""
         builder = self._builder
         in_panel = builder.srem(lane, whole(self._width))
         start = builder.mul(builder.sub(lane, in_panel), whole(CHUNK))
@@ -133,7 +136,7 @@ class ProductWriter:
         depth: ir.Value,
         vectors: int,
     ) -> list[list[ir.Value]]:
-        """Return the sums over a chunk of ``panel`` (where, line bytes): a list of vectors for each row."""
+        """Return a chunk's sums, a list of vectors for each row; ``panel`` is (address, stride in bytes)."""
         builder, a_inner = self._builder, self._product.a_inner
         starts = [self._number(self._a, *((row, first) if a_inner else (first, row))) for row in rows]
         stride = whole(self._bytes) if a_inner else self._a[1]
@@ -160,7 +163,7 @@ class ProductWriter:
         return [[total.incomings[1][0] for total in own] for own in sums]
 
     def _keep(self, address: ir.Value, total: ir.Value, first: ir.Value, mask: ir.Value | None) -> None:
-        """Add a chunk's sums to what is there, if there is anything yet."""
+        """Add a chunk's sums to ``out``, or write them if there is nothing yet."""
         builder = self._builder
         if self._product.adds:
             total = builder.fmul(self._scale, total)
@@ -170,7 +173,7 @@ class ProductWriter:
         self._store(both, address, mask)
 
     def _copy(self, column: ir.Value, lanes: tuple[ir.Value, ir.Value], first: ir.Value, depth: ir.Value) -> None:
-        """Fill panels with a chunk of ``b``, whose rows lie one after the other."""
+        """Fill panels with a chunk of a row-major ``b``, from the first to before the second of ``lanes``."""
         builder, (start, end) = self._builder, lanes
         with loop(builder, start, end, self._lanes) as lane:
             mask = self._mask(builder.sub(end, lane))
@@ -183,7 +186,7 @@ class ProductWriter:
     def _copy_transposed(
         self, column: ir.Value, lanes: tuple[ir.Value, ir.Value], first: ir.Value, depth: ir.Value
     ) -> None:
-        """Fill panels with a chunk of ``b``, whose columns lie one after the other."""
+        """Fill panels with a chunk of a column-major ``b``, from the first to before the second of ``lanes``."""
         builder, (start, end) = self._builder, lanes
         with loop(builder, start, end, self._lanes) as lane:
             into = self._place(lane)
@@ -197,7 +200,7 @@ class ProductWriter:
                     self._store(vector, builder.add(line, whole(i * self._width * self._bytes)))
 
     def _transposed(self, square: list[ir.Value]) -> list[ir.Value]:
-        """Return the columns of a square of numbers whose rows are given: squares of half the size change places."""
+        """Return the columns of a square matrix, given its rows: swaps ever smaller blocks across the diagonal."""
         lanes, half = self._lanes, self._lanes // 2
         while half:
             low = [lane + lanes - half if lane & half else lane for lane in range(lanes)]
@@ -220,7 +223,7 @@ class ProductWriter:
         return self._builder.icmp_signed("<", numbers, self._in_lanes(count, "int64"))
 
     def _number(self, matrix: tuple[ir.Value, ir.Value], line: ir.Value, number: ir.Value) -> ir.Value:
-        """Return where a number of a line of a matrix is."""
+        """Return the address of element ``number`` of line ``line`` of ``matrix``, an (address, stride in bytes)."""
         builder, (start, line_bytes) = self._builder, matrix
         offset = builder.add(builder.mul(line, line_bytes), builder.mul(number, whole(self._bytes)))
         return builder.add(start, offset)
@@ -237,7 +240,7 @@ class ProductWriter:
         return call_intrinsic(self._builder, name, self._vector, [*place, mask, zeros])
 
     def _fetch(self, address: ir.Value) -> None:
-        """Have what is at ``address`` brought near, to be written to."""
+        """Prefetch what is at ``address``, to be written to."""
         write, near, data = 1, 3, 1
         operands = [at(self._builder, address), *(ir.Constant(_I32, number) for number in (write, near, data))]
         call_intrinsic(self._builder, "llvm.prefetch.p0", ir.VoidType(), operands)

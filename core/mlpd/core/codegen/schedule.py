@@ -1,20 +1,20 @@
 """The loop over a plan, compiled once: threads claim tasks, round by round, until a chunk of steps is done.
 
-Everything is a table of whole numbers. A chunk has stages, a stage rounds, a round tasks, a task segments, and a
-segment calls: pairs of a kernel's address and that of its arguments. A round begins when all tasks before it are done.
-Which thread takes which task changes no result.
+All data are tables of 64-bit integers. A chunk consists of stages, a stage of rounds, a round of tasks, a task of
+segments, and a segment of calls: each the address of a kernel and the address of its arguments. A round begins when all
+tasks of earlier rounds are done. Which thread takes which task changes no result.
 """
 
 from llvmlite import ir
 from mlpd.core.codegen.writing import at, loop, whole
 
-CELL_BYTES = 64  # of a number that threads share: a cache line of its own
-_SPINS = 2000  # looks, before a waiting thread gives up its processor
+CELL_BYTES = 64  # of a number that threads share: it has a cache line to itself
+_SPINS = 2000  # looks at a number before a waiting thread yields its processor
 
 _I64 = ir.IntType(64)
 _POINTER = ir.PointerType()
 
-# Places in a chunk's table.
+# Indices of a chunk's table: of counts, a stride in bytes, and addresses (YIELD: of a function).
 STAGE_COUNT, STAGES, SCALARS, SCALAR_STRIDE, DONE, CLAIMS, THREAD_COUNT, YIELD = range(8)
 
 
@@ -23,14 +23,14 @@ def _entry(builder: ir.IRBuilder, table: ir.Value, place: ir.Value) -> ir.Value:
 
 
 def _pair(builder: ir.IRBuilder, table: ir.Value, number: ir.Value) -> tuple[ir.Value, ir.Value]:
-    """Return entry ``number`` of a table of pairs: where its own table is, and how long."""
+    """Return entry ``number`` of a table of pairs: a pointer to another table, and how many entries that has."""
     first = builder.mul(number, whole(2))
     where, count = (_entry(builder, table, builder.add(first, whole(part))) for part in (0, 1))
     return at(builder, where), count
 
 
 def write_loop(module: ir.Module, name: str) -> None:
-    """Add ``void name(i64* chunk, i64 thread)`` to ``module``: what each thread runs; all return when all is done."""
+    """Add ``void name(i64* chunk, i64 thread)``, which each thread runs, to ``module``; it returns when all is done."""
     signature = ir.FunctionType(ir.VoidType(), [_POINTER, _I64])
     function = ir.Function(module, signature, name)
     builder = ir.IRBuilder(function.append_basic_block("entry"))
@@ -66,7 +66,7 @@ def write_loop(module: ir.Module, name: str) -> None:
 
 
 def _write_task(builder: ir.IRBuilder, segments: ir.Value, count: ir.Value, row: ir.Value, stride: ir.Value) -> None:
-    """Make the calls of a task; a segment may be of the stage's own row of scalars, or of the next."""
+    """Write the calls of a task; each segment takes the stage's row of scalars, or the next."""
     signature = ir.FunctionType(ir.VoidType(), [_POINTER, _POINTER])
     with loop(builder, whole(0), count) as segment:
         first = builder.mul(segment, whole(3))
@@ -81,7 +81,7 @@ def _write_task(builder: ir.IRBuilder, segments: ir.Value, count: ir.Value, row:
 
 
 def _write_wait(builder: ir.IRBuilder, done: ir.Value, target: ir.Value, give_up: ir.Value) -> None:
-    """Wait until so many tasks are done: look again and again for a while, then let others have the processor."""
+    """Write a wait until ``target`` tasks are done: spin for a while, then call ``give_up`` after each look."""
     function = builder.function
     cell = at(builder, done)
     parts = ("wait", "pause", "turn", "away", "go")
@@ -108,7 +108,7 @@ def _write_wait(builder: ir.IRBuilder, done: ir.Value, target: ir.Value, give_up
 
 
 def _write_pause(builder: ir.IRBuilder) -> None:
-    """Tell the processor that this is a wait, where it has a way to be told."""
+    """Write x86-64's hint to the processor that it waits in a loop; nothing for others."""
     triple = builder.module.triple
     if triple.startswith("x86_64"):
         nothing = ir.FunctionType(ir.VoidType(), [])

@@ -1,7 +1,7 @@
-"""Numbers in code that is being written: LLVM values that Python computes with as with its own.
+"""Numbers in code that is being written: LLVM values with the operators of Python's numbers.
 
-A value is one number, or as many side by side as there are lanes; the same formula writes either. Nothing here lets
-LLVM change a result: no fast-math flags, no contraction, so the same bits come out on every processor.
+A value is one number, or a vector of as many as it has lanes; the same formula writes either. There are no fast-math
+flags and no contraction, so LLVM changes no result, and every processor gives the same bits.
 """
 
 from __future__ import annotations
@@ -29,18 +29,21 @@ _FLOATS = {bits: kind for kind, bits in _BITS.items()}
 
 
 def type_of(kind: str, lanes: int = 1) -> ir.Type:
-    """Return LLVM's type of ``lanes`` numbers of a NumPy type."""
+    """Return LLVM's type of a number of NumPy's type ``kind``, or of a vector of ``lanes`` of them."""
     own = _TYPES[kind]
     return own if lanes == 1 else ir.VectorType(own, lanes)
 
 
 def bytes_of(kind: str) -> int:
-    """Return the bytes of a number."""
+    """Return the bytes of a number in memory."""
     return _BYTES[kind]
 
 
 class Value:
-    """A number, or ``lanes`` of them, of the NumPy type ``kind``; it meets others of its kind, and Python's numbers."""
+    """A number, or a vector of ``lanes``, of NumPy's type ``kind``.
+
+    Its operators take values of the same kind and lanes, and Python's numbers.
+    """
 
     def __init__(self, builder: ir.IRBuilder, code: ir.Value, kind: str, lanes: int = 1) -> None:
         self.builder, self.code, self.kind, self.lanes = builder, code, kind, lanes
@@ -54,11 +57,11 @@ class Value:
 
     @property
     def is_float(self) -> bool:
-        """Whether it has a fraction."""
+        """Whether it is a floating-point number."""
         return self.kind.startswith("float")
 
     def like(self, other: Value | float) -> Value:
-        """Return ``other`` as a value of this kind."""
+        """Return ``other`` as a value of this kind, with as many lanes."""
         if isinstance(other, Value):
             assert (other.kind, other.lanes) == (self.kind, self.lanes)
             return other
@@ -116,7 +119,7 @@ class Value:
         return self._new(self.builder.lshr(self.code, self.like(count).code))
 
     def compare(self, sign: str, other: Value | float) -> Value:
-        """Return where ``self sign other`` holds, ``sign`` as in Python; no NaN is anything but ``!=`` to anything."""
+        """Return whether ``self sign other`` holds, lane by lane, ``sign`` as in Python; for NaN only ``!=`` does."""
         code = self.like(other).code
         if not self.is_float:
             compare = self.builder.icmp_unsigned if self.kind.startswith("u") else self.builder.icmp_signed
@@ -137,11 +140,11 @@ class Value:
         return self.compare("<=", other)
 
     def equals(self, other: Value | float) -> Value:
-        """Return where both are equal; no NaN is."""
+        """Return whether both are equal, lane by lane; NaN equals nothing."""
         return self.compare("==", other)
 
     def is_nan(self) -> Value:
-        """Return where it is no number."""
+        """Return whether it is NaN, lane by lane."""
         return self.compare("!=", self)
 
     def bits(self) -> Value:
@@ -180,21 +183,21 @@ class Value:
         return self._new(make(code, target), kind)
 
     def call(self, intrinsic: str) -> Value:
-        """Return what LLVM's ``intrinsic`` makes of it; only for what every processor gives the same bits of."""
+        """Return LLVM's ``intrinsic`` of it, which must give the same bits on every processor."""
         lanes = "" if self.lanes == 1 else f"v{self.lanes}"
         name = f"{intrinsic}.{lanes}f{8 * bytes_of(self.kind)}"
         return self._new(call_intrinsic(self.builder, name, type_of(self.kind, self.lanes), [self.code]))
 
 
 def call_intrinsic(builder: ir.IRBuilder, name: str, result: ir.Type, operands: Sequence[ir.Value]) -> ir.Value:
-    """Call LLVM's function of this whole name."""
+    """Write a call of LLVM's intrinsic ``name``, which includes its types, and return the result."""
     signature = ir.FunctionType(result, [operand.type for operand in operands])
     module = builder.module
     return builder.call(module.globals.get(name) or ir.Function(module, signature, name), operands)
 
 
 def in_lanes(value: Value, lanes: int) -> Value:
-    """Return ``value`` in every lane."""
+    """Return ``value``, which is one number, in each of ``lanes`` lanes."""
     if lanes == 1:
         return value
     builder, kind = value.builder, type_of(value.kind, lanes)
@@ -210,30 +213,30 @@ def select(condition: Value, yes: Value, no: Value | float) -> Value:
 
 
 def maximum(x: Value, y: Value) -> Value:
-    """Return the larger, ``y`` of equals; NaN where either is."""
+    """Return the larger, ``y`` if they are equal; NaN where either is."""
     return select((x > y) | x.is_nan(), x, y)
 
 
 def minimum(x: Value, y: Value) -> Value:
-    """Return the smaller, ``y`` of equals; NaN where either is."""
+    """Return the smaller, ``y`` if they are equal; NaN where either is."""
     return select((x < y) | x.is_nan(), x, y)
 
 
 def at_least(x: Value, least: Value | float) -> Value:
-    """Return the larger of ``x`` and a number that is not NaN, ``x`` of equals: one instruction of most processors."""
+    """Return ``x``, or ``least`` where ``x`` is less: one instruction of most processors. ``least`` is not NaN."""
     return select(x < least, x.like(least), x)
 
 
 def at_most(x: Value, most: Value | float) -> Value:
-    """Return the smaller of ``x`` and a number that is not NaN, ``x`` of equals."""
+    """Return ``x``, or ``most`` where ``x`` is more. ``most`` is not NaN."""
     return select(x > most, x.like(most), x)
 
 
 def absolute(x: Value) -> Value:
-    """Return it without its sign."""
+    """Return ``x`` without its sign."""
     return x.call("llvm.fabs")
 
 
 def square_root(x: Value) -> Value:
-    """Return the root, correctly rounded."""
+    """Return the square root of ``x``, correctly rounded."""
     return x.call("llvm.sqrt")

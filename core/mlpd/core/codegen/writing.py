@@ -1,4 +1,4 @@
-"""What all that write LLVM code share: a kernel's arguments, loops, addresses."""
+"""What all writers of LLVM code share: a kernel's arguments, loops, addresses."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,14 +11,14 @@ _POINTER = ir.PointerType()
 
 
 class Arguments:
-    """Reads a kernel's arguments one after the other."""
+    """Writes code that reads a kernel's arguments, in their order."""
 
     def __init__(self, builder: ir.IRBuilder, arguments: ir.Value, scalars: ir.Value) -> None:
         self._builder, self._arguments, self._scalars = builder, arguments, scalars
         self._next = 0
 
     def whole(self) -> ir.Value:
-        """Return the next argument, a whole number."""
+        """Return the next argument, an integer."""
         place = self._builder.gep(self._arguments, [ir.Constant(_I64, self._next)], source_etype=_I64)
         self._next += 1
         return self._builder.load(place, typ=_I64)
@@ -28,18 +28,18 @@ class Arguments:
         return Value(self._builder, self._builder.bitcast(self.whole(), ir.DoubleType()), "float64")
 
     def whole_scalar(self) -> ir.Value:
-        """Return the scalar whose place is the next argument, a whole number."""
+        """Return an integer scalar, whose column is the next argument."""
         place = self._builder.gep(self._scalars, [self.whole()], source_etype=_I64)
         return self._builder.load(place, typ=_I64)
 
     def scalar(self) -> Value:
-        """Return the scalar whose place is the next argument, a float."""
+        """Return a float scalar, whose column is the next argument."""
         return Value(self._builder, self._builder.bitcast(self.whole_scalar(), ir.DoubleType()), "float64")
 
 
 @contextmanager
 def loop(builder: ir.IRBuilder, start: ir.Value, end: ir.Value, step: int = 1) -> Iterator[ir.Value]:
-    """Write a loop around what is written in this block, whose variable it gives; ``end`` is not reached."""
+    """Write a loop around what the ``with`` block writes; its variable, which is yielded, stops before ``end``."""
     before = builder.block
     head, body, after = (builder.append_basic_block(part) for part in ("head", "body", "after"))
     builder.branch(head)
@@ -61,5 +61,5 @@ def at(builder: ir.IRBuilder, address: ir.Value) -> ir.Value:
 
 
 def whole(number: int) -> ir.Constant:
-    """Return a whole number."""
+    """Return ``number`` as a 64-bit constant."""
     return ir.Constant(_I64, number)

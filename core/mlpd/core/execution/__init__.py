@@ -1,1 +1,1 @@
-"""A plan of calls: recorded from the formulas once, fused into kernels, and run by NumPy, CuPy or compiled threads."""
+"""Plans of calls: recorded from the formulas once, then run by NumPy or CuPy, or fused into kernels and compiled."""

@@ -19,28 +19,31 @@ from mlpd.core.execution.recording import Numbers, Scalar
 from mlpd.core.execution.runner import PlannedCall, Program
 from numpy.typing import NDArray
 
-Segment = tuple[int, int]  # where a table of calls is, and how many
-# Of a task; each with the row of scalars that it takes: 0 is its stage's, 1 the next.
+Segment = tuple[int, int]  # the address of a table of calls, and their number
+# Those of a task, each with its row of scalars: 0 is the row of the stage, 1 the next.
 _Segments = list[tuple[int, int, int]]
 
-_WHOLE = frozenset(("step", "first", "first_row"))  # scalars that are whole numbers
+_WHOLE = frozenset(("step", "first", "first_row"))  # scalars that are integers
 
 
 class _Tables:
-    """Tables of whole numbers for compiled code, kept alive."""
+    """Makes tables of integers for compiled code, and keeps them alive."""
 
     def __init__(self) -> None:
         self._kept: list[Any] = []
 
     def table(self, numbers: Sequence[int]) -> int:
-        """Return the address of a table of ``numbers``."""
+        """Return the address of a new table of ``numbers``, 64 bits each."""
         table = np.array([number & 2**64 - 1 for number in numbers], np.uint64)
         self._kept.append(table)
         return table.ctypes.data
 
 
 class CompiledRunner:
-    """Runs plans in compiled code by ``thread_count`` threads, this one among them, which change no results."""
+    """Runs plans in compiled code on up to ``thread_count`` threads, the caller's included; they change no results.
+
+    Object code is kept in ``directory``; None = in no file. Raises `RunnerUnavailable`.
+    """
 
     def __init__(self, program: Program, thread_count: int, directory: Path | None) -> None:
         self._program, self._compiler = program, verified_compiler(directory)
@@ -51,7 +54,7 @@ class CompiledRunner:
         self._plans: dict[Variant, tuple[Plan, list[Segment]]] = {}
         self._wanted: dict[Variant, set[str]] = {}  # names of scalars
         self._stages: dict[tuple[Variant | None, Variant | None], tuple[int, int]] = {}
-        # What threads share: how many tasks are done and, for each place in a round, which rounds it is claimed in.
+        # Threads share the count of tasks done and, for each place in a round, the last round in which it is claimed.
         self._cells = np.zeros((program.task_limit + 1) * CELL_BYTES // 8, np.int64)
         self._yield = ctypes.cast(ctypes.CDLL(None).sched_yield, ctypes.c_void_p).value or 0
         self._thread_count = max(1, min(thread_count, program.task_limit))
@@ -71,27 +74,27 @@ class CompiledRunner:
             self._done.put(None)
 
     def calls(self, plan: Plan) -> list[list[PlannedCall]]:
-        """Return each task's kernels."""
+        """Return the kernels of each task, to be run one by one."""
         return [
             [PlannedCall(call.name, call.bytes, call.operations, partial(self._bound, call)) for call in calls]
             for calls in fuse(list(plan.tasks()), self._program.kept)
         ]
 
     def _bound(self, call: Call, numbers: Numbers) -> Callable[[], None]:
-        """Return what makes one call, on the thread that calls it."""
+        """Return a function that makes one call, with ``numbers``, on the thread that calls it."""
         address, arguments = self._entry(call)
         rows = self._rows({name: np.array([number]) for name, number in numbers.items()}, 1)
         kernel = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p)(address)
         return lambda: kernel(arguments, rows[1:].ctypes.data)
 
     def prepare(self, work: Work) -> Callable[[], None]:
-        """Return what runs micro-batches one after the other."""
+        """Return a function that runs ``work`` in order and waits for it."""
         table = self._stage_table(work)
         rows = self._rows(work.numbers, len(work))
         plans = [self._plan(variant)[0] for variant in work.variants]
         if missing := set().union(*(self._wanted[variant] for variant in work.variants)) - work.numbers.keys():
             raise KeyError(f"numbers must have {', '.join(sorted(missing))}, which the plan wants")
-        most_tasks = max(len(plan.prepare) + max(map(len, plan.phases)) for plan in plans)  # that a round may have
+        most_tasks = max(len(plan.prepare) + max(map(len, plan.phases)) for plan in plans)  # in a round
         thread_count = min(self._thread_count, most_tasks)
         chunk = np.array(
             [
@@ -103,7 +106,7 @@ class CompiledRunner:
         inboxes, address = self._inboxes[: thread_count - 1], chunk.ctypes.data
 
         def run() -> None:
-            self._chunk = table, rows, chunk  # which a thread may still look at when this one is interrupted
+            self._chunk = table, rows, chunk  # kept alive: other threads may still read them if this one is interrupted
             self._cells.fill(0)
             for inbox in inboxes:
                 inbox.put(address)
@@ -116,7 +119,7 @@ class CompiledRunner:
         return run
 
     def _rows(self, numbers: Mapping[str, NDArray[Any]], count: int) -> NDArray[np.int64]:
-        """Return the scalars of ``count`` micro-batches, a row each, after a row that nobody looks at."""
+        """Return scalars (count + 1, columns), as integers or the bits of floats; row 0 is unused."""
         rows = np.zeros((count + 1, max(len(self._columns), 1)), np.int64)
         floats = rows.view(np.float64)
         for scalar, column in self._columns.items():
@@ -136,11 +139,11 @@ class CompiledRunner:
             thread.join()
 
     def load(self, variant: Variant) -> None:
-        """Compile what micro-batches of this kind call, unless it is there."""
+        """Compile the kernels of micro-batches like ``variant``, unless that is done."""
         self._plan(variant)
 
     def _plan(self, variant: Variant) -> tuple[Plan, list[Segment]]:
-        """Return a plan and, task by task, its calls: where they are, and how many."""
+        """Return a plan and one segment of calls for each of its tasks."""
         if variant not in self._plans:
             plan = self._program.record(variant)
             calls = fuse(list(plan.tasks()), self._program.kept)
@@ -153,12 +156,12 @@ class CompiledRunner:
         return self._tables.table([number for call in calls for number in self._entry(call)]), len(calls)
 
     def _entry(self, call: Call) -> tuple[int, int]:
-        """Return where a call's kernel is, and where its arguments."""
+        """Return the addresses of a call's kernel and of its arguments."""
         arguments = self._tables.table([*map(self._encoded, call.arguments)])
         return self._compiler.function(call.kernel, partial(write_kernel, kernel=call.kernel)), arguments
 
     def _encoded(self, argument: Any) -> int:
-        """Return an argument as a whole number: a float's bits, a scalar's place in its row."""
+        """Return an argument as an integer: for a float its bits, for a scalar its column."""
         if isinstance(argument, Scalar):
             assert argument.factor == 1 or argument.name not in _WHOLE, argument
             return self._columns.setdefault(argument, len(self._columns))
@@ -167,7 +170,10 @@ class CompiledRunner:
         return int(argument)
 
     def _stage_table(self, work: Work) -> NDArray[np.int64]:
-        """Return the stages (count + 1, 2): what comes before the first micro-batch, between two, after the last."""
+        """Return stages (micro-batches + 1, 2), each the address and number of its rounds.
+
+        One comes before the first micro-batch, one between each two, one after the last.
+        """
         which, kinds = work.which, len(work.variants)
         pairs = which[:-1] * kinds + which[1:]
         known, places = np.unique(pairs, return_inverse=True)
@@ -178,7 +184,7 @@ class CompiledRunner:
         return np.concatenate([[first], between, [last]]).astype(np.int64)
 
     def _stage(self, before: Variant | None, after: Variant | None) -> tuple[int, int]:
-        """Return the rounds of what is left of ``before``, and of what comes before the rest of ``after``.
+        """Return the address and number of the rounds that end ``before`` and begin ``after``; None = no micro-batch.
 
         Scalars of ``before`` are in the row of the stage, those of ``after`` in the next.
         """
@@ -203,7 +209,7 @@ class CompiledRunner:
         return self._tables.table(filled), len(filled) // 2
 
     def _round_table(self, tasks: Sequence[_Segments]) -> tuple[int, int]:
-        """Return where the tasks of a round are that have anything to do, and how many."""
+        """Return the address and number of those tasks of a round that have calls."""
         entries: list[int] = []
         for task in tasks:
             filled = [segment for segment in task if segment[1]]
@@ -212,7 +218,7 @@ class CompiledRunner:
         return self._tables.table(entries), len(entries) // 2
 
     def _opening(self, variant: Variant | None) -> tuple[list[_Segments], list[_Segments]]:
-        """Return what brings the rows and, where phases join, the first phase, as tasks of the next row's scalars."""
+        """Return the tasks that load rows and, if the plan joins, those of phase 0, with the next row of scalars."""
         if variant is None:
             return [], []
         plan, segments = self._plan(variant)

@@ -1,24 +1,24 @@
-"""Fusion: the calls of a task as kernels, as few as can be."""
+"""Fusion: consecutive calls of a task become one kernel if one pass over memory can make them."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
-from mlpd.core.codegen.kernels import KINDS, ArgMax, Call, Draw, Kernel, Product, Ref, Slot, Step
+from mlpd.core.codegen.kernels import KINDS, ArgMax, ArrayOperand, Call, Draw, Kernel, Product, Ref, Step
 from mlpd.core.devices.arrays import HostArray
 from mlpd.core.execution.plan import Task
 from mlpd.core.execution.recording import ELEMENTWISE, NotRecordable, Op, Scalar
 
 _OF_FLOATS = frozenset(("absolute", "divide", "exp", "expm1", "log", "log1p", "sign", "sqrt", "tanh"))
-# Of a product: rows for which a second factor of so many bytes is not copied, as measured.
+# A product of at most so many rows does not copy a second factor of at least so many bytes: that was faster.
 _FEW_ROWS, _LARGE_BYTES = 48, 2**19
-_OPERATIONS_A_WORD = 30  # of Philox: ten rounds of two products and four exclusive ors, for four words
+_OPERATIONS_A_WORD = 30  # of Philox, roughly; they are integer operations, counted as floating-point ones
 
 
 @dataclass(frozen=True)
 class Range:
-    """The bytes in memory from the first to the last that an array may touch."""
+    """The bytes that an array spans in memory, gaps included: from ``start`` to before ``end``."""
 
     start: int
     end: int
@@ -39,7 +39,7 @@ class Range:
 
 
 class _View(NamedTuple):
-    """An array over a grid: where it begins, and how far apart its numbers are along both loops, in bytes."""
+    """An array over a grid: its address, its type, and its strides in bytes along both loops; 0 repeats a number."""
 
     address: int
     kind: str
@@ -49,7 +49,7 @@ class _View(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class _Chosen:
-    """Rows of ``source``, (width bytes apart), from place ``first`` of ``order``."""
+    """Rows of ``source``: from ``first`` on or, with an ``order`` (count,), those it names from there on."""
 
     source: HostArray
     order: HostArray | None
@@ -59,7 +59,7 @@ class _Chosen:
 class _Grid(NamedTuple):
     outer: int
     inner: int
-    axes: tuple[int, ...]  # of arrays: outer, then inner; fewer where a loop makes one turn
+    axes: tuple[int, ...]  # of arrays: outer, then inner; an axis of size 1 is left out
 
     def view(self, array: HostArray) -> _View:
         strides = [array.strides[axis] for axis in self.axes]
@@ -79,13 +79,13 @@ def _grid(array: HostArray) -> _Grid:
 
 @dataclass
 class _Group:
-    """Calls that one pass makes."""
+    """The calls of one pass over a grid; the sets hold indices of ``arrays``."""
 
     grid: _Grid
     shape: tuple[int, ...]
     views: list[_View] = field(default_factory=list)
     arrays: list[HostArray] = field(default_factory=list)
-    ranges: list[Range] = field(default_factory=list)  # of the arrays; to ask an array where it is takes long
+    ranges: list[Range] = field(default_factory=list)  # of the arrays; asking NumPy for an address is slow
     chosen: dict[int, _Chosen] = field(default_factory=dict)
     constants: list[float] = field(default_factory=list)
     scalars: list[Scalar] = field(default_factory=list)
@@ -95,25 +95,29 @@ class _Group:
     reduced: set[int] = field(default_factory=set)
 
     def place(self, array: HostArray) -> int:
-        """Return the slot of ``array``, whose shape is the grid's."""
+        """Return the index of ``array``, which has the shape of the grid; add it if it is new."""
         view = self.grid.view(array)
         if view not in self.views:
             self.add(view, array)
         return self.views.index(view)
 
     def add(self, view: _View, array: HostArray) -> None:
-        """Make a slot."""
+        """Add an array that has no equal view here."""
         self.views.append(view)
         self.arrays.append(array)
         self.ranges.append(Range.of(array))
 
     def find(self, array: HostArray) -> int | None:
-        """Return the slot of ``array`` if there is one."""
+        """Return the index of ``array``; None if it is not here."""
         view = self.grid.view(array)
         return self.views.index(view) if view in self.views else None
 
     def accepts(self, reads: Sequence[HostArray], out: HostArray, *, reduces: bool) -> bool:
-        """Return whether a call may join: it must not look at what only the whole pass completes, or half overlap."""
+        """Return whether a call may join the pass.
+
+        It must not touch the result of a reduction, which only the whole pass completes, and no array that is written
+        may overlap another in part. A call that ``reduces`` must write to an array that is new here.
+        """
         ranges = self.ranges
         for array in reads:
             place, own = self.find(array), Range.of(array)
@@ -128,13 +132,13 @@ class _Group:
 
 
 class Fuser:
-    """Gathers a task's calls in passes."""
+    """Collects a task's calls into passes."""
 
     def __init__(self) -> None:
         self._groups: list[_Group | Call] = []
 
     def add(self, op: Op) -> None:
-        """Take the next call."""
+        """Add the next call to the last pass or to a new one; raises `NotRecordable`."""
         if 0 in op.out.shape:
             return
         for array in (*op.operands, op.out):
@@ -183,9 +187,9 @@ class Fuser:
                 place = group.place(np.broadcast_to(operand, out.shape))
                 if place not in group.written:
                     group.loaded.add(place)
-                refs.append(Ref("slot", place))
+                refs.append(Ref("array", place))
             elif isinstance(operand, _Chosen):
-                refs.append(Ref("slot", _choose(group, operand)))
+                refs.append(Ref("array", _choose(group, operand)))
             elif isinstance(operand, Scalar):
                 refs.append(_number(group.scalars, "scalar", operand))
             else:
@@ -217,26 +221,27 @@ class Fuser:
         if outer and not values.shape[axis]:
             raise NotRecordable(f"{name} of nothing can't be compiled along axis {axis}")
         along = "outer" if outer and group.grid.outer > 1 else "inner"
-        if values.shape[axis] == 1:  # nothing to add up; of one loop the other turn
+        if values.shape[axis] == 1:  # nothing to add up: each number is its own result
             along = "outer"
-        group.steps.append(Step(name, kind, (Ref("slot", place),), target, along))
+        group.steps.append(Step(name, kind, (Ref("array", place),), target, along))
 
     def passes(self) -> list["_Group | Call"]:
-        """Return what each kernel will be made of."""
+        """Return the passes, and the calls that have a kernel to themselves."""
         return self._groups
 
 
 def reads_of(group: "_Group | Call") -> list[HostArray]:
-    """Return the arrays that a pass looks at."""
+    """Return the arrays that a pass reads."""
     if isinstance(group, Call):
         return list(group.reads)
     return [*(group.arrays[i] for i in group.loaded), *(chosen.source for chosen in group.chosen.values())]
 
 
 def fuse(tasks: Sequence[Task], kept: Sequence[HostArray]) -> list[list[Call]]:
-    """Return the kernels of each of a plan's tasks.
+    """Return the calls of kernels that each task becomes.
 
-    What one pass writes and no other reads is not stored, unless it is in an array that is ``kept``.
+    A pass stores an array that another pass reads, that is ``kept``, or that a reduction fills; others stay in
+    registers.
     """
     passes: list[list[_Group | Call]] = []
     for task in tasks:
@@ -266,7 +271,7 @@ def fuse(tasks: Sequence[Task], kept: Sequence[HostArray]) -> list[list[Call]]:
 
 def _choose(group: _Group, chosen: _Chosen) -> int:
     place = len(group.views)
-    # A view like no other: the same rows may be chosen by two orders.
+    # Its view must equal no other, because two orders may choose from one source.
     group.add(_View(chosen.source.ctypes.data, chosen.source.dtype.name, 0, -1 - place), chosen.source[:0])
     group.chosen[place] = chosen
     return place
@@ -279,7 +284,7 @@ def _number(known: list[Any], what: str, number: Any) -> Ref:
 
 
 def _constant(group: _Group, number: float) -> Ref:
-    # Not by equality: -0.0 is not 0.0.
+    # By their bits, because -0.0 == 0.0.
     for index, known in enumerate(group.constants):
         if np.float64(known).tobytes() == np.float64(number).tobytes():
             return Ref("constant", index)
@@ -295,11 +300,11 @@ def _call(group: _Group, stored: list[int]) -> Call:
     if flat and all(view.outer == inner * view.inner for view in views):
         outer, inner = 1, outer * inner
         views = [view._replace(outer=0) for view in views]
-    slots: list[Slot] = []
+    operands: list[ArrayOperand] = []
     arguments: list[Any] = [outer, inner]
     for place, view in enumerate(views):
         if chosen := group.chosen.get(place):
-            slots.append(_chosen_slot(group, chosen))
+            operands.append(_chosen_operand(group, chosen))
             source, order, first = chosen.source, chosen.order, chosen.first
             width = source.strides[-1] if source.ndim > 1 and source.shape[1] > 1 else 0
             arguments += [view.address, source.strides[0], width, 0 if order is None else order.ctypes.data, first]
@@ -308,9 +313,9 @@ def _call(group: _Group, stored: list[int]) -> Call:
         lies = "same" if view.inner == 0 else "next" if view.inner == size else "far"
         if inner == 1 and not any(step.target == place and step.along == "inner" for step in group.steps):
             lies = "next"
-        slots.append(Slot(view.kind, lies))
+        operands.append(ArrayOperand(view.kind, lies))
         arguments += [view.address, view.outer, view.inner]
-    kernel = Kernel(tuple(slots), tuple(group.steps), tuple(stored))
+    kernel = Kernel(tuple(operands), tuple(group.steps), tuple(stored))
     arguments += [*map(float, group.constants), *group.scalars]
     chosen_rows = [chosen.source[: group.shape[0]] for chosen in group.chosen.values()]
     reads = tuple([group.arrays[i] for i in group.loaded] + chosen_rows)
@@ -319,38 +324,38 @@ def _call(group: _Group, stored: list[int]) -> Call:
     )
 
 
-def _chosen_slot(group: _Group, chosen: _Chosen) -> Slot:
+def _chosen_operand(group: _Group, chosen: _Chosen) -> ArrayOperand:
     rows_first = bool(group.grid.axes) and group.grid.axes[0] == 0 and len(group.grid.axes) == 2
     along = "outer" if rows_first else "inner"
     if len(group.grid.axes) < 2 and group.shape[0] == 1:  # one row of many values
         along = "outer"
     contiguous = chosen.source.ndim > 1 and chosen.source.strides[-1] == chosen.source.itemsize
     lies = "next" if contiguous and along == "outer" else "far"
-    return Slot(chosen.source.dtype.name, lies, along, chosen.order is not None)
+    return ArrayOperand(chosen.source.dtype.name, lies, along, chosen.order is not None)
 
 
 def _product(op: Op) -> Call:
-    """Return a product as its kernel wants it: numbers of a row of the output lie side by side."""
+    """Return the call of a product, transposed if its output is column-major: kernels write row-major ones."""
     (a, b), out, adds = op.operands[:2], op.out, op.name == "add_product"
     reads = (a, b, out) if adds else (a, b)
     if {a.dtype, b.dtype} != {out.dtype}:
         raise NotRecordable(f"a product can't be compiled of {a.dtype} and {b.dtype} into {out.dtype}")
-    if not _is_line_by_line(out):
+    if not _is_row_major(out):
         a, b, out = b.T, a.T, out.T
     (rows, inner), columns = a.shape, b.shape[1]
-    a_inner, b_inner = _is_line_by_line(a), not _is_line_by_line(b)
+    a_inner, b_inner = _is_row_major(a), not _is_row_major(b)
     lines = (a if a_inner else a.T), (b.T if b_inner else b), out
     if not inner:
         raise NotRecordable("a product of nothing can't be compiled")
-    if not all(map(_is_line_by_line, lines)):
-        raise NotRecordable(f"a product can't be compiled of matrices that lie like {a.strides} and {b.strides}")
+    if not all(map(_is_row_major, lines)):
+        raise NotRecordable(f"a product of matrices with strides {a.strides} and {b.strides} can't be compiled")
     places = [number for matrix in lines for number in (matrix.ctypes.data, matrix.strides[0])]
     in_place = not b_inner and rows <= _FEW_ROWS and b.nbytes >= _LARGE_BYTES
     kernel = Product(out.dtype.name, a_inner, b_inner, adds, in_place)
     return Call(kernel, (rows, columns, inner, *places, *op.operands[2:]), reads, (op.out,), op.operations)
 
 
-def _is_line_by_line(matrix: HostArray) -> bool:
+def _is_row_major(matrix: HostArray) -> bool:
     return matrix.shape[1] == 1 or matrix.strides[1] == matrix.itemsize
 
 
@@ -377,7 +382,7 @@ def _argmax(op: Op) -> Call:
     return Call(ArgMax(values.dtype.name), arguments, (values,), (out,), values.size)
 
 
-# Calls that make a kernel of their own.
+# Calls that have a kernel to themselves.
 _ALONE: dict[str, Callable[[Op], Call]] = {
     "matmul": _product,
     "add_product": _product,

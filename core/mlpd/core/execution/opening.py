@@ -1,4 +1,4 @@
-"""The one door to all runners, by name."""
+"""Opens runners by their names."""
 
 from importlib.util import find_spec
 from pathlib import Path
@@ -9,7 +9,7 @@ from mlpd.core.execution.runner import Program, Runner, RunnerUnavailable
 
 
 def missing_for(runner: str) -> str:
-    """Say what is missing for a runner to be there; nothing if it is."""
+    """Return what ``runner`` needs and is not installed, or an empty text."""
     if runner != "compiled":
         return ""
     if not find_spec("llvmlite"):
@@ -22,7 +22,8 @@ def open_runner(
 ) -> Runner:
     """Return the runner of this name; raises `RunnerUnavailable`.
 
-    A compiled one has ``thread_count`` threads, and keeps its code in ``kernels``.
+    The plain one computes on ``device``; the compiled one on ``thread_count`` threads, with its code kept in the
+    directory ``kernels``, None = in no file.
     """
     if runner == "plain":
         return PlainRunner(program, device)

@@ -19,7 +19,7 @@ class PlainRunner:
         self._calls: dict[Variant, list[Any]] = {}
 
     def calls(self, plan: Plan) -> list[list[PlannedCall]]:
-        """Return each task's calls."""
+        """Return the calls of each task, to be run one by one."""
         return [[self._planned(op) for op in task] for task in plan.tasks()]
 
     def _planned(self, op: Op) -> PlannedCall:
@@ -27,10 +27,10 @@ class PlainRunner:
         return PlannedCall(op.name, op.bytes, op.operations, lambda numbers: lambda: call(numbers))
 
     def prepare(self, work: Work) -> Callable[[], None]:
-        """Return what runs micro-batches one after the other."""
+        """Return a function that runs ``work`` in order; a GPU may still be busy when it returns."""
         return partial(self._run, work)
 
-    @np.errstate(all="ignore")  # what overflows is found in a report or a checkpoint, and ends the run with a reason
+    @np.errstate(all="ignore")  # a report or a checkpoint finds what overflowed, and ends the run with a reason
     def _run(self, work: Work) -> None:
         columns = {name: column.tolist() for name, column in work.numbers.items()}
         for i, number in enumerate(work.which.tolist()):

@@ -1,4 +1,4 @@
-"""The plan of a micro-batch: which calls make it, which of them can be made at the same time, and in which order."""
+"""The plan of a micro-batch: its calls, their order, and which of them may run at the same time."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,7 +12,11 @@ Task = Sequence[Op]  # what one thread does, call by call
 
 
 class Variant(NamedTuple):
-    """What decides which calls a micro-batch makes: its rows, the slot they are in, its place in the step."""
+    """What the plan of a micro-batch depends on.
+
+    Its rows are in slot ``slot`` of the feed. It may be the first or the last of its step, or both. ``flushes`` says
+    whether the optimizer zeroes moments about to become subnormal.
+    """
 
     rows: int
     slot: int
@@ -23,11 +27,10 @@ class Variant(NamedTuple):
 
 @dataclass(frozen=True)
 class Plan:
-    """Calls that bring the rows, and phases of calls that learn from them; a phase begins when the last has ended.
+    """Tasks that load the rows, then phases of tasks that learn from them; a phase begins when the last has ended.
 
-    Tasks of a phase have nothing to do with each other, nor has bringing the next rows with any phase from
-    ``free_phase`` on. Where it ``joins``, task ``i`` of the next micro-batch's first phase may follow task ``i`` of the
-    last phase at once.
+    Tasks of a phase may run at the same time. The next rows may be loaded beside any phase from ``free_phase`` on. If
+    the plan ``joins``, task ``i`` of the next micro-batch's first phase waits only for task ``i`` of the last phase.
     """
 
     prepare: Sequence[Task]
@@ -36,11 +39,11 @@ class Plan:
 
     @property
     def free_phase(self) -> int:
-        """The first phase beside which other rows may be brought: none that goes on with the phase before."""
+        """The first phase beside which the next rows may be loaded: not one that joins the micro-batch before."""
         return 1 if self.joins else 0
 
     def tasks(self) -> Iterator[Task]:
-        """Yield all tasks in an order in which one thread may do them."""
+        """Yield all tasks in an order in which one thread can run them."""
         yield from self.prepare
         for phase in self.phases:
             yield from phase
@@ -48,7 +51,7 @@ class Plan:
 
 @dataclass(frozen=True)
 class Work:
-    """Micro-batches to run one after the other: number ``which[i]`` of ``variants``, and columns of scalars by name."""
+    """Micro-batches to run in order: number ``i`` has ``variants[which[i]]`` and the scalars ``numbers[name][i]``."""
 
     variants: Sequence[Variant]
     which: NDArray[np.int64]
@@ -58,12 +61,12 @@ class Work:
         return len(self.which)
 
     def part(self, start: int, end: int) -> "Work":
-        """Return those from ``start`` to before ``end``."""
+        """Return micro-batches ``start`` to before ``end``."""
         return Work(
             self.variants, self.which[start:end], {name: column[start:end] for name, column in self.numbers.items()}
         )
 
 
 def share(width: int, block: int, count: int) -> tuple[int, int]:
-    """Return the first of ``width`` units or rows that is the block's, and the first that is not any more."""
+    """Return (start, end) of block ``block``'s part, of ``count``, of ``width`` units or rows; ``end`` is excluded."""
     return width * block // count, width * (block + 1) // count

@@ -1,7 +1,7 @@
-"""Recording: formulas run once on a namespace that takes note of their calls instead of making them.
+"""Recording: formulas run once on a namespace that notes their calls instead of making them.
 
-Arrays are the device's own, so that slices, transposes and other views are what they always are. What changes from step
-to step is handed to the formulas as a `Scalar`, which nothing can be done with but to compute with arrays.
+Arrays are the device's own, so that slices, transposes and other views work as ever. A number that changes from step to
+step is given to the formulas as a `Scalar`, which can only be an operand of a call or be multiplied by a number.
 """
 
 from collections.abc import Callable, Mapping
@@ -11,9 +11,9 @@ from typing import Any
 
 from mlpd.core.devices.arrays import Array, Device
 
-Numbers = Mapping[str, float]  # the values of scalars in a step, by name
+Numbers = Mapping[str, float]  # the values of a micro-batch's scalars, by name
 
-# Everything that formulas may call. What is not here can't be recorded, and is refused by name.
+# Everything that formulas may call; other calls raise `NotRecordable`.
 ELEMENTWISE = frozenset(
     (
         *("absolute", "add", "copyto", "divide", "equal", "exp", "expm1", "greater", "greater_equal", "less", "log"),
@@ -32,12 +32,12 @@ _MAKERS = frozenset(
 
 
 class NotRecordable(TypeError):
-    """A formula calls what no plan has; the message names it."""
+    """A formula's call can't be recorded or compiled; the message says which."""
 
 
 @dataclass(frozen=True)
 class Scalar:
-    """A number that each step has its own of: ``factor`` times the one of that name."""
+    """A number that each micro-batch has another of: ``factor`` times the one called ``name``."""
 
     name: str
     factor: float = 1.0
@@ -46,7 +46,7 @@ class Scalar:
         return Scalar(self.name, self.factor * factor)
 
     def of(self, numbers: Numbers) -> float:
-        """Return its value in a step."""
+        """Return the value in a micro-batch with these ``numbers``."""
         number = numbers[self.name]
         return number if self.factor == 1.0 else number * self.factor
 
@@ -65,14 +65,14 @@ class Op:
 
     @property
     def bytes(self) -> int:
-        """Return how many bytes it reads and writes."""
+        """Bytes that the call reads and writes."""
         if self.name == "gather":
             return 2 * int(self.out.nbytes)
         return sum(int(part.nbytes) for part in (*self.operands, self.out) if hasattr(part, "nbytes"))
 
     @property
     def operations(self) -> int:
-        """Return how many floating-point operations it makes, where each function of a number counts as one."""
+        """Floating-point operations of the call; a function of a number counts as one."""
         first = self.operands[0] if self.operands else self.out
         if self.name in ("matmul", "add_product"):
             return 2 * int(self.out.size) * int(first.shape[1])
@@ -81,7 +81,7 @@ class Op:
         return max(int(part.size) for part in (*self.operands, self.out) if hasattr(part, "size"))
 
     def call(self, device: Device) -> Callable[[Numbers], object]:
-        """Return what makes the call on ``device``, given a step's numbers."""
+        """Return a function of a micro-batch's numbers that makes the call on ``device``."""
         owner = device if self.name in DEVICE_CALLS else device.xp
         function = getattr(owner, self.name)
         if self.name == "copyto":
@@ -102,7 +102,7 @@ def _copy_to(copyto: Callable[[Array, Operand], None]) -> Callable[..., None]:
 
 
 class Recorder:
-    """The namespace ``xp`` while formulas are recorded."""
+    """The namespace ``xp`` while formulas are recorded: passes each call to ``note``."""
 
     def __init__(self, xp: Any, note: Callable[[Op], None]) -> None:
         self._xp, self._note = xp, note
@@ -125,7 +125,7 @@ class Recorder:
 
 
 class RecordingDevice:
-    """A `Device` whose arrays are real, and whose calls are noted; `take` returns them."""
+    """A `Device` that makes real arrays but only notes calls; `take` returns them."""
 
     def __init__(self, device: Device) -> None:
         self._device, self._ops = device, list[Op]()
@@ -139,7 +139,7 @@ class RecordingDevice:
         self._ops.append(Op(name, tuple(given), out))
 
     def take(self) -> list[Op]:
-        """Return the calls since the last time."""
+        """Return the calls noted since the last `take`."""
         ops = self._ops.copy()
         self._ops.clear()
         return ops

@@ -1,4 +1,4 @@
-"""What a runner of plans is, and what it runs."""
+"""The protocols of runners and of the programs they run."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -9,33 +9,33 @@ from mlpd.core.devices.arrays import Array
 from mlpd.core.execution.plan import Plan, Variant, Work
 from mlpd.core.execution.recording import Numbers
 
-# Names the arithmetic of compiled code: the digest that `arithmetic.digest_of` finds wherever it is right.
+# Names the arithmetic of compiled code: what `arithmetic.digest_of` returns wherever its results are right.
 ARITHMETIC = "349f837f2eb80204"
 
 
 class RunnerUnavailable(Exception):
-    """A run's runner isn't there; the message says why."""
+    """A runner can't be used here; the message says why."""
 
 
 class Program(Protocol):
-    """What can be run: plans by their variants, in numbers of type ``dtype``."""
+    """Makes the plans that a runner runs, one for each variant, in numbers of type ``dtype``."""
 
     dtype: np.dtype[Any]
-    task_limit: int  # tasks that can be done at the same time
+    task_limit: int  # the most tasks that can run at the same time
 
     def record(self, variant: Variant) -> Plan:
-        """Return the plan of micro-batches of this kind."""
+        """Return the plan of micro-batches like ``variant``."""
 
     @property
     def kept(self) -> Sequence[Array]:
-        """Arrays that live longer than a micro-batch; what else a plan writes nobody looks at afterwards."""
+        """Arrays whose values outlive a micro-batch; a plan need not store others."""
 
 
 @dataclass(frozen=True)
 class PlannedCall:
     """One kernel or call of a task: its name, the bytes it reads and writes, its floating-point operations.
 
-    ``bind`` returns what runs it with a micro-batch's numbers.
+    ``bind(numbers)`` returns a function that runs it with a micro-batch's numbers.
     """
 
     name: str
@@ -45,13 +45,16 @@ class PlannedCall:
 
 
 class Runner(Protocol):
-    """Runs micro-batches; close it when they are done. For use by one thread."""
+    """Runs micro-batches, for one thread; close it in the end."""
 
     def calls(self, plan: Plan) -> list[list[PlannedCall]]:
-        """Return what it makes of each task of a plan, to be looked at and run one by one."""
+        """Return the calls that each task of ``plan`` becomes, to be run one by one."""
 
     def prepare(self, work: Work) -> Callable[[], None]:
-        """Return what runs micro-batches of one epoch, any number of times; the device may be busy with them still."""
+        """Return a function that runs ``work``, all of one epoch, in order; it may be called again.
+
+        A GPU may still be busy when it returns.
+        """
 
     def close(self) -> None:
-        """Give up threads."""
+        """End the runner's threads."""

@@ -108,7 +108,7 @@ def load_trained(path: Path, sha256: str) -> TrainedModel:
         state = StateVectors.from_named(vectors)
         move = Move(vectors["input_origin"], vectors["input_size"]) if "input_origin" in vectors else None
         scaling = Scaling(vectors.get("input_shift"), vectors.get("input_factor", spec.input_scale), move)
-        model = Model(spec, task, loss, *state.living, scaling)
+        model = Model(spec, task, loss, *state.current, scaling)
         trained = TrainedModel(model, state.moments, int(fields["optimizer_step"]))
     except (KeyError, TypeError, ValueError) as error:
         raise StateFileError(f"{path.name} must hold a model: {error}") from error

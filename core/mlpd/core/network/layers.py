@@ -1,6 +1,6 @@
-"""Layers as frozen values: sizes, and pure functions that write into what they are given.
+"""Layers as frozen values: sizes, and functions that write only to the arrays that they are given.
 
-A layer's arrays live in a `Slot`, which belongs to a pass; the layer itself can be shared.
+A layer's arrays are in a `Slot`, which belongs to a pass; the layer itself can be shared.
 """
 
 from collections.abc import Callable, Sequence
@@ -19,12 +19,12 @@ _STATISTICS_MOMENTUM = 0.1
 
 @dataclass(frozen=True)
 class Slot:
-    """What one layer works with: views of the flat vectors, and ``work`` that forward leaves for backward.
+    """What one layer works with in a pass: views of the flat vectors, and ``work`` that forward leaves for backward.
 
-    ``matmul(a, b, out)`` multiplies. ``statistics`` are learnt without a gradient. Gradients are written by
-    ``product(a, b, out)`` and by ``total(values, out)``, sums of columns; either may add to what is there, even to the
-    parameters themselves. ``draw`` fills an array of uint64 (rows, words) with the layer's random words, the same ones
-    whenever the step and the rows are.
+    ``statistics`` are learnt without a gradient. ``matmul(a, b, out)`` writes a product. Gradients are written by
+    ``product(a, b, out)`` and by ``total(values, out)``, sums of columns. These two may add to ``out`` instead, which
+    may even be the parameters. ``draw(out)`` fills ``out`` (rows, words) uint64 with the layer's random words, which
+    depend on the step and the rows. ``trains`` says whether the pass goes back, too.
     """
 
     xp: Any
@@ -64,12 +64,12 @@ class Layer:
 
     @property
     def words_a_row(self) -> int:
-        """Random words that a row of the whole layer has."""
+        """How many random words a row of the whole layer has, all blocks together."""
         return 0
 
     @property
     def drawn_words(self) -> tuple[int, int]:
-        """The first of a row's random words that is wanted, and how many; they come before the work arrays."""
+        """The first of a row's random words that is wanted, and how many are; ``work[0]`` holds them, if any."""
         return 0, 0
 
     def initial(self, initializer: Initializer, seed: int, index: int) -> tuple[HostArray, ...]:
@@ -81,21 +81,21 @@ class Layer:
         raise NotImplementedError
 
     def backward(self, slot: Slot, x: Array, y: Array, dy: Array, dx: Array | None) -> None:
-        """From the gradient ``dy`` of the outputs, write those of the parameters and, unless None, of the inputs.
+        """From the outputs' gradient ``dy``, write those of the parameters and, unless ``dx`` is None, of the inputs.
 
-        ``x`` and ``y`` are not needed afterwards and may be overwritten. A parameter is not looked at once its gradient
-        is written, which may have moved it.
+        ``x`` and ``y`` may be overwritten. A parameter must not be read once its gradient is written, which may have
+        moved it.
         """
         raise NotImplementedError
 
     def columns(self, start: int, end: int) -> "Layer":
-        """Return the layer of units ``start`` to ``end`` alone, where no unit looks at another."""
+        """Return the layer of units ``start`` to before ``end`` alone; for layers whose units are independent."""
         return replace(self, width=end - start)  # type: ignore[type-var]
 
 
 @dataclass(frozen=True)
 class Linear(Layer):
-    """``y = x @ weight``: for what batch normalisation follows, which takes any bias away again."""
+    """``y = x @ weight``: before batch normalisation, which would remove a bias, and for partial sums of blocks."""
 
     inputs: int
     width: int
@@ -144,9 +144,9 @@ class Affine(Linear):
 
 @dataclass(frozen=True)
 class Sum(Layer):
-    """Units ``start`` to ``start + width`` of the partial sums that blocks give for ``whole`` units, and their bias.
+    """Adds up the blocks' partial sums for its units, ``width`` of ``whole`` from ``start`` on, and maybe a bias.
 
-    Its inputs are (rows, blocks, whole), its input gradients (rows, whole), of which it writes its own units.
+    Its inputs are (rows, blocks, whole); of the input gradients (rows, whole), it writes those of its units.
     """
 
     whole: int
@@ -171,7 +171,7 @@ class Sum(Layer):
             xp.add(y, slot.parameters[0], out=y)
 
     def backward(self, slot: Slot, x: Array, y: Array, dy: Array, dx: Array | None) -> None:
-        """Write the gradients of the bias and of every block's inputs."""
+        """Write the gradients of the bias and of the units' partial sums, which are the same for all blocks."""
         if not self.width:
             return
         if dx is not None:
@@ -184,8 +184,8 @@ class Sum(Layer):
 class Dropout(Layer):
     """Zeroes each value with probability ``rate`` and scales the rest by ``1 / (1 - rate)``; idle outside training.
 
-    Srivastava et al. 2014, in the inverted form. The rate counts in steps of 2**-16, as each value's draw does. Part of
-    a layer that is ``whole`` units wide, from ``start`` on, has that part of its mask.
+    Srivastava et al. 2014, in the inverted form. The rate is rounded to a multiple of 2**-16, because a draw has 16
+    bits. A part of a layer, from unit ``start`` of ``whole`` on, has that part of the layer's mask; 0 = not a part.
     """
 
     width: int
@@ -199,17 +199,17 @@ class Dropout(Layer):
 
     @property
     def words_a_row(self) -> int:
-        """Return one for four values."""
+        """Return one word for each four units."""
         return -(-(self.whole or self.width) // 4)
 
     @property
     def drawn_words(self) -> tuple[int, int]:
-        """Return those that hold a draw of its own."""
+        """Return the words that hold draws of its units."""
         first = self.start // 4
         return first, -(-(self.start + self.width) // 4) - first
 
     def work(self, capacity: int) -> Shapes:
-        """Return the mask's."""
+        """Return the shape of the mask."""
         return ((capacity, self.width),)
 
     def forward(self, slot: Slot, x: Array, y: Array) -> None:
@@ -248,7 +248,7 @@ class _Normalization(Layer):
         return np.ones(self.width), np.zeros(self.width)
 
     def work(self, capacity: int) -> Shapes:
-        """Normalised inputs; then mean, reciprocal deviation and a spare, along the axis."""
+        """Shapes of the normalised inputs, then of mean, reciprocal deviation and a spare, along the axis."""
         moment = (1, self.width) if self.axis == 0 else (capacity, 1)
         return (capacity, self.width), moment, moment, moment
 
@@ -270,10 +270,13 @@ class _Normalization(Layer):
         self._standardize(slot, normal, scale, y)
 
     def _track(self, slot: Slot, mean: Array, variance: Array, rows: int) -> None:
-        """Take note of the batch's moments."""
+        """Update running statistics, if the layer has any, from a mini-batch of ``rows`` rows."""
 
     def _standardize(self, slot: Slot, normal: Array, scale: Array, y: Array) -> None:
-        """From centred inputs and their variances, write the outputs."""
+        """Write outputs ``y`` from centred inputs and their variances.
+
+        Leave normalised inputs in ``normal`` and reciprocal deviations in ``scale``.
+        """
         xp = slot.xp
         xp.add(scale, _EPSILON, out=scale)
         xp.sqrt(scale, out=scale)
@@ -283,7 +286,7 @@ class _Normalization(Layer):
         xp.add(y, slot.parameters[1], out=y)
 
     def backward(self, slot: Slot, x: Array, y: Array, dy: Array, dx: Array | None) -> None:
-        """Write the gradients: Ioffe & Szegedy 2015 (arXiv:1502.03167), section 3, with the sums gathered."""
+        """Write the gradients: Ioffe & Szegedy 2015 (arXiv:1502.03167), section 3, with its sums combined."""
         xp, (gain, _), (gain_gradient, bias_gradient) = slot.xp, slot.parameters, slot.gradients
         normal, mean, scale, product = self._work(slot, len(dy))
         if dx is not None:
@@ -314,10 +317,10 @@ class LayerNorm(_Normalization):
 
 @dataclass(frozen=True)
 class BatchNorm(_Normalization):
-    """Normalises each column over the mini-batch, outside training with running moments: Ioffe & Szegedy 2015.
+    """Normalises each column over the mini-batch; outside training, by running moments: Ioffe & Szegedy 2015.
 
-    The running variance is of the unbiased kind; both move by a tenth of the difference at every mini-batch, but for
-    one of a single row, which has no variance, and whose outputs are the biases.
+    The running variance is the unbiased one. Each mini-batch moves both running moments by a tenth of the difference,
+    except one of a single row: it has no variance, and its outputs are the biases.
     """
 
     axis: ClassVar[int] = 0

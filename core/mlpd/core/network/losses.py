@@ -1,6 +1,6 @@
-"""Losses: each row's loss and its gradient, for targets that are rows of numbers.
+"""Losses of rows, and their gradients.
 
-So label smoothing, mix-up and weights are arithmetic on rows, and no loss knows of them.
+Targets are rows of numbers. So label smoothing, mix-up and weights are arithmetic on rows, and no loss knows of them.
 """
 
 from dataclasses import dataclass
@@ -16,12 +16,12 @@ _SMALLEST = 1e-30
 
 @dataclass(frozen=True)
 class Loss(Kind):
-    """How far outputs are from targets: a value."""
+    """A loss function, as a frozen value."""
 
     def measure(self, xp: Any, z: Array, t: Array, gradient: Array, work: "Work") -> float:
-        """Write the losses of outputs ``z`` for targets ``t`` to ``work.row`` and, but for a factor, their gradients.
+        """Write losses to ``work.row`` and unscaled gradients to ``gradient``; return the factor that scales these.
 
-        Arrays are (rows, outputs), and the factor is returned.
+        Outputs ``z``, targets ``t`` and ``gradient`` are (rows, outputs).
         """
         mean = 1.0 / int(z.shape[1])
         self._elements(xp, z, t, work.values, gradient)
@@ -34,19 +34,19 @@ class Loss(Kind):
         raise NotImplementedError
 
     def predict(self, xp: Any, outputs: Array, predictions: Array, spare_row: Array) -> None:
-        """Write what ``outputs`` (rows, outputs) say of the targets, over themselves if they are ``predictions``.
+        """Write to ``predictions`` the targets that ``outputs`` predict; both are (rows, outputs), maybe one array.
 
-        ``spare_row`` is (rows, 1), of any values.
+        ``spare_row`` (rows, 1) is overwritten.
         """
         xp.copyto(predictions, outputs)
 
     def outputs_for(self, predictions: HostArray) -> HostArray:
-        """Return outputs that predict ``predictions`` (rows, outputs), or almost where none do."""
+        """Return outputs (rows, outputs) that predict ``predictions``, nearly where none do exactly."""
         return predictions
 
 
 class Work(NamedTuple):
-    """What a loss writes to: losses (rows, 1), as many spare values, and values (rows, outputs)."""
+    """What a loss writes to: losses (rows, 1), spare values (rows, 1), and values (rows, outputs)."""
 
     row: Array
     spare_row: Array
@@ -68,8 +68,8 @@ class BufferedLoss:
     ) -> None:
         """Add the rows' weighted, summed loss to ``total``; write the gradient of ``scale`` times that sum.
 
-        ``outputs``, ``targets`` and ``gradient`` are (rows, outputs), ``weights`` (rows, 1), ``total`` is a float64
-        scalar on the device. ``scale`` is a number, or what stands for the one of each step.
+        ``outputs``, ``targets`` and ``gradient`` are (rows, outputs), ``weights`` (rows, 1), None = all 1. ``total`` is
+        a float64 scalar on the device. ``scale`` is a number, or a `Scalar` of a recording.
         """
         xp, work = self._xp, Work(*(buffer[: len(outputs)] for buffer in self._work))
         scale *= self._loss.measure(xp, outputs, targets, gradient, work)
@@ -81,7 +81,7 @@ class BufferedLoss:
         xp.multiply(gradient, scale, out=gradient)
 
     def of_rows(self, count: int) -> Array:
-        """Return the losses (count, 1) of the last call's rows; none is finite whose outputs are not all."""
+        """Return the weighted losses (count, 1) of the last call's rows; not finite if an output of the row is not."""
         return self._work.row[:count]
 
 
@@ -124,7 +124,7 @@ class SigmoidCrossEntropy(Loss):
         xp.maximum(z, 0, out=gradient)
         xp.subtract(gradient, values, out=gradient)
         softplus_tail(xp, z, values)
-        xp.add(values, gradient, out=values)  # last: beside z it would be rounded away
+        xp.add(values, gradient, out=values)  # the tail last: beside z it would be rounded away
         sigmoid(xp, z, gradient)
         xp.subtract(gradient, t, out=gradient)
 
@@ -176,7 +176,7 @@ class Huber(Loss):
 
 @dataclass(frozen=True)
 class MeanAbsolute(Loss):
-    """``|z - t|``, whose gradient is taken as 0 where it has none."""
+    """``|z - t|``; its gradient is 0 where ``z = t``."""
 
     name = "mean_absolute"
 
@@ -188,7 +188,7 @@ class MeanAbsolute(Loss):
 
 @dataclass(frozen=True)
 class Poisson(Loss):
-    """``exp(z) - t z``: the likelihood of counts ``t`` with mean ``exp(z)``, up to ``log(t!)``."""
+    """``exp(z) - t z``: minus the log-likelihood of counts ``t`` with mean ``exp(z)``, but for ``log(t!)``."""
 
     name = "poisson"
 
@@ -208,13 +208,13 @@ class Poisson(Loss):
 
 
 def _subtract_largest(xp: Any, z: Array, row: Array, shifted: Array) -> None:
-    """Write ``z`` (rows, classes) less the largest of each row, (rows, 1)."""
+    """Write the largest of each row of ``z`` to ``row`` (rows, 1), and ``z`` less it to ``shifted`` (rows, classes)."""
     xp.max(z, axis=1, keepdims=True, out=row)
     xp.subtract(z, row, out=shifted)
 
 
 def _share_out(xp: Any, shifted: Array, row: Array) -> None:
-    """Replace ``shifted`` (rows, classes) by its exponentials divided by their sums, (rows, 1)."""
+    """Replace ``shifted`` (rows, classes) by its softmax; write the sums of exponentials to ``row`` (rows, 1)."""
     xp.exp(shifted, out=shifted)
     xp.sum(shifted, axis=1, keepdims=True, out=row)
     xp.divide(shifted, row, out=shifted)

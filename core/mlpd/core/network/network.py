@@ -1,6 +1,6 @@
 """A network in memory: one flat vector each for parameters, gradients and statistics, and the buffers of a pass.
 
-One vector each makes optimising, averaging, saving and hashing one array's work, however deep the network is.
+So optimising, averaging, saving and hashing are done on one array, however deep the network is.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -17,7 +17,7 @@ from mlpd.core.random import Purpose
 
 Shapes = Sequence[Sequence[tuple[int, ...]]]
 Change = Callable[[Array], Array]
-Place = Any  # a whole number, or what stands for the one of each step
+Place = Any  # an integer, or a `Scalar` of a recording
 
 
 class Weights(NamedTuple):
@@ -32,7 +32,7 @@ class Weights(NamedTuple):
 
 
 def initial_parameters(layers: Sequence[Layer], initializer: str, seed: int, dtype: str) -> HostArray:
-    """Return the flat vector a run starts from; the same on every device."""
+    """Return the flat vector of parameters before the first step; the same on every device."""
     index, parts = 0, [np.zeros(0)]
     for layer in layers:
         parts += [part.ravel() for part in layer.initial(INITIALIZERS[initializer], seed, index)]
@@ -52,7 +52,7 @@ def shapes_of(layers: Sequence[Layer], *, statistics: bool = False) -> Shapes:
 
 
 def views(vector: Array, shapes: Shapes, order: str = "C") -> list[list[Array]]:
-    """Cut ``vector`` into arrays of these shapes, layer by layer, row after row ("C") or column after column ("F")."""
+    """Return views of ``vector`` with these shapes, layer by layer, row-major ("C") or column-major ("F")."""
     start, cut = 0, []
     for own_shapes in shapes:
         own = []
@@ -71,15 +71,15 @@ def leading_layer_count(layers: Sequence[Layer]) -> int:
 
 
 def vector_size(shapes: Shapes) -> int:
-    """Return how many values there are in a vector that `views` cuts into arrays of these shapes."""
+    """Return how many values arrays of these shapes have in all."""
     return sum(prod(shape) for own in shapes for shape in own)
 
 
 @dataclass(frozen=True)
 class Exchange:
-    """Where blocks of units meet: the partial sums of each (capacity, blocks, whole), and the whole's gradient.
+    """Where blocks of units meet: their partial sums (capacity, blocks, whole), and the gradient (capacity, whole).
 
-    All blocks see both; the gradient is (capacity, whole). This one gives ``block``.
+    All blocks share both arrays. The pass that has this exchange writes the partial sums of ``block``.
     """
 
     sums: Array
@@ -88,10 +88,10 @@ class Exchange:
 
 
 class Backward(NamedTuple):
-    """What a pass that also goes back has: the key of its draws, its place in the network, and where gradients go.
+    """What a pass needs to go back: the seed of its draws, its place in the network, and where gradients go.
 
-    Its first layer is number ``first_layer`` of the whole network. ``gradients`` are those of the last pass back; if
-    they are the parameters themselves, a pass back moves these. A `Sum` among the layers has its own of ``exchanges``.
+    Its first layer is number ``first_layer`` of the whole network. ``gradients`` is a flat vector, None = a new one; if
+    it is the parameters, a pass back moves them. ``exchanges`` are those of the `Sum` layers, in order.
     """
 
     seed: int = 0
@@ -101,10 +101,10 @@ class Backward(NamedTuple):
 
 
 class Pass:
-    """Buffers to run ``layers`` on up to ``capacity`` rows of ``input_size`` values, and back if it is told how.
+    """Runs ``layers`` on up to ``capacity`` rows of ``input_size`` values and, given ``backward``, back.
 
-    Threads may share ``weights``, never a Pass. Parameters and buffers lie in memory as the device has it, row after
-    row or column after column; inputs always by rows.
+    Threads may share ``weights``, never a Pass. Parameters and buffers are row-major or column-major, as the device has
+    it; inputs are always row-major.
     """
 
     def __init__(
@@ -127,7 +127,7 @@ class Pass:
         self._place: tuple[Place, Place, int] = (0, 0, 0)
         self._order = device.memory_order
         self._adds, self._scale = False, 1.0
-        # No gradient is wanted of what comes before the first parameters.
+        # Layers before the first parameters need no gradients.
         self._first_trained = leading_layer_count(layers)
         self._make_buffers(device.empty((capacity, input_size), self._dtype), exchanges, trains)
         shapes = shapes_of(layers)
@@ -150,7 +150,7 @@ class Pass:
                 *(self._product, self._total, partial(self._draw, index, layer)),
             )
             self._slots.append(slot)
-            index += not isinstance(layer, Sum)  # a layer draws what it draws in a network of one block
+            index += not isinstance(layer, Sum)  # so that draws do not depend on the number of blocks
 
     def _empty(self, width: int) -> Array:
         return self._array((self.capacity, width), self._dtype)
@@ -159,9 +159,10 @@ class Pass:
         return matrix(self._device, shape, dtype)
 
     def _make_buffers(self, inputs: Array, exchanges: Sequence[Exchange], trains: bool) -> None:
-        """Make what each layer reads and writes, ``_x`` and ``_y``, and the gradients of both, ``_dx`` and ``_dy``.
+        """Make the inputs ``_x`` and outputs ``_y`` of each layer, and their gradients ``_dx`` and ``_dy``.
 
-        An in-place layer shares its predecessor's buffers, a layer and the next meet at the same, or at an exchange.
+        The outputs of a layer are the inputs of the next, but an exchange lies before a `Sum`. An in-place layer uses
+        the buffers of the layer before it.
         """
         self._x: list[Array] = []
         self._y: list[Array] = []
@@ -212,11 +213,11 @@ class Pass:
             self._device.column_sums(ones, values, out)
 
     def read_from(self, inputs: Array) -> None:
-        """Take other inputs (rows, input_size) than before from now on."""
+        """Read ``inputs`` (rows, input_size) from now on."""
         self._x[0] = inputs
 
     def write_to(self, outputs: Array) -> None:
-        """Give the outputs (rows, width) of the last layer to another array from now on."""
+        """Write the outputs of the last layer to ``outputs`` (rows, width) from now on."""
         self._y[-1] = outputs
 
     def inputs(self, rows: int) -> Array:
@@ -226,15 +227,15 @@ class Pass:
     def forward(self, rows: int, step: Place = 0, first_row: Place = 0, start_row: int = 0) -> Array:
         """Return the outputs (rows, width), a buffer that the next call overwrites.
 
-        Random masks depend on the seed, ``step`` and ``first_row``, the place in the step's batch of the first row of
-        the micro-batch, of which row ``start_row`` is the first here.
+        Random masks depend on the seed, ``step`` and the rows' places: the micro-batch begins at row ``first_row`` of
+        the step, and the rows here at row ``start_row`` of the micro-batch.
         """
         for _ in self.forward_parts(rows, step, first_row, start_row):
             pass
         return self.outputs(rows)
 
     def forward_parts(self, rows: int, step: Place, first_row: Place, start_row: int = 0) -> Iterator[None]:
-        """Go forward, with a stop before every exchange until all blocks have given."""
+        """Run forward; yield before each `Sum`, which needs the partial sums of all blocks."""
         self._place = step, first_row, start_row
         for layer, slot, x, y in zip(self.layers, self._slots, self._x, self._y, strict=True):
             if isinstance(layer, Sum):
@@ -242,20 +243,23 @@ class Pass:
             layer.forward(slot, x[:rows], y[:rows])
 
     def outputs(self, rows: int) -> Array:
-        """Return what the last pass forward has written (rows, width)."""
+        """Return the outputs (rows, width) of the last pass forward."""
         return self._y[-1][:rows]
 
     def output_gradient(self, rows: int) -> Array:
-        """Return the buffer (rows, width) from which ``backward(rows)`` starts."""
+        """Return the buffer (rows, width) for the gradient of the outputs, which ``backward(rows)`` reads."""
         return self._dy[-1][:rows]
 
     def backward(self, rows: int) -> None:
-        """Fill ``gradients``; what ``forward`` left is used up."""
+        """Fill ``gradients``; outputs and other buffers of ``forward`` are overwritten."""
         for _ in self.backward_parts(rows):
             pass
 
     def backward_parts(self, rows: int, *, adds: bool = False, scale: float = 1.0) -> Iterator[None]:
-        """Go back, with a stop after every exchange; it may add ``scale`` times the gradients to ``gradients``."""
+        """Run back and write ``gradients``; yield after each `Sum`.
+
+        If it ``adds``, ``scale`` times the gradients are added to what is there; else ``scale`` does not count.
+        """
         self._adds, self._scale = adds, scale
         for i in reversed(range(self._first_trained, len(self.layers))):
             dx = self._dx[i]

@@ -311,7 +311,7 @@ class Average:
         return {"average_decay": decay, "average_rest": 1 - decay}
 
     def update(self, factors: Factors) -> None:
-        """Move the averages towards the living weights."""
+        """Move the averages towards the current weights."""
         decay, rest = factors["average_decay"], factors["average_rest"]
         for living, average in zip(self._living, self._averages, strict=True):
             for start in range(0, len(average), self._block_size):

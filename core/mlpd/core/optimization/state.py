@@ -1,4 +1,4 @@
-"""The vectors that training changes, by what they are: weights, their average, the best of them, and moments."""
+"""The vectors that training changes: the current weights, their average, the best so far, and moments."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -11,42 +11,42 @@ _AVERAGE, _BEST, _MOMENT = "average.", "best.", "moment."
 
 @dataclass(frozen=True)
 class StateVectors:
-    """All vectors of a run, or of a block of one; averages and the best are there if a run keeps them.
+    """All vectors of a run, or of one block; ``average`` and ``best`` are None unless a run keeps them.
 
-    ``moments`` are the optimizer's, by their names, each as long as the parameters.
+    ``moments`` are the optimizer's by name, each as long as the parameters.
     """
 
-    living: Weights
+    current: Weights
     moments: Mapping[str, Array]
     average: Weights | None = None
     best: Weights | None = None
 
     @property
     def scored(self) -> Weights:
-        """Those that are validated, and published unless earlier ones were better."""
-        return self.average or self.living
+        """The weights that are validated: the average or, without one, the current ones."""
+        return self.average or self.current
 
     def map(self, change: Change) -> "StateVectors":
         """Return what ``change`` makes of each vector."""
         return StateVectors(
-            self.living.map(change),
+            self.current.map(change),
             {name: change(moment) for name, moment in self.moments.items()},
             self.average and self.average.map(change),
             self.best and self.best.map(change),
         )
 
     def part(self, cut: slice) -> "StateVectors":
-        """Return a stretch of the parameters with what goes with them; statistics stay whole."""
+        """Return the ``cut`` of current and average parameters and of moments; statistics and the best stay whole."""
 
         def of(weights: Weights) -> Weights:
             return weights._replace(parameters=weights.parameters[cut])
 
         moments = {name: moment[cut] for name, moment in self.moments.items()}
-        return replace(self, living=of(self.living), moments=moments, average=self.average and of(self.average))
+        return replace(self, current=of(self.current), moments=moments, average=self.average and of(self.average))
 
     def named(self) -> dict[str, Array]:
-        """Return the vectors that are not empty, by the names that they have in files."""
-        groups = {"": self.living, _AVERAGE: self.average, _BEST: self.best}
+        """Return the vectors that are not empty, by their names in files."""
+        groups = {"": self.current, _AVERAGE: self.average, _BEST: self.best}
         named = {
             prefix + name: vector
             for prefix, weights in groups.items()
@@ -58,7 +58,7 @@ class StateVectors:
 
     @classmethod
     def from_named(cls, vectors: Mapping[str, Array]) -> "StateVectors":
-        """Return what `named` gave; raises ``KeyError`` where there are no parameters."""
+        """Return the vectors that `named` returned as ``vectors``; raises ``KeyError`` without parameters."""
         nothing = vectors["parameters"][:0]
 
         def weights(prefix: str) -> Weights:

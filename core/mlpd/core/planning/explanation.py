@@ -20,12 +20,12 @@ from mlpd.core.steps.batches import cut
 from mlpd.core.steps.examples import Examples
 from mlpd.core.steps.program import Blocks, work_of
 
-_TURNS = 5  # of a measurement, of which the fastest counts
+_TURNS = 5  # of each measurement; the fastest counts
 
 
 @dataclass(frozen=True)
 class Line:
-    """A kernel of a phase: what one call of it does, how many tasks call it, and how long a call takes here."""
+    """A kernel of a phase: its ``call_count`` calls there, and the bytes, operations and seconds of one call."""
 
     phase: str
     name: str
@@ -37,9 +37,9 @@ class Line:
 
 @dataclass(frozen=True)
 class Explanation:
-    """The kernels of a step's last micro-batch, and what a step comes to on ``thread_count`` threads of this machine.
+    """The kernels of a step's last micro-batch, and the totals of a step on ``thread_count`` threads of this machine.
 
-    ``bytes`` are those that kernels read and write, ``operations`` floating-point ones, both of a whole step.
+    Kernels read and write ``bytes`` and make ``operations`` floating-point operations in a whole step.
     """
 
     lines: Sequence[Line]
@@ -90,7 +90,7 @@ _Timed = list[tuple[PlannedCall, float]]
 
 
 def noise(spec: TrainingSpec, row_count: int, dtype: str) -> Examples:
-    """Return rows that take no memory, to learn nothing from."""
+    """Return examples to record and time plans with; all inputs are views of one row, which takes little memory."""
     sizes = spec.model.layer_sizes
     rows = spec.train_row_count(row_count)
     inputs = np.broadcast_to(np.ones((1, sizes[0]), dtype), (rows, sizes[0]))
@@ -104,7 +104,7 @@ def noise(spec: TrainingSpec, row_count: int, dtype: str) -> Examples:
 
 @np.errstate(all="ignore")  # as in a step
 def _seconds(call: PlannedCall, numbers: Numbers) -> float:
-    """Return how long a call takes, without the time that it takes to call."""
+    """Return the seconds of a call, with its overhead but not the clock's: half of what three take more than one."""
     run = call.bind(numbers)
     once, thrice = [], []
     for _ in range(_TURNS):
@@ -120,7 +120,7 @@ def _seconds(call: PlannedCall, numbers: Numbers) -> float:
 
 
 def _phases(plan: Plan, tasks: Sequence[_Timed]) -> list[tuple[str, Sequence[_Timed]]]:
-    """Return names of phases and their tasks."""
+    """Return the name and the tasks of each phase; loading the rows is the first."""
     start = len(plan.prepare)
     phases = [("rows", tasks[:start])]
     for number, phase in enumerate(plan.phases, 1):
@@ -130,7 +130,7 @@ def _phases(plan: Plan, tasks: Sequence[_Timed]) -> list[tuple[str, Sequence[_Ti
 
 
 def _critical_seconds(plan: Plan, tasks: Sequence[_Timed], threads: int) -> float:
-    """Return how long a micro-batch takes if threads take the longest tasks first."""
+    """Return the seconds of a micro-batch if ``threads`` threads take the longest tasks of each phase first."""
     total = 0.0
     for _, own in _phases(plan, tasks):
         ends = [0.0] * threads
@@ -141,7 +141,7 @@ def _critical_seconds(plan: Plan, tasks: Sequence[_Timed], threads: int) -> floa
 
 
 def _lines(plan: Plan, tasks: Sequence[_Timed]) -> Iterator[Line]:
-    """Gather the calls of a phase that are alike."""
+    """Yield one line for all calls of a phase that are alike, with the seconds of the fastest."""
     for phase, own in _phases(plan, tasks):
         alike: dict[tuple[str, int, int], list[float]] = {}
         for call, seconds in (timed for task in own for timed in task):

@@ -1,4 +1,4 @@
-"""How much memory a run will need, from its spec and its data alone: held to what runs were measured to take."""
+"""How much memory a run will need, from its spec and its data alone; constants are from measured runs."""
 
 from collections.abc import Sequence
 from math import prod
@@ -21,8 +21,8 @@ _INDEX_BYTES = 8
 _BASIS_BYTES = 20  # while it is made, in float64 and then in float32
 # An interpreter with libraries; what compiling takes; what BLAS keeps for a thread; what a block's plans take.
 _PROCESS_BYTES, _COMPILER_BYTES, _THREAD_BYTES, _BLOCK_BYTES = 50_000_000, 40_000_000, 16_000_000, 400_000
-_DRAWING_BYTES = 40  # a weight of the layer whose weights are drawn, which are made in float64
-_SAVED_COPIES = 3  # of all that is saved: on the host, as bytes, and in the file's content; and put in order before
+_DRAWING_BYTES = 40  # a weight of the layer that is being initialised, in float64
+_SAVED_COPIES = 3  # of all that is saved: on the host, as bytes, as the file's content; and joined, in compiled runs
 _ORDERING_BYTES = 32  # a row, while an epoch's order is made beside the one before it, or weights are scaled
 _COLUMN_MEANS_BYTES, _COLUMN_MEANS_VALUES = 24, 2**22  # a value, and how many at a time
 
@@ -44,11 +44,10 @@ class StoredRows(Rows, Protocol):
 
 
 def estimate_bytes(spec: TrainingSpec, rows: StoredRows, row_bytes: int, thread_count: int) -> int:
-    """Return the bytes that a run on ``rows`` of ``row_bytes`` takes at most, unless its inputs must be moved first.
+    """Return the most bytes that a run on ``rows``, of ``row_bytes`` each, takes, unless its inputs have to be moved.
 
-    On a GPU that is memory of the GPU, without what libraries and an allocator keep in reserve. On the CPU it is that
-    of a job of ``thread_count`` threads, without the pages of mapped files, which are in memory only as long as nobody
-    else needs it.
+    For a GPU, that is its own memory, without what libraries and an allocator keep in reserve. For the CPU, it is the
+    memory of a job with ``thread_count`` threads, without pages of mapped files, which the system can take back.
     """
     return (
         _host_bytes(spec, rows, row_bytes, thread_count)
@@ -73,7 +72,7 @@ def _work_bytes(layers: Sequence[Layer], capacity: int, size: int) -> int:
 
 
 def _host_bytes(spec: TrainingSpec, rows: StoredRows, row_bytes: int, thread_count: int) -> int:
-    """Add up a process, vectors, buffers, data, and what is largest of all that is needed for a while."""
+    """Add up a process, vectors, buffers, data, and the largest of those needs that only last a while."""
     model, blocks = spec.model, spec.block_count
     size, layers, capacity = np.dtype(model.dtype).itemsize, model.layers(), micro_batch_rows(spec)
     inputs, outputs, widths = model.layer_sizes[0], model.layer_sizes[-1], sum(_widths(spec)[1:])
@@ -100,7 +99,7 @@ def _host_bytes(spec: TrainingSpec, rows: StoredRows, row_bytes: int, thread_cou
 
 
 def _validation_bytes(spec: TrainingSpec) -> int:
-    """Return the bytes of the weights that are validated, beside those that learn, and of the pass that does it."""
+    """Return the bytes of validation's own copy of the weights and of its pass; 0 without validation."""
     inputs, *widths = _widths(spec)
     values = inputs + 2 * sum(widths) + 8 * spec.model.layer_sizes[-1]
     parameters = parameter_count(spec.model.layers())
@@ -108,12 +107,12 @@ def _validation_bytes(spec: TrainingSpec) -> int:
 
 
 def _bytes_a_row(spec: TrainingSpec, rows: StoredRows, row_bytes: int) -> int:
-    """Return what a row takes beside the file it is in, which is mapped: orders, and what is copied or converted."""
+    """Return the bytes that a row takes besides its mapped file: for orders, copies and conversions."""
     dtype = spec.model.dtype
     size = np.dtype(dtype).itemsize
     targets = _INDEX_BYTES if TASKS[spec.task].has_classes else spec.model.layer_sizes[-1] * size
     weights = size * (rows.weighted or bool(spec.loss.class_weights))
-    # Compiled code has no numbers of two bytes, so that inputs of these are copied.
+    # Compiled code has no float16: such inputs are copied as float32.
     converted = 2 if spec.runner == "compiled" and rows.dtype == "float16" else 0
     copies = row_bytes * ((spec.validation.fraction > 0) + converted)
     return _ORDERING_BYTES + copies + targets * (rows.target_dtype != dtype) + weights
@@ -133,7 +132,7 @@ def _widths(spec: TrainingSpec) -> list[int]:
 
 
 def _warping_bytes(spec: TrainingSpec) -> int:
-    """Return what augmentation takes on the host."""
+    """Return the bytes of augmentation's basis, and of images that are warped ahead."""
     if not spec.augmentation:
         return 0
     images = (MICRO_BATCHES_AHEAD + 1) * micro_batch_rows(spec) * 4 * spec.model.layer_sizes[0]

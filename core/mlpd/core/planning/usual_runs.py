@@ -1,4 +1,4 @@
-"""Runs between which there is all that usual ones call, to have it compiled before they are there."""
+"""Compiles the kernels of usual runs and predictions before these are asked for."""
 
 from collections.abc import Iterator
 from contextlib import closing
@@ -28,7 +28,7 @@ _IMAGES = AugmentationSpec(28, 28, 1.0, 10.0, 0.1, 0.1, 0.5, 2.0)
 
 
 def usual_runs() -> Iterator[tuple[TrainingSpec, str]]:
-    """Yield specs, of networks between them with all that the presets have, and types of inputs."""
+    """Yield specs and types of inputs; together, the networks have all that those of the presets have."""
     wide = ModelSpec.plain((784, 532, 10), input_scale=1 / 255)
     dropping = replace(wide, dropout_rates=(0.3,))
     deep = ModelSpec.plain((784, 1024, 512, 10), input_scale=1 / 255)
@@ -61,7 +61,7 @@ def usual_runs() -> Iterator[tuple[TrainingSpec, str]]:
 
 
 def compile_usual_runs(directory: Path) -> None:
-    """Fill ``directory`` with what usual runs and predictions call; raises `OSError` and `RunnerUnavailable`."""
+    """Fill ``directory`` with the kernels of usual runs and predictions; raises `OSError` and `RunnerUnavailable`."""
     for spec, dtype in usual_runs():
         examples = noise(spec, _ROWS, dtype)
         step = Variant(spec.batch_size, 0, is_first=True, is_last=True, flushes=False)
@@ -75,7 +75,7 @@ def compile_usual_runs(directory: Path) -> None:
 
 
 def _predict(spec: TrainingSpec, examples: Examples, directory: Path) -> None:
-    """Have predictions of one row, a few and many compiled."""
+    """Compile the kernels of predictions for one row, a few and many."""
     layers = spec.model.layers()
     parameters, statistics = (
         np.zeros(count, spec.model.dtype) for count in (parameter_count(layers), statistic_count(layers))

@@ -1,6 +1,7 @@
-"""Compiles ahead what usual runs call, so that none waits: ``python -m mlpd.core.planning.warming DIRECTORY PARENT``.
+"""Compiles the kernels of usual runs ahead: ``python -m mlpd.core.planning.warming DIRECTORY PARENT``.
 
-A server does this whenever it starts, and mostly finds it done; so what it takes is imported where it is wanted.
+It ends with the process PARENT. A server does this whenever it starts and mostly finds it done, so modules that only
+compiling needs are imported late.
 """
 
 import os
@@ -14,16 +15,15 @@ from mlpd.core.codegen.compiler import source_digest
 from mlpd.core.execution.runner import RunnerUnavailable
 from mlpd.core.processes import end_with
 
-_MARK = "warmed"  # a file that says when its folder was last asked for
+_MARK = "warmed"  # a file whose time says when its folder was last warmed
 _KEPT_SECONDS = 30 * 24 * 60 * 60
 _NICENESS = 19  # what is warmed is needed later, if at all
 
 
 def warm(directory: Path) -> None:
-    """Fill ``directory`` with compiled code, unless that was done before, and clear what nobody has warmed for long.
+    """Fill ``directory`` with compiled code, unless that was done before, and remove folders not warmed for long.
 
-    Other releases, and other kinds of processor, have folders of their own beside. Raises `OSError` and
-    `RunnerUnavailable`.
+    Each release has a folder for each kind of processor. Raises `OSError` and `RunnerUnavailable`.
     """
     done = directory / source_digest()[:16] / _MARK
     for mark in directory.glob(f"*/{_MARK}"):
@@ -38,7 +38,7 @@ def warm(directory: Path) -> None:
 
 
 def main() -> None:
-    """Warm, while nobody else wants the processor."""
+    """Warm at the lowest priority; exit with an error if that fails."""
     end_with(int(sys.argv[2]))
     os.nice(_NICENESS)
     try:

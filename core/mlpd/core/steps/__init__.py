@@ -1,1 +1,1 @@
-"""What a step of a run does: its rows, its blocks, its plans."""
+"""The steps of a run: their rows, their blocks, their plans."""

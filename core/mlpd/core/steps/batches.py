@@ -1,7 +1,7 @@
-"""Brings a run's rows to its device, in the order of (seed, epoch) alone.
+"""Loads a run's rows to its device, in an order that depends on (seed, epoch) alone.
 
-Data stay in their own type until they are scaled. Where images are augmented, a thread warps the next ones while
-the step runs.
+Data stay in their own type until they are scaled. If images are augmented, a thread warps the next ones while a step
+runs.
 """
 
 from collections import deque
@@ -24,7 +24,7 @@ from mlpd.core.spec.training import TrainingSpec
 from mlpd.core.steps.examples import Examples
 from numpy.typing import NDArray
 
-MICRO_BATCHES_AHEAD = 4  # that are prepared before they are wanted
+MICRO_BATCHES_AHEAD = 4  # that are warped before they are wanted
 
 Counts = NDArray[np.int64]
 
@@ -32,7 +32,7 @@ Counts = NDArray[np.int64]
 class MicroBatch(NamedTuple):
     """What a pass takes at a time: ``rows`` rows from place ``first`` of an epoch's order.
 
-    They are the rows from ``start`` on of the step that has ``step_rows`` of them.
+    It begins at row ``start`` of its step, which has ``step_rows`` rows in all.
     """
 
     step: int
@@ -45,7 +45,7 @@ class MicroBatch(NamedTuple):
 
 @dataclass(frozen=True)
 class MicroBatches:
-    """Micro-batches one after the other, all of one epoch: columns (count,) of what each is."""
+    """Consecutive micro-batches, all of one epoch: columns (count,) of the fields of `MicroBatch`."""
 
     epoch: int
     step: Counts
@@ -61,12 +61,12 @@ class MicroBatches:
 
     @property
     def is_first(self) -> NDArray[np.bool_]:
-        """Whether a step begins with it."""
+        """Whether each begins a step (count,)."""
         return np.equal(self.start, 0)
 
     @property
     def is_last(self) -> NDArray[np.bool_]:
-        """Whether a step ends with it."""
+        """Whether each ends a step (count,)."""
         ends: Counts = self.start + self.rows
         return np.equal(ends, self.step_rows)
 
@@ -95,11 +95,10 @@ def micro_batches(spec: TrainingSpec, row_count: int, step: int) -> Iterator[Mic
 
 
 class Feed:
-    """Brings the rows of micro-batches to buffers: inputs as the first trained layer takes them, and what to learn.
+    """Loads the rows of micro-batches into ``slots``: inputs as the first trained layer takes them, and targets.
 
-    While the rows in one of ``slot_count`` slots are worked on, the next can be brought to another, in ``chunk_count``
-    chunks that have nothing to do with each other. `bring` is to be recorded; the rest happens at once. Use it in a
-    ``with`` block, from one thread.
+    While a step works on one slot, the next rows can be loaded into another, in ``chunk_count`` independent chunks.
+    Calls of `bring` are recorded; other methods act at once. For one thread, within a ``with`` block of `open`.
     """
 
     def __init__(
@@ -140,7 +139,7 @@ class Feed:
 
     @property
     def leading_count(self) -> int:
-        """How many layers come before the first that is trained; what they do belongs to bringing rows."""
+        """How many layers come before the first that is trained; loading rows runs them."""
         return leading_layer_count(self._spec.model.layers())
 
     def _leading_pass(self) -> Pass:
@@ -152,7 +151,7 @@ class Feed:
 
     @contextmanager
     def open(self, step: int) -> Iterator[None]:
-        """Have images augmented, where they are, from ``step`` on by a thread that ends with this block."""
+        """Warp images from ``step`` on in a thread that ends with this block; do nothing without augmentation."""
         if not self._spec.augmentation:
             yield
             return
@@ -163,19 +162,19 @@ class Feed:
             self._warped.close()
 
     def begin(self, epoch: int) -> None:
-        """Make the order of an epoch known."""
+        """Write the epoch's order of rows to the device."""
         if epoch != self._epoch and self._order is not None:
             self._device.write(permutation(self._spec.seed, epoch, self._row_count), self._order)
         self._epoch = epoch
 
     def stage(self, epoch: int, first: int) -> None:
-        """Make the augmented images from place ``first`` of the order known; in the order of the run."""
+        """Write the augmented images from place ``first`` of the epoch's order to the device, in the run's order."""
         assert self._warped
         rows = self._warped.read(epoch, first)
         self._device.write(rows, self._own[: len(rows)])
 
     def bring(self, slot: int, rows: int, chunk: int) -> None:
-        """Bring a chunk of a micro-batch of ``rows`` rows."""
+        """Load chunk ``chunk`` of a micro-batch of ``rows`` rows into a slot."""
         xp, into = self._device.xp, self.slots[slot]
         start, end = rows * chunk // self.chunk_count, rows * (chunk + 1) // self.chunk_count
         if start == end:
@@ -210,7 +209,10 @@ class Feed:
 
 @dataclass(frozen=True)
 class Rows:
-    """A micro-batch: inputs (rows, input_size), labels, targets (rows, outputs), and weights (rows, 1)."""
+    """Buffers of a micro-batch: inputs (rows, input_size), labels, encoded targets (rows, outputs), weights (rows, 1).
+
+    ``weights`` are None if all rows count alike.
+    """
 
     inputs: Array
     labels: Array
@@ -229,7 +231,7 @@ def input_type(device: Device, dtype: np.dtype[Any]) -> np.dtype[Any]:
 
 
 class _Warped:
-    """Augmented rows, prepared in the run's order by a thread of its own."""
+    """Augmented rows in the run's order, warped ahead by a thread."""
 
     def __init__(self, spec: TrainingSpec, inputs: HostArray, capacity: int, step: int) -> None:
         assert spec.augmentation
@@ -245,7 +247,7 @@ class _Warped:
             self._send()
 
     def read(self, epoch: int, first: int) -> NDArray[np.float32]:
-        """Return the next rows (rows, input_size), in a buffer that stays as it is until the next call."""
+        """Return the next rows (rows, input_size) as float32; the next call may overwrite them."""
         place, future = self._waiting.popleft()
         if place != (epoch, first):
             raise RuntimeError(f"rows must be read in order, {place} next, got {(epoch, first)}")
@@ -254,7 +256,7 @@ class _Warped:
         return rows
 
     def close(self) -> None:
-        """End the thread after the rows in hand."""
+        """End the thread when the rows that it is warping are done."""
         self._thread.shutdown(cancel_futures=True)
 
     def _send(self) -> None:

@@ -1,4 +1,4 @@
-"""Blocks at work: their passes, and their part of the loss and of the optimizer's step."""
+"""What a block does in a step: its pass, and its part of the loss and of the optimizer's step."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -18,11 +18,11 @@ from mlpd.core.spec.split import micro_batch_rows
 from mlpd.core.spec.training import TrainingSpec
 from mlpd.core.steps.batches import Feed, Rows
 
-_VECTOR_ALIGNMENT = 16  # values: pieces of a vector that different threads write begin with a line of the cache
+_VECTOR_ALIGNMENT = 16  # values: parts of a vector that different threads write begin with a line of the cache
 
 
 class Totals:
-    """What a run counts: the summed loss and the rows that were right, scalars on the device."""
+    """What a run counts, as scalars on the device: the summed loss (float64), and the rows that were right (int64)."""
 
     def __init__(self, device: Device) -> None:
         self.loss_sum = device.zeros((), np.dtype(np.float64))
@@ -30,7 +30,7 @@ class Totals:
 
 
 class Measure:
-    """Takes the loss of a block's outputs, and its gradient."""
+    """Adds the loss and the hits of a block's outputs to ``totals``, and writes the gradient of the loss."""
 
     def __init__(self, device: Device, spec: TrainingSpec, capacity: int, totals: Totals) -> None:
         shape = spec.model.layer_sizes[-1], capacity, np.dtype(spec.model.dtype)
@@ -39,7 +39,7 @@ class Measure:
         self._totals = totals
 
     def __call__(self, outputs: Array, gradient: Array, source: Rows, chosen: slice) -> None:
-        """Measure ``outputs`` (rows, outputs), of the ``chosen`` rows of a micro-batch."""
+        """Measure ``outputs`` of the ``chosen`` rows of ``source``; write their ``gradient``; both (rows, outputs)."""
         totals = self._totals
         if self._task.counts_hits:
             self._task.count_hits(outputs, source.labels[chosen], totals.correct_count)
@@ -48,8 +48,8 @@ class Measure:
 
 
 @dataclass(frozen=True)
-class Common:
-    """What all blocks of a run have in common; ``squares`` (blocks, 1, 1) are what clipping adds up."""
+class BlockContext:
+    """What all blocks of a run share; ``squares`` (blocks, 1, 1) are each block's sum of squared gradients."""
 
     device: Device
     spec: TrainingSpec
@@ -59,26 +59,29 @@ class Common:
 
 
 class Update:
-    """Moves vectors, or a part of them, against their gradients: part ``number`` of as many as clipping has squares."""
+    """Makes the optimizer's step on the vectors of block ``number``, or on its part of a network's.
+
+    ``decayed`` are views of the weights that decay.
+    """
 
     def __init__(
-        self, common: Common, vectors: StateVectors, gradients: Array, decayed: Sequence[Array], number: int
+        self, common: BlockContext, vectors: StateVectors, gradients: Array, decayed: Sequence[Array], number: int
     ) -> None:
-        device, optimizer, parameters = common.device, common.spec.optimizer, vectors.living.parameters
+        device, optimizer, parameters = common.device, common.spec.optimizer, vectors.current.parameters
         self._spec, self._device, self._number = common.spec, device, number
         self._gradients, self._decayed = gradients, decayed
         self._optimizer = OptimizerState(device, optimizer.kind, parameters, gradients, vectors.moments)
         clips = optimizer.clip_norm
         self._clipping = Clipping(device, clips, parameters.dtype, common.squares) if clips else None
-        self._average = Average(device, vectors.living, vectors.average) if vectors.average else None
+        self._average = Average(device, vectors.current, vectors.average) if vectors.average else None
 
     def measure(self) -> None:
-        """Note the size of the gradients, where they are clipped."""
+        """Write the sum of the squared gradients to ``squares``, if gradients are clipped."""
         if self._clipping:
             self._clipping.measure(self._gradients, self._number)
 
     def move(self, variant: Variant, *, moved: bool) -> None:
-        """Make the optimizer's step, unless the parameters have ``moved`` already."""
+        """Clip gradients, decay weights, make the optimizer's step unless parameters have ``moved``, and average."""
         if self._clipping:
             self._clipping.scale(self._gradients)
         if self._spec.optimizer.weight_decay:
@@ -94,24 +97,27 @@ class Update:
 
 
 def make_vectors(device: Device, spec: TrainingSpec, size: int, statistic_count: int) -> StateVectors:
-    """Return the vectors of a network, or of a block of one, of zeros."""
+    """Return zeroed vectors for a network or a block of ``size`` parameters and ``statistic_count`` statistics."""
 
     def zeros(count: int) -> Array:
         return device.zeros(count, np.dtype(spec.model.dtype))
 
-    living = Weights(zeros(size), zeros(statistic_count))
+    current = Weights(zeros(size), zeros(statistic_count))
     moments = {name: zeros(size) for name in spec.optimizer.kind.moments}
     return StateVectors(
-        living, moments, living.map(lambda own: zeros(len(own))) if spec.optimizer.average_decay else None
+        current, moments, current.map(lambda own: zeros(len(own))) if spec.optimizer.average_decay else None
     )
 
 
 class UnitBlock:
-    """A block of units, with vectors of its own."""
+    """A block of units, with its own vectors.
+
+    ``exchanges``, shared by all blocks, are pairs: partial sums (blocks, width, capacity), gradients (width, capacity).
+    """
 
     def __init__(
         self,
-        common: Common,
+        common: BlockContext,
         layers: Sequence[Layer],
         vectors: StateVectors,
         exchanges: Sequence[tuple[Array, Array]],
@@ -120,19 +126,19 @@ class UnitBlock:
         spec, capacity = common.spec, micro_batch_rows(common.spec)
         self._feed, self._clips = common.feed, spec.optimizer.clip_norm > 0
         self._block_count = len(common.squares)
-        # Without a vector of gradients a step makes one pass over the parameters less, or two.
+        # Without a vector of gradients, a step makes one or two passes less over the parameters.
         self._moves_at_once = moves_at_once(common.device, spec, capacity)
-        parameters = vectors.living.parameters
+        parameters = vectors.current.parameters
         gradients = parameters if self._moves_at_once else None
         own = [Exchange(sums.transpose(2, 0, 1), gradient.T, number) for sums, gradient in exchanges]
-        self._pass = _training_pass(common, layers, vectors.living, capacity, gradients, own)
+        self._pass = _training_pass(common, layers, vectors.current, capacity, gradients, own)
         self.gradients = self._pass.gradients
         self._update = Update(common, vectors, self.gradients, decayed_parts(layers, parameters), number)
         has_outputs = not (isinstance(layers[-1], Sum) and layers[-1].width == 0)
         self._measure = Measure(common.device, spec, capacity, common.totals) if has_outputs else None
 
     def step(self, variant: Variant) -> Iterator[None]:
-        """Make a step, or a micro-batch of it, with a stop wherever all blocks must have come as far."""
+        """Run a micro-batch and, after the last of a step, update; yield wherever all blocks must have come as far."""
         run, rows, source = self._pass, variant.rows, self._feed.slots[variant.slot]
         run.read_from(source.inputs)
         yield from run.forward_parts(rows, Scalar("step"), Scalar("first_row"))
@@ -149,11 +155,14 @@ class UnitBlock:
 
 
 class RowBlock:
-    """A block of rows: a whole network, of whose vectors it moves a part when all blocks' gradients are there."""
+    """A block of rows: it runs the whole network on its rows, and moves its part of the vectors for all blocks.
+
+    ``gradients`` and ``own_totals`` are those of all blocks.
+    """
 
     def __init__(
         self,
-        common: Common,
+        common: BlockContext,
         vectors: StateVectors,
         gradients: Sequence[Array],
         own_totals: Sequence[Totals],
@@ -165,22 +174,25 @@ class RowBlock:
         self._capacity = micro_batch_rows(spec)
         self._totals, self._own_totals = common.totals, own_totals
         layers, capacity = spec.model.layers(), -(-self._capacity // self._count)
-        parameters = vectors.living.parameters
-        self._pass = _training_pass(common, layers, vectors.living, capacity, gradients[number])
+        parameters = vectors.current.parameters
+        self._pass = _training_pass(common, layers, vectors.current, capacity, gradients[number])
         self._measure = Measure(common.device, spec, capacity, own_totals[number])
         lines = -(-len(parameters) // _VECTOR_ALIGNMENT)
         start, end = (edge * _VECTOR_ALIGNMENT for edge in share(lines, number, self._count))
         cut = slice(start, min(end, len(parameters)))
         self._gradients = [gradient[cut] for gradient in gradients]
         decayed = [part for part in decayed_parts(layers, parameters, cut) if len(part)]
-        # Statistics are those of one block, if any: batch normalisation looks at all rows.
+        # If there are statistics, there is one block, because batch normalisation looks at all rows.
         self._update = Update(common, vectors.part(cut), self._gradients[0], decayed, number)
 
     def _rows(self, count: int) -> slice:
         return slice(*share(count, self._number, self._count))
 
     def step(self, variant: Variant) -> Iterator[None]:
-        """Make a step, or a micro-batch of it, with its part of the rows, and move its part of the vectors."""
+        """Run this block's rows of a micro-batch and, after the last of a step, move its part of the vectors.
+
+        Yield wherever all blocks must have come as far.
+        """
         chosen, run, own = self._rows(variant.rows), self._pass, self._own_totals[self._number]
         xp, rows = self._device.xp, chosen.stop - chosen.start
         if variant.is_first:
@@ -203,7 +215,10 @@ class RowBlock:
         self._update.move(variant, moved=False)
 
     def _sum_up(self, variant: Variant) -> None:
-        """Add to the first block's gradients what the others have; those without a row have none."""
+        """Add the others' gradients to the first block's, in this block's part; the first block adds up totals, too.
+
+        Gradients of blocks that had no row are left out.
+        """
         xp, rows = self._device.xp, variant.rows if variant.is_first else self._capacity
         total, *others = self._gradients
         given = [share(rows, number, self._count) for number in range(self._count)]
@@ -220,21 +235,21 @@ class RowBlock:
 
 
 def _training_pass(
-    common: Common,
+    common: BlockContext,
     layers: Sequence[Layer],
     weights: Weights,
     capacity: int,
     gradients: Array | None,
     exchanges: Sequence[Exchange] = (),
 ) -> Pass:
-    """Return the pass of a block; the first layers, without parameters, belong to bringing rows."""
+    """Return the pass of a block, without the leading layers, which run as rows are loaded."""
     spec, leading = common.spec, common.feed.leading_count
     backward = Backward(spec.seed, leading, gradients, exchanges)
     return Pass(common.device, layers[leading:], spec.model.layer_sizes[0], weights, capacity, backward)
 
 
 def decayed_parts(layers: Sequence[Layer], parameters: Array, cut: slice = slice(None)) -> list[Array]:
-    """Return what of a vector of parameters, or of a ``cut`` of it, are weights, which decay; biases do not."""
+    """Return views of the weights in ``parameters``, within ``cut`` and maybe empty: they decay, biases do not."""
     start, end, _ = cut.indices(len(parameters))
     first, found = 0, []
     for shape in (shape for layer in layers for shape in layer.shapes):
@@ -246,11 +261,11 @@ def decayed_parts(layers: Sequence[Layer], parameters: Array, cut: slice = slice
 
 
 def rate_in_gradient(spec: TrainingSpec) -> bool:
-    """Return whether a loss gradient may bring the learning rate with it: one pass over all parameters less."""
+    """Return whether loss gradients are scaled by the learning rate, which saves a pass over all parameters."""
     return spec.optimizer.kind.is_linear and not spec.optimizer.clip_norm
 
 
 def moves_at_once(device: Device, spec: TrainingSpec, capacity: int) -> bool:
-    """Return whether parameters move as their gradients are computed, which are never stored."""
+    """Return whether gradients are added to the parameters as they are computed, and never stored."""
     small = spec.rows_per_step <= capacity
     return device.adds_products and rate_in_gradient(spec) and not spec.optimizer.weight_decay and small

@@ -1,4 +1,4 @@
-"""From data sets to what a run works on: split, weighted, scaled. All on the host, all from the spec alone."""
+"""Prepares data sets for a run: splits, weights and scales them, on the host and from the spec alone."""
 
 from dataclasses import dataclass, replace
 
@@ -20,8 +20,8 @@ class NothingToLearn(Exception):
 class Examples:
     """Rows to train on and to validate on, how inputs are scaled, and how much each training row counts.
 
-    ``row_count`` is that of the data set before any were held out. Inputs to train on are those that the device is to
-    scale. ``weights`` (rows, 1) have a mean of 1.
+    ``row_count`` is that of the data set before any were held out. Inputs of ``train`` are moved but not scaled; the
+    device scales them. ``weights`` (rows, 1) have a mean of 1; None = all rows count alike.
     """
 
     row_count: int
@@ -34,7 +34,10 @@ class Examples:
     def of(
         cls, spec: TrainingSpec, dataset: Dataset, validation: Dataset | None, scaling: Scaling | None = None
     ) -> "Examples":
-        """Prepare data sets for a run; ``scaling`` is that of a model it goes on from. Raises `NothingToLearn`."""
+        """Prepare data sets for a run; ``scaling`` is that of a warm start's model, None = one made from the data.
+
+        Raises `NothingToLearn`.
+        """
         row_count, held_out = len(dataset), spec.held_out_count(len(dataset))
         if held_out:
             chosen = held_out_rows(dataset.targets, held_out, spec.seed)
@@ -56,7 +59,7 @@ def _moved(dataset: Dataset, move: Move) -> Dataset:
 
 
 def _check_inputs(spec: TrainingSpec, inputs: HostArray, scaling: Scaling) -> None:
-    """Look whether anything is left of inputs in the type of the model, times one factor."""
+    """Raise `NothingToLearn` if inputs times a single factor are too small for the model's type, unless all are 0."""
     if scaling.shift is not None or inputs.dtype.kind != "f":
         return
     largest, least = 0.0, float(np.finfo(spec.model.dtype).tiny)
@@ -75,7 +78,7 @@ def _check_inputs(spec: TrainingSpec, inputs: HostArray, scaling: Scaling) -> No
 
 
 def _row_weights(spec: TrainingSpec, dataset: Dataset) -> HostArray | None:
-    """Multiply the weights of rows and of their classes."""
+    """Return row times class weights (rows, 1) with mean 1; None if there are neither."""
     weights = None if dataset.weights is None else dataset.weights.astype(np.float64)
     if spec.loss.class_weights and TASKS[spec.task].has_classes:
         of_classes = np.asarray(spec.loss.class_weights)[dataset.targets.astype(np.intp)]

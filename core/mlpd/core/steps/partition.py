@@ -1,11 +1,11 @@
 """A network in blocks, which can be worked on at the same time: of units, or of the rows of a micro-batch.
 
-Blocks of units are networks of narrower layers themselves. A block's first layer makes its units from all inputs; a
-later one gives to all units of the next layer what comes from its own, and a `Sum` adds up for its units what all
-blocks give: tensor parallelism (Shoeybi et al. 2019, arXiv:1909.08053, section 3), with a sum before each hidden layer.
-The last block has the outputs. Blocks of rows have all units, and sum up their gradients: data parallelism.
+A block of units is a network of narrower layers. Its first product computes its units from all inputs. Each later one
+computes partial sums for all units of the next layer, and a `Sum` adds up those of all blocks for the block's own
+units: tensor parallelism (Shoeybi et al. 2019, arXiv:1909.08053, section 3), with a sum at each product but the first.
+The last block has the outputs. Blocks of rows have all units, and add up their gradients: data parallelism.
 
-How many blocks there are decides the bits of a run; who works on them does not.
+The number of blocks decides the bits of a run; which threads work on them does not.
 """
 
 from collections.abc import Iterator, Sequence
@@ -23,7 +23,10 @@ Cut = tuple[slice, ...]
 
 @dataclass(frozen=True)
 class Part:
-    """A layer of a block; its arrays are those of the whole network's layer ``index``, from ``first`` on, cut."""
+    """A layer of a block, cut from layer ``index`` of the whole network.
+
+    Its parameters are the ``cuts`` of that layer's, from parameter ``first`` on; its statistics the ``statistic_cuts``.
+    """
 
     layer: Layer
     index: int
@@ -33,7 +36,7 @@ class Part:
 
 
 def unit_parts(layers: Sequence[Layer], block: int, count: int) -> tuple[Part, ...]:
-    """Return what block number ``block`` of ``count`` has of ``layers``: everything, if it is alone."""
+    """Return the layers of block ``block`` of ``count``; one block alone has all of ``layers``."""
     if count == 1:
         return tuple(_part(layer, i, slice(None)) for i, layer in enumerate(layers))
     products = [i for i, layer in enumerate(layers) if isinstance(layer, Linear)]
@@ -59,7 +62,7 @@ def unit_parts(layers: Sequence[Layer], block: int, count: int) -> tuple[Part, .
 
 
 def exchanged_widths(layers: Sequence[Layer], count: int) -> list[int]:
-    """Return how many units blocks give partial sums for, at each place where they do."""
+    """Return the width of each layer for which ``count`` blocks compute partial sums; none for one block."""
     return [layer.width for layer in layers if isinstance(layer, Linear)][1:] if count > 1 else []
 
 
@@ -69,41 +72,41 @@ def _part(layer: Layer, index: int, own: slice) -> Part:
 
 
 class Layout:
-    """How vectors of a whole network, of parameters or of statistics, are laid out in vectors of its blocks.
+    """Where the parameters, or the ``statistics``, of a network are in the vectors of its blocks.
 
-    These have their arrays in ``order``, column after column or row after row.
+    Arrays of the network are row-major, those of blocks in ``memory_order``: "C", row-major, or "F", column-major.
     """
 
     def __init__(
-        self, layers: Sequence[Layer], blocks: Sequence[Sequence[Part]], order: str, *, statistics: bool
+        self, layers: Sequence[Layer], blocks: Sequence[Sequence[Part]], memory_order: str, *, statistics: bool
     ) -> None:
         self._whole = shapes_of(layers, statistics=statistics)
         self._own = [shapes_of([part.layer for part in parts], statistics=statistics) for parts in blocks]
-        self._blocks, self._statistics, self._order = blocks, statistics, order
+        self._blocks, self._statistics, self._memory_order = blocks, statistics, memory_order
         self.size = vector_size(self._whole)
         self.sizes = [vector_size(shapes) for shapes in self._own]
 
     def join(self, vectors: Sequence[Array], whole: Array) -> None:
-        """Write to ``whole`` what the blocks have."""
+        """Write the blocks' ``vectors`` to ``whole``."""
         for mine, its in self._pairs(vectors, whole):
             its[...] = mine
 
     def split(self, whole: Array, vectors: Sequence[Array]) -> None:
-        """Write to ``vectors`` what the blocks have of ``whole``."""
+        """Write each block's part of ``whole`` to ``vectors``."""
         for mine, its in self._pairs(vectors, whole):
             mine[...] = its
 
     def _pairs(self, vectors: Sequence[Array], whole: Array) -> Iterator[tuple[Array, Array]]:
         wholes = views(whole, self._whole)
         for parts, vector, shapes in zip(self._blocks, vectors, self._own, strict=True):
-            for part, own in zip(parts, views(vector, shapes, self._order), strict=True):
+            for part, own in zip(parts, views(vector, shapes, self._memory_order), strict=True):
                 cuts = part.statistic_cuts if self._statistics else part.cuts
                 for j, (mine, cut) in enumerate(zip(own, cuts, strict=True)):
                     yield mine, wholes[part.index][part.first + j][cut]
 
 
 class StateLayout:
-    """How the vectors of a run lie in those of its blocks; a device that has them row by row has one block."""
+    """Where the vectors of a network are in those of its blocks; a row-major device has one block, the network."""
 
     def __init__(self, device: Device, layers: Sequence[Layer], blocks: Sequence[Sequence[Part]]) -> None:
         self._device, self._is_whole = device, device.memory_order == "C"
@@ -113,29 +116,29 @@ class StateLayout:
         self.sizes = list(zip(self._parameters.sizes, self._statistics.sizes, strict=True))
 
     def joined(self, blocks: Sequence[StateVectors]) -> StateVectors:
-        """Return the vectors of the whole network: the living ones, or copies where they lie otherwise in memory."""
+        """Return the network's vectors: the block's own on a row-major device, else copies."""
         names, averages = blocks[0].moments, [own.average for own in blocks if own.average]
         return StateVectors(
-            self.joined_weights([own.living for own in blocks]),
+            self.joined_weights([own.current for own in blocks]),
             {name: self._joined(self._parameters, [own.moments[name] for own in blocks]) for name in names},
             self.joined_weights(averages) if averages else None,
         )
 
     def joined_weights(self, blocks: Sequence[Weights]) -> Weights:
-        """Return the weights of the whole network, as `joined`."""
+        """Return the network's weights, as `joined` does."""
         parameters, statistics = zip(*blocks, strict=True)
         return Weights(self._joined(self._parameters, parameters), self._joined(self._statistics, statistics))
 
     def split(self, whole: StateVectors, blocks: Sequence[StateVectors]) -> None:
-        """Write to the vectors of ``blocks`` what they have of those that ``whole`` has, on the device or the host."""
-        self.split_weights(whole.living, [own.living for own in blocks])
+        """Write to ``blocks`` their parts of the vectors that ``whole`` has, on the device or the host."""
+        self.split_weights(whole.current, [own.current for own in blocks])
         if whole.average:
             self.split_weights(whole.average, [own.average for own in blocks if own.average])
         for name, moment in whole.moments.items():
             self._split(self._parameters, moment, [own.moments[name] for own in blocks])
 
     def split_weights(self, whole: Weights, blocks: Sequence[Weights]) -> None:
-        """Write to the weights of ``blocks`` what they have of ``whole``."""
+        """Write to ``blocks`` their parts of the weights ``whole``."""
         parameters, statistics = zip(*blocks, strict=True)
         self._split(self._parameters, whole.parameters, parameters)
         self._split(self._statistics, whole.statistics, statistics)

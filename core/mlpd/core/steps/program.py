@@ -1,4 +1,4 @@
-"""All blocks of a run as one program: the plans they record, and the work of its steps."""
+"""All blocks of a run as one `Program`: the plans of its micro-batches, and the work of its steps."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -14,7 +14,7 @@ from mlpd.core.optimization.state import StateVectors
 from mlpd.core.spec.split import micro_batch_rows
 from mlpd.core.spec.training import TrainingSpec
 from mlpd.core.steps.batches import Counts, Feed, MicroBatches
-from mlpd.core.steps.blocks import Common, RowBlock, Totals, UnitBlock, make_vectors, rate_in_gradient
+from mlpd.core.steps.blocks import BlockContext, RowBlock, Totals, UnitBlock, make_vectors, rate_in_gradient
 from mlpd.core.steps.examples import Examples
 from mlpd.core.steps.partition import StateLayout, exchanged_widths, unit_parts
 
@@ -22,7 +22,7 @@ _ENDED = object()
 
 
 class Blocks:
-    """All blocks of a run, and what they see of each other. `record` returns plans, whoever runs them."""
+    """All blocks of a run, and the arrays that they share: a `Program` for any runner."""
 
     def __init__(self, device: Device, spec: TrainingSpec, examples: Examples) -> None:
         self._device = RecordingDevice(device)
@@ -36,7 +36,7 @@ class Blocks:
         self.feed = Feed(self._device, spec, examples, capacity, 2 if spec.runner == "compiled" else 1, count)
         self.task_limit = count + self.feed.chunk_count
         self._vectors = own_vectors = [make_vectors(device, spec, *sizes) for sizes in self._layout.sizes]
-        common = Common(self._device, spec, self.feed, device.zeros((count, 1, 1), dtype), self.totals)
+        common = BlockContext(self._device, spec, self.feed, device.zeros((count, 1, 1), dtype), self.totals)
         self._scratch: list[Array] = []
         self._blocks: Sequence[UnitBlock | RowBlock]
         if by_units:
@@ -51,7 +51,7 @@ class Blocks:
             self._blocks = unit_blocks
             self._scratch = [block.gradients for block in unit_blocks]
         else:
-            gradients = [device.zeros(len(own_vectors[0].living.parameters), dtype) for _ in range(count)]
+            gradients = [device.zeros(len(own_vectors[0].current.parameters), dtype) for _ in range(count)]
             own_totals = [Totals(device) for _ in range(count)]
             self._blocks = [RowBlock(common, own_vectors[0], gradients, own_totals, number) for number in range(count)]
             self._scratch = [*gradients, *(one for own in own_totals for one in (own.loss_sum, own.correct_count))]
@@ -59,25 +59,25 @@ class Blocks:
 
     @property
     def kept(self) -> list[Array]:
-        """Arrays that live longer than a micro-batch; what else a plan writes nobody looks at afterwards."""
+        """Arrays whose values outlive a micro-batch; a plan need not store others."""
         own = [vector for vectors in self._vectors for vector in vectors.named().values()]
         lasting = [*own, self.totals.loss_sum, self.totals.correct_count]
         return lasting if self.spec.rows_per_step <= micro_batch_rows(self.spec) else [*lasting, *self._scratch]
 
     def read(self) -> StateVectors:
-        """Return the vectors of the whole network: the living ones, or copies where they lie otherwise in memory."""
+        """Return the vectors of the whole network: the run's own on a row-major device, else copies."""
         return self._layout.joined(self._vectors)
 
     def read_scored(self) -> Weights:
-        """Return of `read` the weights that are validated."""
+        """Return the weights of the whole network that are validated, as `read` does."""
         return self._layout.joined_weights([own.scored for own in self._vectors])
 
     def write(self, whole: StateVectors) -> None:
-        """Fill the vectors of the whole network with those in host memory that ``whole`` has."""
+        """Write the vectors in host memory that ``whole`` has to the blocks; others stay as they are."""
         self._layout.split(whole, self._vectors)
 
     def record(self, variant: Variant) -> Plan:
-        """Return the plan of micro-batches of this kind."""
+        """Return the plan of micro-batches like ``variant``."""
         take = self._device.take
         prepare: list[Task] = []
         for chunk in range(self.feed.chunk_count):
@@ -98,7 +98,7 @@ class Blocks:
 def work_of(
     spec: TrainingSpec, batches: MicroBatches, rates: Sequence[float], optimizer_step: int, slots: Counts
 ) -> Work:
-    """Return what a runner is to do: ``rates`` are those of the steps, ``slots`` (count,) where rows are brought to.
+    """Return the work of ``batches``: ``rates`` (steps,) are learning rates, ``slots`` (count,) where rows are loaded.
 
     The first step is number ``optimizer_step`` of the optimizer.
     """
@@ -106,7 +106,7 @@ def work_of(
     is_first, is_last = batches.is_first, batches.is_last
     flushes = is_last & ((optimizer_step + own) % FLUSH_STEPS == 0)
     kinds = np.stack([batches.rows, slots, is_first, is_last, flushes], axis=1)
-    packed = kinds @ (1 << np.array([24, 3, 2, 1, 0]))  # in one number a row: rows are sought at every plain step
+    packed = kinds @ (1 << np.array([24, 3, 2, 1, 0]))  # a row as one number: plain runs do this at every step
     _, examples, which = np.unique(packed, return_index=True, return_inverse=True)
     variants = [
         Variant(int(rows), int(slot), bool(first), bool(last), bool(flush))
@@ -125,7 +125,7 @@ def work_of(
 
 
 def _step_numbers(spec: TrainingSpec, rates: Sequence[float], step: int, optimizer_step: int) -> dict[str, list[float]]:
-    """Return the scalars that all micro-batches of a step have in common, a column each."""
+    """Return the scalars that all micro-batches of a step share, by name: one value for each step."""
     optimizer = spec.optimizer
     rows = [optimizer.kind.factors(rate, optimizer_step + i) for i, rate in enumerate(rates)]
     columns = {name: [row[name] for row in rows] for name in rows[0]}

@@ -1,4 +1,4 @@
-"""Checkpoints: counters and flat vectors in one safetensors file that is whole, verified, or refused."""
+"""Checkpoints: counters and flat vectors in one safetensors file, written whole and verified when it is read."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,11 +12,10 @@ from mlpd.core.training.control import Monitor
 
 @dataclass(frozen=True)
 class Counters:
-    """Where a run stands: steps taken, sums since its last report, what its monitor has seen, seconds spent.
+    """Where a run stands: steps made, sums over the rows since its last report, its monitor, and the seconds spent.
 
-    Seconds are counted where there is a time limit, and 0 elsewhere. ``environment`` is where it is computed, as
-    `environment_of` tells.
-    ``optimizer_step`` goes on counting where a full warm start has taken over a state.
+    ``environment`` is what `environment_of` returns. ``optimizer_step`` counts on from that of the model that a full
+    warm start takes over. ``elapsed_seconds`` stay 0 without a time limit.
     """
 
     spec_digest: str
@@ -25,7 +24,7 @@ class Counters:
     optimizer_step: int
     loss_sum: float
     correct_count: int
-    row_count: int
+    rows_since_report: int
     elapsed_seconds: float
     monitor: Monitor
 
@@ -39,7 +38,7 @@ class Checkpoint:
 
 
 def save_checkpoint(path: Path, checkpoint: Checkpoint) -> FileDigest:
-    """Make ``checkpoint`` durable as ``path``; equal checkpoints give equal bytes."""
+    """Write ``checkpoint`` durably to ``path`` and return the file's digest; equal checkpoints give equal bytes."""
     return write_atomic(path, pack(checkpoint.vectors.named(), to_fields(checkpoint.counters)))
 
 

@@ -7,9 +7,11 @@ from mlpd.core.spec.training import EarlyStoppingSpec, PlateauSpec
 
 @dataclass(frozen=True)
 class Monitor:
-    """What validations have come to: the best so far and how many since; for stopping, and for the plateau.
+    """What validations have shown so far; fields of a rule that a run does not have keep their defaults.
 
-    ``rate_share`` is what the plateau has left of the learning rate.
+    For early stopping: the best score (an accuracy, or minus a loss), its epoch, and how many validations came since.
+    For the plateau: the lowest loss, how many validations came since or since the rate was lowered, and the share of
+    the learning rate that is left.
     """
 
     best_score: float | None = None
@@ -27,7 +29,7 @@ class Monitor:
         stopping: EarlyStoppingSpec | None,
         plateau: PlateauSpec | None,
     ) -> "Monitor":
-        """Return the monitor after one more validation."""
+        """Return the monitor after a validation in ``epoch``; without ``accuracy``, stopping looks at the loss."""
         later = self
         if stopping:
             score = -loss if stopping.metric == "loss" or accuracy is None else accuracy
@@ -47,5 +49,5 @@ class Monitor:
         return later
 
     def stops(self, stopping: EarlyStoppingSpec | None) -> bool:
-        """Whether it is time to stop."""
+        """Return whether ``stopping.patience`` validations came since the best; False without ``stopping``."""
         return stopping is not None and self.stale_count >= stopping.patience

@@ -1,11 +1,14 @@
-"""What a run tells of itself while it goes on: frozen events."""
+"""The events that a run yields, as frozen values."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
 class StepEnded:
-    """Steps are complete: the state may be saved, or the run stopped, until the next event is asked for."""
+    """``step`` steps and ``epoch`` epochs are complete.
+
+    Until the next event is asked for, the state may be saved or the run stopped.
+    """
 
     step: int
     epoch: int
@@ -15,7 +18,8 @@ class StepEnded:
 class MetricsRecorded:
     """Mean loss and accuracy: of the training rows since the last report, or of all validation rows.
 
-    ``accuracy`` is None where no output is right or wrong. ``step`` and ``epoch`` are counts of what is done.
+    ``split`` is "train" or "validation". ``accuracy``, a share, is None for a task that counts no hits. ``step`` and
+    ``epoch`` count what is complete; ``learning_rate`` is that of the last step.
     """
 
     split: str
@@ -30,7 +34,7 @@ class MetricsRecorded:
 
 @dataclass(frozen=True)
 class StoppedEarly:
-    """The run ends before its last epoch; ``reason`` is a sentence."""
+    """The run ends before its last step; ``reason`` says why."""
 
     step: int
     reason: str

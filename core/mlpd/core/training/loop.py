@@ -1,4 +1,4 @@
-"""Training as a generator of frozen events; closing it stops the run, and nothing is lost but the run's time."""
+"""Training as a generator of events; closing it stops the run and leaves the state as it is."""
 
 import time
 from collections.abc import Generator, Iterator
@@ -11,7 +11,7 @@ from mlpd.core.execution.runner import Program, Runner
 from mlpd.core.training.events import Event, StepEnded, StoppedEarly
 from mlpd.core.training.state import TrainingState
 
-CHUNK_SECONDS = 0.04  # of compiled steps without a look at anything else
+CHUNK_SECONDS = 0.04  # that compiled steps take before the run can be saved or stopped
 
 
 def train(
@@ -20,22 +20,25 @@ def train(
     kernels: Path | None = None,
     chunk_seconds: float = CHUNK_SECONDS,
 ) -> Generator[Event, None, None]:
-    """Train ``state`` to the end of its spec, yielding `StepEnded` after chunks of steps, reports just before it.
+    """Train ``state`` to the end of its spec; yield `StepEnded` after each chunk of steps, and reports just before it.
 
-    A compiled run has ``thread_count`` threads, or as many as NumPy's products would, and keeps its code in the
-    directory ``kernels``; a chunk takes it about ``chunk_seconds``. None of these changes any results. Rows are visited
-    in an order that depends on (seed, epoch) alone. A run resumed from a checkpoint taken at any `StepEnded` repeats
-    the rest bit for bit, but for a time limit. Raises `Diverged`, and `RunnerUnavailable` before the first step.
+    If early stopping or a time limit ends the run, `StoppedEarly` is the last event. A chunk is one step or, in a
+    compiled run, as many as take about ``chunk_seconds``. Compiled runs have ``thread_count`` threads, None = as many
+    as NumPy's products have, and keep their code in the directory ``kernels``, None = in no file. No results depend on
+    any of these.
+
+    The order of rows depends on (seed, epoch) alone. A run resumed from a checkpoint taken at any `StepEnded` repeats
+    the rest bit for bit, unless a time limit ends it. Raises `Diverged`, and `RunnerUnavailable` before the first step.
     """
     spec = state.spec
     steps_per_epoch = spec.steps_per_epoch(state.examples.row_count)
     time_spent = _Stopwatch(state.elapsed_seconds)
-    # Other runners come back after each step anyway.
+    # A chunk of other runners is one step.
     pace, count = _Pace(chunk_seconds if spec.runner == "compiled" else 0.0), spec.epoch_count * steps_per_epoch
-    threads = thread_count or product_threads()  # as many as there are before products are limited to one
+    threads = thread_count or product_threads()  # asked before products are limited to one thread
     with ExitStack() as stack:
         if spec.runner == "compiled":
-            stack.enter_context(one_product_thread())  # which warps images
+            stack.enter_context(one_product_thread())  # for warping images
 
         def opened(program: Program) -> Runner:
             return stack.enter_context(closing(open_runner(spec.runner, program, state.device, threads, kernels)))
@@ -50,8 +53,8 @@ def train(
             to_report, to_epoch = (
                 interval - state.step % interval for interval in (spec.metrics_interval_steps, steps_per_epoch)
             )
-            with pace.over(min(to_report, to_epoch)) as made:
-                state.make_steps(runner, made)
+            with pace.over(min(to_report, to_epoch)) as step_count:
+                state.make_steps(runner, step_count)
             epochs_done, index = divmod(state.step, steps_per_epoch)
             last = index == 0
             if last or state.step % spec.metrics_interval_steps == 0:
@@ -60,21 +63,21 @@ def train(
             if last and due and scorer:
                 scores = state.validate(scorer, epochs_done)
                 yield scores
-                state.take_note(scores)
+                state.note_validation(scores)
             if spec.time_limit_seconds:
                 state.elapsed_seconds = time_spent()
             yield StepEnded(state.step, epochs_done)
 
 
 class _Pace:
-    """Says how many steps take about ``seconds``, from the time that those before took."""
+    """Chooses how many steps to make at a time, so that they take about ``seconds``: from the time of those before."""
 
     def __init__(self, seconds: float) -> None:
         self._seconds, self._fitting = seconds, 1
 
     @contextmanager
     def over(self, limit: int) -> Iterator[int]:
-        """Give how many steps to make now, at most ``limit``, and take their time."""
+        """Yield how many steps to make in the ``with`` block, at most ``limit``, and time the block."""
         count, start = min(limit, self._fitting), time.monotonic()
         yield count
         seconds_each = max(time.monotonic() - start, 1e-9) / count

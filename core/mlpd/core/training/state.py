@@ -24,11 +24,11 @@ from mlpd.core.training.validation import Validation
 
 
 class Diverged(Exception):
-    """The run has left the finite numbers; the message says where."""
+    """A loss or a parameter is not finite; the message says after which step."""
 
 
 class TrainingState:
-    """All that changes in a run. Not for use by two threads; `initial` and `restore` make one."""
+    """All that changes in a run, for one thread; `initial` and `restore` make it."""
 
     def __init__(self, device: Device, spec: TrainingSpec, examples: Examples) -> None:
         self.device, self.spec, self.examples = device, spec, examples
@@ -48,7 +48,10 @@ class TrainingState:
     def initial(
         cls, device: Device, spec: TrainingSpec, examples: Examples, source: TrainedModel | None = None
     ) -> "TrainingState":
-        """Return the state before the first step: drawn from the seed, or as ``spec.warm_start`` takes ``source``."""
+        """Return the state before the first step, with weights drawn from the seed or taken from ``source``.
+
+        If ``spec.warm_start`` is full, moments and the optimizer's count of steps are those of ``source``, too.
+        """
         layers, dtype = spec.model.layers(), spec.model.dtype
         state = cls(device, spec, examples)
         if source is None:
@@ -65,7 +68,7 @@ class TrainingState:
 
     @classmethod
     def restore(cls, device: Device, spec: TrainingSpec, examples: Examples, checkpoint: Checkpoint) -> "TrainingState":
-        """Return the state that `checkpoint` gave; raises `StateFileError` for one of another spec."""
+        """Return the state that ``checkpoint`` holds; raises `StateFileError` if that is of another spec."""
         counters, vectors = checkpoint.counters, checkpoint.vectors
         if counters.spec_digest != spec.digest:
             raise StateFileError(f"the checkpoint must be of spec {spec.digest}, got {counters.spec_digest}")
@@ -75,7 +78,7 @@ class TrainingState:
             state._best = vectors.best.map(lambda vector: device.from_host(vector.copy()))
         state.step, state.optimizer_step = counters.step, counters.optimizer_step
         state.monitor, state.elapsed_seconds = counters.monitor, counters.elapsed_seconds
-        state._rows_seen = counters.row_count
+        state._rows_seen = counters.rows_since_report
         state.blocks.totals.loss_sum.fill(counters.loss_sum)
         state.blocks.totals.correct_count.fill(counters.correct_count)
         return state
@@ -89,7 +92,7 @@ class TrainingState:
             optimizer_step=self.optimizer_step,
             loss_sum=float(self.blocks.totals.loss_sum),
             correct_count=int(self.blocks.totals.correct_count),
-            row_count=self._rows_seen,
+            rows_since_report=self._rows_seen,
             elapsed_seconds=self.elapsed_seconds,
             monitor=self.monitor,
         )
@@ -98,11 +101,14 @@ class TrainingState:
         return Checkpoint(counters, vectors)
 
     def trained(self) -> TrainedModel:
-        """Return a copy of the model to keep and of the optimizer's state; raises `Diverged` when it is not finite."""
+        """Return copies of the model, with the best weights if they are kept, and of the optimizer's state.
+
+        Raises `Diverged` when either is not finite.
+        """
         spec, vectors = self.spec, self.blocks.read()
         kept = StateVectors(self._best or vectors.scored, vectors.moments).map(self.device.to_host)
         self._require_finite(kept)
-        model = Model(spec.model, spec.task, spec.loss.kind, *kept.living, self.examples.scaling)
+        model = Model(spec.model, spec.task, spec.loss.kind, *kept.current, self.examples.scaling)
         return TrainedModel(model, kept.moments, self.optimizer_step)
 
     def _require_finite(self, vectors: StateVectors) -> None:
@@ -114,7 +120,7 @@ class TrainingState:
                 raise Diverged(f"{what} not finite after step {self.step}; try a smaller learning rate")
 
     def make_steps(self, runner: Runner, step_count: int) -> None:
-        """Make so many steps, all of one epoch."""
+        """Make ``step_count`` steps, which must all be of one epoch."""
         spec, feed = self.spec, self.blocks.feed
         batches = cut(spec, len(self.examples.train), self.step, self.step + step_count)
         slots = (self._micro_batch_count + np.arange(len(batches.rows))) % len(feed.slots)
@@ -139,7 +145,7 @@ class TrainingState:
         return schedule.learning_rate * share * self.monitor.rate_share
 
     def report(self, epoch: int) -> MetricsRecorded:
-        """Return the means since the last report and start new ones: the run's one wait for the device.
+        """Return the means over the rows since the last report and start new sums; waits for the device.
 
         Raises `Diverged` as `metrics` does.
         """
@@ -153,9 +159,9 @@ class TrainingState:
         return metrics
 
     def validate(self, runner: Runner, epoch: int) -> MetricsRecorded:
-        """Return the scores of the weights as they are, or of their average where there is one.
+        """Return the validation scores of the current weights or, if the run keeps one, of their average.
 
-        Raises `Diverged` when either is not finite.
+        Raises `Diverged` when these weights or the loss are not finite.
         """
         assert self.validation
         weights = self.blocks.read_scored()
@@ -177,8 +183,8 @@ class TrainingState:
             learning_rate=self.learning_rate(self.step - 1),
         )
 
-    def take_note(self, validation: MetricsRecorded) -> None:
-        """Let the monitor see a validation; keep a copy of the weights if they are the best so far."""
+    def note_validation(self, validation: MetricsRecorded) -> None:
+        """Let the monitor see a validation; copy the weights that were validated if they are the best so far."""
         spec = self.spec
         before = self.monitor.best_score
         self.monitor = self.monitor.after(
@@ -188,7 +194,7 @@ class TrainingState:
             self._best = self.blocks.read_scored().map(lambda vector: vector.copy())
 
     def reason_to_stop(self) -> str:
-        """Say why the run should end here, or nothing."""
+        """Return why the run should end here, or an empty text."""
         stopping, limit = self.spec.early_stopping, self.spec.time_limit_seconds
         if stopping and self.monitor.stops(stopping):
             return (

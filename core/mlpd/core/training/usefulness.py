@@ -1,4 +1,4 @@
-"""Whether a trained model is better than one that ignores its inputs; that its loss is finite does not say so."""
+"""Whether a trained model is better than one that ignores its inputs: a finite loss alone does not show that."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -13,15 +13,15 @@ from mlpd.core.spec.training import TrainingSpec
 from mlpd.core.steps.examples import Examples
 from numpy.typing import NDArray
 
-_ROW_LIMITS = 2**10, 2**14  # how many are looked at first, and where these leave a doubt
-_CLEAR_SHARE = 0.1  # of the constant outputs' loss, by which a model is better without a doubt
+_ROW_LIMITS = 2**10, 2**14  # rows to compare on at first, and if these leave a doubt
+_CLEAR_SHARE = 0.1  # of the constant outputs' loss: a model is clearly better if its loss is lower by more
 _BLOCK_ROWS, _BLOCK_VALUES = 512, 2**20
 _MEDIAN_VALUES = 2**22
 
 
 @dataclass(frozen=True)
 class _Comparison:
-    """A model's loss on rows, that of outputs which are the same for all, and whether the model's are so too."""
+    """The mean losses of a model and of constant outputs on rows, and whether the model's outputs are constant."""
 
     row_count: int
     loss: float
@@ -34,11 +34,11 @@ class _Comparison:
 
 
 def reason_to_doubt(device: Device, spec: TrainingSpec, examples: Examples, model: Model) -> str:
-    """Say why ``model`` is no better than outputs that are the same for all rows, or nothing.
+    """Return why ``model`` is no better than constant outputs, or an empty text.
 
-    They are those that predict the mean target, or the median where that is better. What a run minimises is compared,
-    with its smoothed targets and weights, on some of the rows to train on, and on some thousands unless these leave no
-    doubt. Where all targets are alike, nothing is said.
+    Those predict the mean target, or the median where that is better. The losses are those that a run minimises, with
+    its smoothed targets and weights, on about a thousand training rows, and on more if these leave a doubt. Where all
+    targets are equal, the text is empty.
     """
     found = None
     for row_limit in _ROW_LIMITS:
@@ -61,14 +61,14 @@ def reason_to_doubt(device: Device, spec: TrainingSpec, examples: Examples, mode
 def _compare(
     device: Device, spec: TrainingSpec, examples: Examples, model: Model, row_limit: int
 ) -> _Comparison | None:
-    """Look at up to ``row_limit`` rows; None where they leave nothing to tell apart."""
+    """Compare on up to ``row_limit`` rows; None if all their targets are equal or all their weights 0."""
     sample = _Sample(spec, examples, row_limit)
     total_weight = sum(float(weights.sum()) for _, _, weights in sample)
     if total_weight == 0 or all((targets == sample.first_target).all() for _, targets, _ in sample):
         return None
     mean = sum((targets * weights).sum(axis=0, keepdims=True) for _, targets, weights in sample) / total_weight
     rivals = [mean, *([sample.median()] if isinstance(spec.loss.kind, MeanAbsolute | Huber) else [])]
-    # Rows to train on have been moved already.
+    # Training rows are moved already.
     predictor = Predictor(device, replace(model, scaling=replace(model.scaling, move=None)), sample.block_rows)
     constants = [spec.loss.kind.outputs_for(rival) for rival in rivals]
     loss, constant_losses = 0.0, np.zeros(len(constants))
@@ -83,7 +83,7 @@ def _compare(
 
 
 class _Sample:
-    """Rows to train on, evenly spread, in blocks of inputs, target rows and weights (rows, 1), all in host memory."""
+    """Training rows, evenly spaced, in blocks of inputs, encoded targets and weights (rows, 1), all in host memory."""
 
     def __init__(self, spec: TrainingSpec, examples: Examples, row_limit: int) -> None:
         outputs = spec.model.layer_sizes[-1]

@@ -1,4 +1,4 @@
-"""Scores of a run's own weights on its validation rows, in blocks of rows and by the run's runner, as steps are."""
+"""Scores a run's weights on its validation rows, in blocks of rows and by the run's own runner."""
 
 from collections.abc import Sequence
 
@@ -49,12 +49,12 @@ class Validation:
 
     @property
     def kept(self) -> Sequence[Array]:
-        """Return what is counted."""
+        """Arrays whose values outlive a micro-batch: the totals, and each block's."""
         own = [one for totals in self._own_totals for one in (totals.loss_sum, totals.correct_count)]
         return [self._totals.loss_sum, self._totals.correct_count, *own]
 
     def record(self, variant: Variant) -> Plan:
-        """Return the plan of that many rows: every block measures its own, then their sums are added."""
+        """Return the plan for ``variant.rows`` rows: each block measures its part of them, then the sums are added."""
         tasks: list[Task] = []
         for number in range(len(self._passes)):
             self._measure(number, slice(*share(variant.rows, number, len(self._passes))))
@@ -77,7 +77,7 @@ class Validation:
 
     @np.errstate(all="ignore")  # as in a forward pass
     def run(self, runner: Runner, weights: Weights) -> tuple[float, float | None]:
-        """Return the mean loss and the accuracy, None where no output is right or wrong, of ``weights``."""
+        """Return mean loss and accuracy of ``weights``; the accuracy is None for a task that counts no hits."""
         self._layout.split_weights(weights, [self._weights])
         totals, dataset = self._totals, self._dataset
         totals.loss_sum.fill(0)

@@ -104,17 +104,18 @@ def _ended(attempt: Attempt, send: Send, stops: Stops) -> Finished | Stopped | F
     """Go on, begin, or begin again where the results so far could not be repeated; return how that ended."""
     device = open_device(attempt.spec.device)
     threads = computing_threads(attempt.spec, attempt.thread_count)
-    with threadpool_limits(threads if shares_products(attempt.spec) else 1):
-        environment = environment_of(device, attempt.spec)
-        if attempt.environment not in ("", environment):
-            if attempt.spec.environment_change == "refuse":
-                return _environment_changed(attempt.environment, environment)
-            for saved in attempt.checkpoints:
-                attempt.checkpoint_path(saved.step).unlink(missing_ok=True)
-            attempt = replace(attempt, reason=ENVIRONMENT_CHANGED, checkpoints=())
-        last = _Run(attempt, device, environment, send).run(stops, threads)
-    device.free()  # before the last word, which the server publishes
-    return last
+    try:
+        with threadpool_limits(threads if shares_products(attempt.spec) else 1):
+            environment = environment_of(device, attempt.spec)
+            if attempt.environment not in ("", environment):
+                if attempt.spec.environment_change == "refuse":
+                    return _environment_changed(attempt.environment, environment)
+                for saved in attempt.checkpoints:
+                    attempt.checkpoint_path(saved.step).unlink(missing_ok=True)
+                attempt = replace(attempt, reason=ENVIRONMENT_CHANGED, checkpoints=())
+            return _Run(attempt, device, environment, send).run(stops, threads)
+    finally:
+        device.free()  # before the last word, which the server publishes
 
 
 class _Run:

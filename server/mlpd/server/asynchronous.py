@@ -10,7 +10,7 @@ _running: set[asyncio.Task[Any]] = set()
 
 
 async def to_the_end(work: Coroutine[Any, Any, T]) -> T:
-    """Await ``work``, which goes on to its end even when the one who waits is cancelled."""
+    """Return what ``work`` returns; it goes on to its end even if the caller is cancelled."""
     task = asyncio.create_task(work)
     _running.add(task)  # the loop alone keeps only a weak reference
     task.add_done_callback(_running.discard)

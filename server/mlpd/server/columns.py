@@ -1,4 +1,4 @@
-"""Columns of data sets and models by their names: the same ones, in the same order, or in another."""
+"""Compares the columns of data sets and models by their names."""
 
 from collections.abc import Sequence
 
@@ -11,9 +11,9 @@ _SHOWN_NAMES = 5
 
 
 def order_of(field: str, found: Sequence[str], wanted: Sequence[str], owner: str) -> NDArray[np.intp] | None:
-    """Return where each of ``wanted``, the columns of ``owner``, stands in ``found``; None = as they are.
+    """Return the place in ``found`` of each of ``wanted``, the columns of ``owner``; None = in the same order.
 
-    Columns without names, on either side, are taken by their places. Raises `InvalidRequest` for ``field`` where one
+    If either side has no names, places count. Raises `InvalidRequest` for ``field`` where one
     side has a name that the other lacks.
     """
     if not found or not wanted or found == wanted:
@@ -29,7 +29,7 @@ def order_of(field: str, found: Sequence[str], wanted: Sequence[str], owner: str
 
 
 def check_same(field: str, found: Sequence[str], wanted: Sequence[str], owner: str) -> None:
-    """Raise `InvalidRequest` unless columns that have names stand in the order of ``wanted``, those of ``owner``."""
+    """Raise `InvalidRequest` unless ``found`` are ``wanted``, the columns of ``owner``, or either side has no names."""
     order = order_of(field, found, wanted, owner)
     if order is not None:
         place = next(i for i, name in enumerate(wanted) if found[i] != name)
@@ -41,7 +41,7 @@ def check_same(field: str, found: Sequence[str], wanted: Sequence[str], owner: s
 
 
 def _listed(names: set[str], order: Sequence[str]) -> str:
-    """Return the first of ``names``, in their order, and how many more there are."""
+    """Return the first of ``names`` as they stand in ``order``, and how many more there are."""
     listed = [shown(name) for name in order if name in names]
     more = f" and {len(listed) - _SHOWN_NAMES} more" if len(listed) > _SHOWN_NAMES else ""
     return ", ".join(listed[:_SHOWN_NAMES]) + more

@@ -40,7 +40,7 @@ from mlpd.v1.trainer_service_pb2_grpc import add_TrainerServiceServicer_to_serve
 
 _logger = structlog.get_logger()
 _STREAM_END_SECONDS = 2.0
-_MAX_ANSWER_BYTES = 64 * 1024 * 1024  # a guard: what an answer can hold is limited where it is made, to less
+_MAX_ANSWER_BYTES = 64 * 1024 * 1024  # a safeguard: answers are limited to less where they are made
 
 SERVICE_NAMES = tuple(
     module.DESCRIPTOR.services_by_name[name].full_name
@@ -71,7 +71,7 @@ class Daemon:
         """Serve; ``ready(address)`` is called once requests are answered.
 
         Raises `DataDirectoryInUse`, `PortTaken`, `SchemaMismatch`, `StorageTrouble`, `OSError`, or SQLAlchemy's
-        ``DatabaseError`` when it can't start. A part that ends while it serves ends the process (`Supervisor`).
+        ``DatabaseError`` when it can't start. If a vital part ends while it serves, the process ends (`Supervisor`).
         """
         options = self._options
         async with AsyncExitStack() as stack:
@@ -119,7 +119,7 @@ class Daemon:
     async def _drain(
         self, jobs: Jobs, log: EventLog[trainer_service_pb2.StreamProgressResponse], server: grpc.aio.Server
     ) -> None:
-        """Let jobs go back to the queue, then end the streams of who follows them, and at last all calls."""
+        """Let running jobs go back to the queue, then end the streams of their followers, and at last all calls."""
         with suppress(TimeoutError):
             await asyncio.wait_for(jobs.drain(), self._options.drain_seconds)
         log.close()
@@ -143,7 +143,7 @@ def _job_limits(options: ServerOptions) -> JobLimits:
 
 
 def _server_info(options: ServerOptions) -> trainer_service_pb2.GetServerInfoResponse:
-    """Return what stays the same for as long as a server runs."""
+    """Return what GetServerInfo tells that stays the same for as long as a server runs."""
     return trainer_service_pb2.GetServerInfoResponse(
         server_version=version("mlpd"),
         max_message_bytes=options.max_message_bytes,
@@ -154,7 +154,7 @@ def _server_info(options: ServerOptions) -> trainer_service_pb2.GetServerInfoRes
 
 
 async def _watch_storage(directory: DataDirectory, database: Database, service: health.aio.HealthServicer) -> None:
-    """Tell how the server's disk is: it takes what is written if it takes a commit and a file."""
+    """Keep the health of the server true to its disk, which is well again once it takes a commit and a file."""
 
     async def write_nothing() -> None:
         await database.write_nothing()
@@ -173,7 +173,7 @@ async def _tell_health(service: health.aio.HealthServicer, serving: bool) -> Non
 def _grpc_server(
     options: ServerOptions, trainer: TrainerService, datasets: DatasetService, models: ModelService
 ) -> tuple[grpc.aio.Server, health.aio.HealthServicer]:
-    """Return a server with our services, health and reflection, and what tells its health."""
+    """Return a server with our services, health and reflection, and its health service."""
     server = grpc.aio.server(
         interceptors=(Guard(options.body_seconds),),
         options=(
@@ -200,7 +200,7 @@ def _grpc_server(
 
 
 def is_loopback(host: str) -> bool:
-    """Return whether only this machine can reach ``host``, a name or an address to listen on."""
+    """Return whether only this machine can reach ``host``, a name or address to listen on; False if it is unknown."""
     try:
         found = {str(address[0]) for *_, address in socket.getaddrinfo(host, None)}
     except OSError:

@@ -26,14 +26,14 @@ _LONGEST_WAIT_SECONDS = 5.0
 
 
 def trouble_of(error: BaseException) -> StorageTrouble | None:
-    """Return what the disk has to do with ``error``, of the operating system or of SQLite; None for nothing."""
+    """Return ``error``, of the operating system or SQLite, as `StorageTrouble` if the disk refused, else None."""
     match error:
         case OSError(errno=number) if number in _FULL:
             return StorageFull(f"the server's disk has no room for this: {error.strerror}")
         case OSError(errno=number) if number in _FAILING:
             return StorageFailing(f"the server's disk can't be read or written now: {error.strerror}")
         case sqlite3.Error():
-            # An error of the driver's own has no code.
+            # An error that Python's driver makes itself has no code.
             code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR)
             if code in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_SHMSIZE):
                 return StorageFull(f"the server's disk has no room for this: {error}")
@@ -43,7 +43,7 @@ def trouble_of(error: BaseException) -> StorageTrouble | None:
 
 
 def waits_seconds() -> Iterator[float]:
-    """Yield how long to wait before each next try: twice as long each time up to a limit, less up to half by chance."""
+    """Yield how long to wait before each next try: twice as long each time, up to a limit, less a random part."""
     wait_seconds = _FIRST_WAIT_SECONDS
     while True:
         yield wait_seconds * random.uniform(0.5, 1)  # noqa: S311 - nobody gains by guessing it

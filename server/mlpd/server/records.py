@@ -37,7 +37,7 @@ _TERMINAL = frozenset({JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED})
 
 @dataclass(frozen=True)
 class Failure:
-    """Why a job failed, as an RPC's error would have told."""
+    """Why a job failed, in the terms of a `ServerError`."""
 
     kind: ErrorKind
     reason: str
@@ -45,13 +45,13 @@ class Failure:
 
     @classmethod
     def of(cls, error: ServerError) -> "Failure":
-        """Return the failure of a job that ``error`` has struck."""
+        """Return ``error`` as the failure of a job."""
         return cls(error.kind, error.reason, error.message)
 
 
 @dataclass(frozen=True)
 class Progress:
-    """Where a run stood; the last two fields are measurements of this machine, not results."""
+    """Steps and epochs that a run has made, of how many; the last two fields are measurements, not results."""
 
     step: int
     step_count: int
@@ -63,7 +63,7 @@ class Progress:
 
 @dataclass(frozen=True)
 class StateChanged:
-    """A transition; ``from_state`` is None for a job's first event."""
+    """A transition; ``from_state`` None = the job is new. ``model_version`` is set if the job has SUCCEEDED."""
 
     name: ClassVar[str] = "state_changed"
     from_state: JobState | None
@@ -74,7 +74,7 @@ class StateChanged:
 
 @dataclass(frozen=True)
 class MetricsRecorded:
-    """Mean loss and accuracy at a step; a (split, step) pair is logged once per run of a job."""
+    """Mean loss, and accuracy if the task has one, at a step; logged once for each run, split and step of a job."""
 
     name: ClassVar[str] = "metrics_recorded"
     split: str
@@ -84,7 +84,7 @@ class MetricsRecorded:
     learning_rate: float
 
     def repeats(self, other: "MetricsRecorded") -> bool:
-        """Whether both are the same result, as a bit-exact replay must find; timings do not count."""
+        """Return whether both are the same result bit for bit, as a replay's must be; timings do not count."""
         return self.result == other.result
 
     @property
@@ -103,7 +103,7 @@ class CheckpointSaved:
     size_bytes: int
 
 
-# The newest may turn out torn by the disk; then the one before it serves.
+# If the newest turns out to be damaged, the one before it serves.
 CHECKPOINTS_KEPT = 2
 
 ENVIRONMENT_CHANGED = "environment_changed"
@@ -111,9 +111,9 @@ ENVIRONMENT_CHANGED = "environment_changed"
 
 @dataclass(frozen=True)
 class AttemptStarted:
-    """A worker began at ``resume_step``, 0 = from scratch; ``environment`` decides its bits.
+    """A worker began at ``resume_step``, 0 = from scratch; ``environment`` is what the bits of its results depend on.
 
-    With the reason `ENVIRONMENT_CHANGED` a new run of the job begins, and nothing of earlier ones counts any more.
+    With the reason `ENVIRONMENT_CHANGED` the job begins a new run, and the results of earlier ones no longer count.
     """
 
     name: ClassVar[str] = "attempt_started"
@@ -159,7 +159,7 @@ class StopReason(StrEnum):
 
 @dataclass(frozen=True)
 class Stopped:
-    """A worker's last frame: it stopped as told, after it had freed its device."""
+    """A worker's last frame: it was stopped as told, and its device is free."""
 
     name: ClassVar[str] = "stopped"
     reason: StopReason
@@ -186,10 +186,11 @@ class Event:
 
 @dataclass(frozen=True)
 class JobStatus:
-    """Where a job stands: all of it that changes. Times in nanoseconds since 1970, 0 = not yet.
+    """All of a job that changes. Times in nanoseconds since 1970, 0 = not yet.
 
-    ``attempt`` is the number of the newest; ``run`` counts how often the job began again because its ``environment``
-    had changed.
+    ``attempt`` is the number of the newest, 0 = none; ``run`` counts how often the job began again because its
+    ``environment`` had changed; ``crash_count``, the workers lost since the newest checkpoint, the first of
+    ``checkpoints``; ``queue_reason`` is why the job was queued last.
     """
 
     state: JobState
@@ -210,9 +211,10 @@ class JobStatus:
 
 @dataclass(frozen=True)
 class Job:
-    """A training job: what was asked for, which never changes, and its status.
+    """A training job: what it was made with, which never changes, and its status.
 
-    ``spec_digest`` is that of the spec when the job was made, at ``create_time``, in nanoseconds since 1970.
+    ``spec_digest`` was taken at ``create_time``, in nanoseconds since 1970, and tells whether ``spec`` was damaged
+    since. ``request_id`` None = the request had none; ``memory_bytes`` is an estimate.
     """
 
     id: str
@@ -231,7 +233,8 @@ class Job:
 class DatasetRecord:
     """A stored data set; its file is named by ``sha256``.
 
-    ``input_names`` is empty where columns have none, and in lists, which leave names out.
+    ``target_size`` 0 = rows have labels of classes. ``input_names`` is empty where columns have no names, and in lists,
+    which leave names out. ``create_time`` in nanoseconds since 1970.
     """
 
     id: str
@@ -254,7 +257,7 @@ class DatasetRecord:
 
 @dataclass(frozen=True)
 class ModelRecord:
-    """A published model version; its file is named by ``file_sha256``. ``input_names`` as in `DatasetRecord`."""
+    """A published model version; its file is named by ``file_sha256``. Names and time as in `DatasetRecord`."""
 
     model_id: str
     version: int
@@ -271,7 +274,7 @@ class ModelRecord:
 
 @dataclass(frozen=True)
 class Submission:
-    """A checked request for a job; ``digest`` is the same for equal requests."""
+    """A checked request for a job; ``digest`` is the same for equal requests, an id is "" where none was chosen."""
 
     request_id: str | None
     digest: str
@@ -284,7 +287,7 @@ class Submission:
 
 @dataclass(frozen=True)
 class Decision:
-    """A job's status as it shall be, what the log shall say of it, and the model that is published with it, if any."""
+    """A job's new status, what to log of the change, and the finished run whose model is published with it, if any."""
 
     status: JobStatus
     payloads: Sequence[Payload] = ()

@@ -1,7 +1,6 @@
-"""Watches the parts that must run for as long as the server: a server that has lost one of them ends, loudly.
+"""Watches the parts that must run for as long as the server: when one ends, it is logged and the process ends.
 
-It ends as ``kill -9`` would end it, because nothing acknowledged is lost by that, while a drain would wait for the
-part that is gone.
+It ends at once, as by ``kill -9``: nothing acknowledged is lost by that, and a drain would wait for the lost part.
 """
 
 import asyncio
@@ -32,7 +31,7 @@ class Supervisor:
         part.add_done_callback(partial(self._ended, name))
 
     def vital(self, name: str, call: Callable[P, T]) -> Callable[P, T]:
-        """Return ``call``, whose failure ends the process."""
+        """Return ``call`` so that an exception in it ends the process."""
 
         @wraps(call)
         def watched(*args: P.args, **kwargs: P.kwargs) -> T:
@@ -44,7 +43,7 @@ class Supervisor:
         return watched
 
     def release(self) -> None:
-        """End the parts, and let them end."""
+        """Cancel the parts; that they end no longer ends the process."""
         self._released = True
         for part in self._parts:
             part.cancel()

@@ -1,4 +1,4 @@
-"""What whoever runs an attempt is told of it, as one line of JSON."""
+"""An attempt as its worker is told of it, in one line of JSON."""
 
 import json
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from mlpd.server.records import CheckpointSaved
 class Attempt:
     """One attempt at a job; paths are absolute, ``checkpoints`` newest first.
 
-    ``environment`` is where its results so far were computed; empty where there are none.
+    ``reason`` is why it starts; ``environment``, in which the job's results so far were computed, "" = none yet.
     """
 
     job_id: str
@@ -31,7 +31,7 @@ class Attempt:
     thread_count: int
 
     def checkpoint_path(self, step: int) -> Path:
-        """Return the file of the checkpoint of ``step``."""
+        """Return the path of the checkpoint of ``step``."""
         return self.job_directory / f"checkpoint-{step:012d}.safetensors"
 
     def to_line(self) -> bytes:

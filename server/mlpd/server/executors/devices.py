@@ -19,7 +19,7 @@ _PROBE_SECONDS = 60
 
 @dataclass(frozen=True)
 class DeviceReport:
-    """Whether jobs can run on a kind of device, and what it is or why not; ``memory_bytes`` 0 = unknown."""
+    """Whether jobs can run on a device, and what it is or why they can't; ``memory_bytes`` 0 = unknown."""
 
     usable: bool
     description: str
@@ -33,15 +33,15 @@ class Devices:
         self._cuda = asyncio.ensure_future(_probe())
 
     async def cuda(self) -> DeviceReport:
-        """Return what is known of CUDA, once it is known."""
+        """Wait until CUDA has been tried, and return the report on it."""
         return await asyncio.shield(self._cuda)
 
     def cpu(self) -> DeviceReport:
-        """Return what the CPU backend is."""
+        """Return the report on the CPU."""
         return _report("cpu")
 
     def close(self) -> None:
-        """Give up looking."""
+        """Give up trying CUDA; whoever waits for the report is cancelled."""
         self._cuda.cancel()
 
 

@@ -12,21 +12,22 @@ class Worker(Protocol):
     """What runs one attempt, for the event loop that started it."""
 
     def reports(self) -> AsyncIterator[list[Frame]]:
-        """Yield what it has reported since the last look, in order, until there can be no more.
+        """Yield the frames that have come since the last look, in order, until no more can come.
 
-        One that is slow to be asked for more waits rather than lose a frame.
+        A worker whose frames are not taken waits; none is lost.
         """
         ...
 
     def stop(self, reason: StopReason, patience_seconds: float) -> None:
-        """Have it finish its mini-batch, free its device and report `Stopped`; after ``patience_seconds``, end it.
+        """Have the worker finish its steps in hand, free its device and report `Stopped`; or end it.
 
-        One that has not begun is ended at once, and counts as stopped. One that has ended does not mind.
+        It is ended after ``patience_seconds``, or, if it has not reported yet, at once, and then counts as stopped. If
+        it has ended already, nothing happens.
         """
         ...
 
     async def ending(self) -> str:
-        """Wait for its end and say how that came, as what completes "the worker ..."."""
+        """Wait for the worker's end, and return how it ended, in words that complete "the worker ..."."""
         ...
 
 
@@ -34,5 +35,5 @@ class Executor(Protocol):
     """Runs attempts, any number at a time."""
 
     def start(self, attempt: Attempt) -> AbstractAsyncContextManager[Worker]:
-        """Run ``attempt``; its worker does not outlive the block. Raises `OSError` if it can't be started."""
+        """Run ``attempt`` in a worker that does not outlive the block. Raises `OSError` if none can be started."""
         ...

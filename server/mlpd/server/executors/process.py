@@ -14,9 +14,9 @@ _READ_BYTES = 65536
 
 
 class WorkerProcess:
-    """A worker in a process of its own, for the event loop that started it: a `Worker`.
+    """A `Worker` that is a process of its own, for the event loop that started it.
 
-    Until it has reported it has done nothing, and its start can be broken off.
+    Until its first report it has changed nothing that its job needs, so its start can be broken off.
     """
 
     def __init__(self, process: asyncio.subprocess.Process) -> None:
@@ -26,7 +26,7 @@ class WorkerProcess:
 
     @classmethod
     async def started(cls) -> Self:
-        """Start one that waits for its attempt. Raises `OSError`."""
+        """Start a worker that waits for its attempt; raises `OSError` if that fails."""
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-P", "-m", "mlpd.server.executors.worker"),
             stdin=asyncio.subprocess.PIPE,
@@ -57,9 +57,9 @@ class WorkerProcess:
             yield [Stopped(self._broken_off)]
 
     def stop(self, reason: StopReason, patience_seconds: float) -> None:
-        """Tell the worker, and end it after ``patience_seconds``; one that has not reported yet is ended at once."""
+        """Tell the worker to stop, and end it after ``patience_seconds``; at once if it has not reported yet."""
         if self._has_reported:
-            with suppress(ConnectionError, RuntimeError):  # one that has already ended does not mind
+            with suppress(ConnectionError, RuntimeError):  # it has already ended
                 self._write(f"{reason}\n".encode())
             asyncio.get_running_loop().call_later(patience_seconds, self._kill)
         else:
@@ -67,7 +67,7 @@ class WorkerProcess:
             self._kill()
 
     async def ending(self) -> str:
-        """Wait for the end of the process and say how it came: "exited with status 1", "was killed by SIGKILL"."""
+        """Wait for the process to end, and return how: "exited with status 1", "was killed by SIGKILL"."""
         status = await self._process.wait()
         if status < 0:
             return f"was killed by {signal.Signals(-status).name}"
@@ -88,10 +88,10 @@ class WorkerProcess:
 
 
 class ProcessExecutor:
-    """Starts a worker process for each attempt: an `Executor`.
+    """An `Executor` that runs each attempt in a worker process.
 
-    In a block of its own it has one at hand while none works: an interpreter with its libraries, which take a job's
-    beginning longer than all else.
+    Within ``async with`` it keeps one worker waiting while none runs: an interpreter that has its libraries loaded,
+    which takes most of the time that a job needs to begin.
     """
 
     def __init__(self) -> None:
@@ -111,7 +111,7 @@ class ProcessExecutor:
 
     @asynccontextmanager
     async def start(self, attempt: Attempt) -> AsyncIterator[WorkerProcess]:
-        """Run ``attempt``; the worker does not outlive the block. Raises `OSError` if it can't be started."""
+        """Run ``attempt`` in a worker that does not outlive the block. Raises `OSError` if none can be started."""
         worker = await self._take_waiting() or await WorkerProcess.started()
         self._running_count += 1
         try:
@@ -127,7 +127,7 @@ class ProcessExecutor:
             self._waiting = asyncio.create_task(WorkerProcess.started())
 
     async def _take_waiting(self) -> WorkerProcess | None:
-        """Return the worker at hand, unless it could not be started or has ended."""
+        """Return the waiting worker, or None if there is none, or it could not be started or has ended."""
         waiting, self._waiting = self._waiting, None
         if waiting is None:
             return None

@@ -1,4 +1,4 @@
-"""Runs one attempt at one job, wherever that is: from its files to its last frame."""
+"""Runs one attempt at a job, from opening its files to its last frame, in whatever process calls it."""
 
 import queue
 import time
@@ -50,7 +50,7 @@ from threadpoolctl import threadpool_info, threadpool_limits
 # Checkpoints may take at most this share of a run's time.
 _CHECKPOINT_TIME_SHARE = 0.02
 
-# What a run can't be done or finished for, though nothing is broken.
+# Why a run can't begin or end though nothing is broken, and the failure's reason.
 _REASONS: dict[type[Exception], str] = {
     DeviceUnavailable: "DEVICE_UNAVAILABLE",
     RunnerUnavailable: "RUNNER_UNAVAILABLE",
@@ -63,14 +63,14 @@ Stops = queue.SimpleQueue[StopReason]
 
 
 class DataChanged(Exception):
-    """A data set's file was written to or replaced while the run read it: what it has in memory can't be used."""
+    """A data set's file was written to or replaced while the run read it, so the run's state can't be trusted."""
 
 
 def run_attempt(attempt: Attempt, send: Send, stops: Stops) -> None:
-    """Train as ``attempt`` says and ``send`` its frames, until it has ended or ``stops`` holds why it must not go on.
+    """Train as ``attempt`` says and ``send`` frames, until the run ends or ``stops`` holds a reason to stop.
 
     The last frame is `Finished`, `Failed` or `Stopped`, sent when all is on disk and the device is free. Raises
-    `DataChanged`, after a warning, where only another attempt, which begins with a checkpoint, can go on.
+    `DataChanged`, after a warning, where another attempt has to go on from the last checkpoint.
     """
     last: Finished | Stopped | Failed
     try:
@@ -101,7 +101,7 @@ class _Unsound(Exception):
 
 
 def _ended(attempt: Attempt, send: Send, stops: Stops) -> Finished | Stopped | Failed:
-    """Go on, begin, or begin again where the results so far could not be repeated; return how that ended."""
+    """Resume the run, or begin it, anew if the environment has changed; free the device and return the last frame."""
     device = open_device(attempt.spec.device)
     threads = computing_threads(attempt.spec, attempt.thread_count)
     try:
@@ -115,11 +115,11 @@ def _ended(attempt: Attempt, send: Send, stops: Stops) -> Finished | Stopped | F
                 attempt = replace(attempt, reason=ENVIRONMENT_CHANGED, checkpoints=())
             return _Run(attempt, device, environment, send).run(stops, threads)
     finally:
-        device.free()  # before the last word, which the server publishes
+        device.free()  # before the last frame is sent, which the server publishes
 
 
 class _Run:
-    """The state of an attempt between its steps."""
+    """A run that is resumed or begun when this is made, which sends `AttemptStarted`, and its files and times."""
 
     def __init__(self, attempt: Attempt, device: Device, environment: str, send: Send) -> None:
         self._attempt = attempt
@@ -137,7 +137,7 @@ class _Run:
         send(AttemptStarted(self._state.step, attempt.reason, _describe(device), environment))
 
     def run(self, stops: Stops, thread_count: int) -> Finished | Stopped:
-        """Train to the end, or until it is stopped."""
+        """Train to the end or until told to stop, and return the last frame."""
         for event in train(self._state, thread_count, self._attempt.kernels_directory):
             match event:
                 case events.MetricsRecorded():
@@ -183,14 +183,14 @@ class _Run:
 
     def _open(self, name: str, path: Path, sha256: str) -> Dataset:
         try:
-            self._opened[path] = FileIdentity.of(path)  # before the check, which so covers what happens after this
+            self._opened[path] = FileIdentity.of(path)  # before the check, so that a change during it counts
             self._verifier.check(path, sha256)
             return open_dataset(path)
         except (DataError, FileDamaged, OSError) as error:
             raise _Unsound("DATASET_DAMAGED", dataset_damage(name, error)) from error
 
     def _require_unchanged(self) -> None:
-        """Raise `DataChanged` unless what was read since the run began is what was verified then."""
+        """Raise `DataChanged` unless the data sets' files are the ones that were verified when the run began."""
         for path, identity in self._opened.items():
             if not path.exists() or FileIdentity.of(path) != identity:
                 raise DataChanged(f"the data set {path.name} was changed while the run read it")
@@ -211,7 +211,7 @@ class _Run:
         return MetricsRecorded(event.split, progress, event.loss, event.accuracy, event.learning_rate)
 
     def _save(self) -> None:
-        """Save a checkpoint; where the disk refuses it, the run goes on and tries again after the next interval."""
+        """Save a checkpoint, or go on and try after the next interval if the disk refuses; raises `DataChanged`."""
         self._require_unchanged()
         started = time.monotonic()
         step = self._state.step
@@ -230,12 +230,12 @@ class _Run:
         self._send(saved)
         self._saved = (saved, *(earlier for earlier in self._saved if earlier.step != saved.step))
         for outdated in self._saved[CHECKPOINTS_KEPT:]:
-            with suppress(OSError):  # it goes with the job's folder at the latest
+            with suppress(OSError):  # else it goes with the job's folder
                 self._attempt.checkpoint_path(outdated.step).unlink()
         self._saved = self._saved[:CHECKPOINTS_KEPT]
 
     def _publish(self, stops: Stops) -> Finished | Stopped:
-        """Write the model as soon as the disk takes it, unless it is stopped first; a run is not lost by its disk."""
+        """Write the model as soon as the disk takes it, unless told to stop while waiting; raises `DataChanged`."""
         self._require_unchanged()
         trained = self._state.trained()
         if doubt := reason_to_doubt(self._state.device, self._attempt.spec, self._state.examples, trained.model):
@@ -260,7 +260,7 @@ class _Run:
         return Finished(digest.sha256, trained.model.sha256, len(trained.model.parameters))
 
     def _warn(self, message: str) -> None:
-        """Say once that the disk refuses, not each time."""
+        """Send a warning that the disk refuses, once until a checkpoint has been written again."""
         if not self._refused:
             self._send(MessageLogged("WARNING", message))
         self._refused = True

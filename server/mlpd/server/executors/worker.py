@@ -1,6 +1,6 @@
-"""An attempt in a process of its own, on pipes: ``python -m mlpd.server.executors.worker``.
+"""Runs one attempt in a process of its own: ``python -m mlpd.server.executors.worker``.
 
-Reads an attempt and then why it must stop on stdin, and writes its frames on stdout. It ends with the server: when
+Reads the attempt from stdin, a line, then any reasons to stop; writes frames to stdout. It ends with the server: when
 stdin closes, and by the kernel's parent-death signal.
 """
 
@@ -23,13 +23,13 @@ def main() -> None:
     end_with(os.getppid())
     frames = os.fdopen(os.dup(1), "wb", buffering=0)
     os.dup2(2, 1)  # a stray print must not look like a frame
-    # Unbuffered: at exit the interpreter would wait for a buffer that the listening thread holds.
+    # Unbuffered: at exit the interpreter would wait for the lock of a buffer that the listening thread reads.
     stdin = open(0, "rb", buffering=0, closefd=False)  # noqa: SIM115 - open for life
     if not missing_for("compiled"):
-        import_module("mlpd.core.execution.compiled")  # which takes a while, so before there is anything to do
+        import_module("mlpd.core.execution.compiled")  # takes a while, so while nothing waits for it
     line = stdin.readline()
     if not line:
-        return  # the server has ended since
+        return  # the server has ended
 
     def send(frame: Frame) -> None:
         frames.write(encode_frame(frame))

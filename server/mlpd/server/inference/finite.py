@@ -1,6 +1,6 @@
-"""Refuses rows of which a model makes numbers that are not finite: they have no answer, and count for nothing.
+"""Refuses requests with rows for which a model computes numbers that are not finite: such rows have no answer.
 
-It is the rows that are refused, with INVALID_ARGUMENT: a version never changes, so only others can have an answer.
+The request is at fault, not the server: a model version never changes, so only other rows can have an answer.
 """
 
 from math import isfinite
@@ -15,12 +15,12 @@ _REASON = "OUTPUT_NOT_FINITE"
 
 
 def check_predicted(field: str, record: ModelRecord, faulty: FaultyRows) -> None:
-    """Raise `InvalidRequest` for ``field`` if there are ``faulty`` rows."""
+    """Raise `InvalidRequest` for ``field``, naming the first ``faulty`` rows, if there are any."""
     _check_rows(field, "outputs", record, faulty)
 
 
 def check_evaluated(field: str, record: ModelRecord, counts: Counts, scores: Scores | None) -> None:
-    """Raise `InvalidRequest` for ``field`` unless its rows have a finite loss, and for scores that are not finite."""
+    """Raise `InvalidRequest` if the loss of a row of ``field``, their mean, or one of ``scores`` is not finite."""
     _check_rows(field, "outputs and losses", record, counts.faulty)
     if not isfinite(counts.loss):
         text = f"{field} must have a finite mean loss by {_name(record)}, got {counts.loss}"

@@ -1,4 +1,4 @@
-"""Rows of a request as arrays that fit the model they are for; all of them are looked at, so not on the event loop."""
+"""Rows of a request as arrays that fit its model. Each value is looked at: call this in threads, not on the loop."""
 
 from dataclasses import dataclass
 
@@ -14,14 +14,14 @@ from mlpd.v1.trainer_service_pb2 import LabelledRows
 from mlpd.v1.types_pb2 import Tensor
 from numpy.typing import NDArray
 
-# Rows times outputs: of a prediction, whose answer then has at most 48 MB; of scores, which need all of them at once.
+# Rows times outputs: for a prediction, so that its answer has at most 48 MB; for scores, which need all in memory.
 MAX_PREDICTION_VALUES = 2**21
 _SCORED_VALUES_LIMIT = 2**26
 _CONFUSION_CLASSES_LIMIT = 1024
 
 
 def prediction_inputs(record: ModelRecord, tensor: Tensor) -> NDArray[np.generic]:
-    """Return inputs (rows, input_size) as a view of ``tensor``.
+    """Return the inputs (rows, input_size) in the bytes of ``tensor``, read-only.
 
     Raises `InvalidRequest` for rows that do not fit the model, are not finite, or are too many to be answered at once.
     """
@@ -36,7 +36,10 @@ def prediction_inputs(record: ModelRecord, tensor: Tensor) -> NDArray[np.generic
 
 @dataclass(frozen=True)
 class ScoredRows:
-    """What a model is scored on: rows or a data set, named by a request's ``field``, with inputs in ``columns``."""
+    """Rows or a data set to score a model on, and the ``field`` of the request that errors name for them.
+
+    ``columns`` says where each input of the model stands in a row; None = in the model's order.
+    """
 
     field: str
     rows: Dataset | DatasetRecord
@@ -46,9 +49,10 @@ class ScoredRows:
 def scored_rows(
     record: ModelRecord, data: LabelledRows | DatasetRecord, *, include_confusion: bool, include_scores: bool
 ) -> ScoredRows:
-    """Return what a request wants scored: its own rows as arrays, which are views of them, or a data set.
+    """Return what a request wants scored: its own rows as arrays, or a data set.
 
-    Raises `InvalidRequest` for rows that do not fit the model or are not finite, and for scores that there are not.
+    Raises `InvalidRequest` for rows that do not fit the model or are not finite, and for a confusion matrix or scores
+    that can't be given.
     """
     if include_confusion:
         _check_confusion(record)
@@ -75,7 +79,7 @@ def _labelled_rows(record: ModelRecord, rows: LabelledRows) -> Dataset:
 
 
 def _columns(record: ModelRecord, dataset: DatasetRecord) -> NDArray[np.intp] | None:
-    """Return where the model's inputs stand in each row of a data set that fits it; None = in their order."""
+    """Return `ScoredRows.columns` for ``dataset``; raises `InvalidRequest` if it does not fit the model."""
     input_size, *_, output_count = record.spec.layer_sizes
     name = version_name(record.model_id, record.version)
     columns = order_of("dataset", dataset.input_names, record.input_names, name)

@@ -1,9 +1,7 @@
-"""Evaluates and predicts on the CPU, in threads of its own, beside the event loop: compiled, where that can be.
+"""Predicts and evaluates on the CPU in threads beside the event loop, in compiled code where that is possible.
 
-All that is done with rows is done there, from looking at them to the arrays that are answered.
-
-Threads share a model's parameters, each through buffers of its own. Evaluation has its own thread, so that
-a long one does not keep predictions waiting.
+These threads do all that is done with rows, from checking them to the arrays of the answer. They share the parameters
+of models; buffers are each thread's own. Evaluation has its own thread, so that predictions do not wait for a long one.
 """
 
 import asyncio
@@ -49,7 +47,7 @@ _BUFFER_VALUES = 2**24
 
 @dataclass(frozen=True)
 class Prediction:
-    """What was asked for of rows, by its kind, as `Task.output` gives it."""
+    """The outputs that were asked for, by kind, as `Task.output` returns them."""
 
     outputs: Mapping[OutputKind, NDArray[Any]]
     compute_seconds: float
@@ -57,7 +55,7 @@ class Prediction:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Exact counts, further scores if they were asked for, and the time that took."""
+    """Exact counts, and further scores, None unless they were asked for."""
 
     counts: Counts
     scores: Scores | None
@@ -65,7 +63,7 @@ class Evaluation:
 
 
 class Serving:
-    """The models of one server, loaded when first asked for."""
+    """The models of one server, each loaded when first asked for. Methods are for the event loop."""
 
     def __init__(self, files: StoredFiles, kernels: Path) -> None:
         self._kernels: Path | None = None if missing_for("compiled") else kernels
@@ -81,8 +79,8 @@ class Serving:
     async def predict(self, record: ModelRecord, inputs: Tensor, kinds: Collection[OutputKind]) -> Prediction:
         """Run a model version on ``inputs`` (rows, input_size) of any supported type; ``kinds`` are of its task.
 
-        Raises `InvalidRequest` for inputs that do not fit, or give what is not finite, and `DataLoss` for a damaged
-        file.
+        Raises `InvalidRequest` for inputs that do not fit or whose outputs are not finite, and `DataLoss` if the
+        model's file is damaged.
         """
 
         def compute(_stopped: threading.Event) -> Prediction:
@@ -100,10 +98,10 @@ class Serving:
     async def evaluate(
         self, record: ModelRecord, data: LabelledRows | DatasetRecord, *, include_confusion: bool, include_scores: bool
     ) -> Evaluation:
-        """Score a model version on rows or a data set, whose columns are put in the model's order by their names.
+        """Score a model version on ``data``; a data set's columns are put in the model's order by their names.
 
-        Stops between batches when the caller has gone. Raises `InvalidRequest` for rows that do not fit, or give what
-        is not finite, and `DataLoss` for a damaged file.
+        Stops between batches when the caller is cancelled. Raises `InvalidRequest` for rows that do not fit or whose
+        losses or scores are not finite, and `DataLoss` if a file is damaged.
         """
 
         def check(_stopped: threading.Event) -> ScoredRows:
@@ -127,12 +125,12 @@ class Serving:
             check_evaluated(chosen.field, record, counts, scores)
             return Evaluation(counts, scores, time.perf_counter() - started)
 
-        # Where work is short, so that what is refused does not wait for a long evaluation.
+        # Checked in the threads whose work is short, so that a refusal does not wait for a long evaluation.
         chosen = await _in(self._predictors, check)
         return await _in(self._evaluators, compute)
 
     def close(self) -> None:
-        """Drop what waits and finish what runs."""
+        """Drop the calls that wait; block until those that run have ended."""
         self._predictors.shutdown(cancel_futures=True)
         self._evaluators.shutdown(cancel_futures=True)
 
@@ -140,7 +138,7 @@ class Serving:
         return nullcontext(rows) if isinstance(rows, Dataset) else self._files.dataset(rows, stopped.is_set)
 
     def _predictor(self, record: ModelRecord) -> Predictor:
-        """Return this thread's own buffers around the shared model."""
+        """Return this thread's own predictor, with its own buffers, of the model that all threads share."""
         predictors: OrderedDict[str, Predictor] = self._local.__dict__.setdefault("predictors", OrderedDict())
         if record.file_sha256 not in predictors:
             rows = min(_CAPACITY_ROWS, max(1, _BUFFER_VALUES // sum(record.spec.layer_sizes)))
@@ -171,7 +169,7 @@ def _newest(kept: OrderedDict[str, T], key: str, limit: int) -> T:
 
 
 async def _in(pool: ThreadPoolExecutor, compute: Callable[[threading.Event], T]) -> T:
-    """Run ``compute`` in ``pool``; its argument is set when the caller has been cancelled."""
+    """Return what ``compute`` returns in ``pool``; its argument is set once the caller no longer waits."""
     stopped = threading.Event()
     try:
         return await asyncio.get_running_loop().run_in_executor(pool, compute, stopped)

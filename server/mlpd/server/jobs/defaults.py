@@ -1,4 +1,4 @@
-"""What a run does where a request says nothing: defaults that come from its data, its model, or the server."""
+"""Fills in what a Train request leaves open, from its data, the model it goes on from, or the server."""
 
 import secrets
 from collections.abc import Sequence
@@ -29,7 +29,7 @@ _SEED_LIMIT = 2**32
 
 @dataclass(frozen=True)
 class Sources:
-    """What a spec names: data sets, and a model to go on from with the job that made it."""
+    """The records of what a request names, None where it names none; ``job`` is the one that trained ``model``."""
 
     train: DatasetRecord | None
     validation: DatasetRecord | None
@@ -38,12 +38,12 @@ class Sources:
 
 
 def full_spec(asked: trainer.TrainingSpec, sources: Sources, device: str) -> TrainingSpec:
-    """Return what ``asked`` comes to on ``device``, every default filled in; it may break rules."""
+    """Return the spec that ``asked`` means on ``device``, every default filled in; no rule is checked."""
     return _with_blocks(_spec(asked, sources, device), asked)
 
 
 def resolved_spec(resolved: trainer.TrainingSpec) -> TrainingSpec:
-    """Return what the wire says of a spec whose every default is filled in; its data sets have no digests."""
+    """Return the spec in a message that a server has resolved; the digests of its data sets are left empty."""
     device = "cuda" if resolved.device == types.DEVICE_CUDA else "cpu"
     return full_spec(resolved, Sources(None, None, None, None), device)
 
@@ -87,7 +87,7 @@ def _default_runner(device: str) -> str:
 
 
 def _with_blocks(spec: TrainingSpec, asked: trainer.TrainingSpec) -> TrainingSpec:
-    """Return ``spec`` with its split and number of blocks: what is asked for, else what pays."""
+    """Return ``spec`` with the split and number of blocks that are asked for, else those that are fastest."""
     has_units = max(spec.model.layer_sizes, default=0) > 0
     split, count = best_blocks(spec) if has_units else ("units", 1)
     if has_units and asked.split in SPLITS:
@@ -116,13 +116,13 @@ def _model(asked: types.ModelSpec, sources: Sources) -> ModelSpec:
 
 
 def _loss(asked: trainer.Loss, default: type[Loss]) -> LossSpec:
-    """Return a loss; ``default`` where none is chosen, or one that nobody knows."""
+    """Return the chosen loss; of kind ``default`` where none is chosen, or an unknown one."""
     kind = LOSSES.get(asked.kind, default)
     return value_of(LossSpec, asked, kind=value_of(kind, asked, f"{kind.name}_"))
 
 
 def _augmentation(asked: trainer.TrainingSpec, model: ModelSpec) -> AugmentationSpec | None:
-    """Return how images are changed; they are square where nothing else is said."""
+    """Return how images are warped, None = not at all; an image is square unless its sides are given."""
     if not (asked.HasField("augmentation") and model.layer_sizes):
         return None
     own, side = asked.augmentation, isqrt(max(model.layer_sizes[0], 0))
@@ -130,7 +130,7 @@ def _augmentation(asked: trainer.TrainingSpec, model: ModelSpec) -> Augmentation
 
 
 def _balanced(row_counts: Sequence[int], classes: int) -> tuple[float, ...]:
-    """Return weights that give all classes that occur the same share of the rows."""
+    """Return class weights by which all classes that occur weigh the same in total; 0 for those that do not."""
     present = sum(count > 0 for count in row_counts)
     weights = [sum(row_counts) / (present * count) if count else 0.0 for count in row_counts]
     absent = min(max(classes, 0), LARGEST_LABEL + 1) - len(weights)
@@ -138,13 +138,13 @@ def _balanced(row_counts: Sequence[int], classes: int) -> tuple[float, ...]:
 
 
 def _one_each(given: Sequence[T], default: T, count: int) -> tuple[T, ...]:
-    """Return one entry a hidden layer where there is one for all, or none."""
+    """Return ``given``, but one entry alone, or ``default`` where there is none, repeated for ``count`` layers."""
     values = tuple(given) or (default,)
     return values * count if len(values) == 1 else values
 
 
 def _default_task(model: ModelSpec, sources: Sources, loss: str) -> str:
-    """Return the task of the model to go on from, if the data are of its kind, else what ``loss`` and the data say."""
+    """Return the task of the model to go on from if the data suit it, else the one that data and ``loss`` imply."""
     train, source = sources.train, sources.model
     if source and train and TASKS[source.task].has_classes == (not train.target_size):
         return source.task

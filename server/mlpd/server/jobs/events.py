@@ -1,7 +1,7 @@
-"""Follows the event logs of jobs: replay, then the new ones as they are committed.
+"""Follows the event logs of jobs: stored events first, then new ones as they are committed.
 
-A follower is a cursor, not a queue: a slow one costs nothing, and nothing waits for it. Followers of a job share what
-is read and made for them: its newest events, and the pages of its older ones that were asked for last.
+A follower is a cursor, not a queue: a slow one costs nothing, and nothing waits for it. The followers of a job share
+encoded events: the job's newest, and the pages of older ones that were asked for last.
 """
 
 import asyncio
@@ -25,7 +25,7 @@ Read = Callable[[str, int, int], Awaitable[list[Event]]]
 
 @dataclass(frozen=True, slots=True)
 class Entry(Generic[T]):
-    """An event as its followers get it."""
+    """An event as followers get it: ``message`` is the encoded event; after a ``terminal`` one none comes."""
 
     sequence: int
     terminal: bool
@@ -33,12 +33,12 @@ class Entry(Generic[T]):
 
 
 class _Feed(Generic[T]):
-    """The newest events of a job that someone follows; ``encode`` makes of an event what followers get."""
+    """The newest events of a job that has followers; ``encode`` turns an event into the message they get."""
 
     def __init__(self, encode: Callable[[Event], T]) -> None:
         self._encode = encode
         self._tail: deque[Entry[T]] = deque(maxlen=_TAIL_EVENTS)
-        self._newest: int | None = None  # of all events, once that is known: any later one is going to be published
+        self._newest: int | None = None  # sequence of the newest event, None = unknown; later ones will be published
         self.changed = asyncio.Event()
 
     def entries(self, events: list[Event]) -> list[Entry[T]]:
@@ -52,7 +52,7 @@ class _Feed(Generic[T]):
         self.wake()
 
     def reached(self, sequence: int) -> None:
-        """Take note that there is an event of this sequence, and not yet a later one that was not published."""
+        """Note that the log goes as far as ``sequence``: all later events are still to be published."""
         self._newest = max(self._newest or 0, sequence)
 
     def wake(self) -> None:
@@ -60,7 +60,7 @@ class _Feed(Generic[T]):
         self.changed = asyncio.Event()
 
     def after(self, sequence: int) -> list[Entry[T]] | None:
-        """Return the entries after ``sequence``, or None if they have to be read."""
+        """Return the entries after ``sequence``, or None if they must be read from the store."""
         if self._newest is not None and sequence >= self._newest:
             return []
         if self._tail and self._tail[0].sequence <= sequence + 1 <= self._tail[-1].sequence:
@@ -69,10 +69,9 @@ class _Feed(Generic[T]):
 
 
 class _Turns:
-    """Lets few followers go on at a time, in their order.
+    """Lets a few followers go on in each round, first come, first served.
 
-    While more of them wait, each round is followed by a pause as long, so that the rest of the server has half of the
-    time, however many follow.
+    While more wait, each round is followed by a pause as long, which leaves half of the time to the rest of the server.
     """
 
     def __init__(self) -> None:
@@ -111,7 +110,7 @@ class _Turns:
 
 
 class EventLog(Generic[T]):
-    """Every job's events, for one event loop."""
+    """The followers of all jobs, and what they share; for one event loop."""
 
     def __init__(self) -> None:
         self._feeds: WeakValueDictionary[str, _Feed[T]] = WeakValueDictionary()
@@ -120,12 +119,12 @@ class EventLog(Generic[T]):
         self._closed = False
 
     def publish(self, job_id: str, events: list[Event]) -> None:
-        """Wake the followers of a job whose ``events`` have just been committed."""
+        """Hand a job's followers its next ``events``, which have just been committed."""
         if feed := self._feeds.get(job_id):
             feed.publish(events)
 
     def close(self) -> None:
-        """End every follower with `Unavailable`."""
+        """End every follower, present or later, with `Unavailable`, after the events at hand."""
         self._closed = True
         for feed in list(self._feeds.values()):
             feed.wake()
@@ -133,11 +132,11 @@ class EventLog(Generic[T]):
     async def follow(
         self, read: Read, encode: Callable[[Event], T], job_id: str, after_sequence: int, heartbeat_seconds: float
     ) -> AsyncIterator[Entry[T] | None]:
-        """Yield a job's events after the cursor, each once and in order, up to its terminal one.
+        """Yield a job's events after ``after_sequence``, each once and in order, up to the terminal one.
 
-        ``read(job_id, after_sequence, limit)`` returns stored events, ``encode`` makes of each what is yielded, the
-        same for all followers of the job. None is yielded after every ``heartbeat_seconds`` of silence. Raises
-        `Unavailable` when the server drains.
+        ``read(job_id, after_sequence, limit)`` returns stored events; ``encode`` turns an event into the message that
+        all followers of the job get. Yields None after every ``heartbeat_seconds`` of silence. Raises `Unavailable`
+        when the server drains, and what ``read`` raises.
         """
         feed = self._feeds.setdefault(job_id, _Feed(encode))
         while True:
@@ -162,7 +161,7 @@ class EventLog(Generic[T]):
                     yield None
 
     async def _page(self, feed: _Feed[T], read: Read, job_id: str, after_sequence: int) -> list[Entry[T]]:
-        """Return entries after the cursor from the page that it is in, read once for all who want it by then."""
+        """Return the entries after the cursor in its page of the log; all who want a page share one read of it."""
         start = after_sequence // _PAGE_EVENTS * _PAGE_EVENTS
         key = job_id, start
         if key not in self._pages:
@@ -182,5 +181,5 @@ class EventLog(Generic[T]):
                 feed.reached(start + len(events))
             return entries
         finally:
-            if len(entries) < _PAGE_EVENTS:  # more may come to it
+            if len(entries) < _PAGE_EVENTS:  # not full: whoever asks next must read it again
                 self._pages.pop((job_id, start), None)

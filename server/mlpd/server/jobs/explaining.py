@@ -1,7 +1,7 @@
-"""What a step of a resolved spec consists of, timed in this process: ``python -m mlpd.server.jobs.explaining``.
+"""Explains a step of a resolved spec and times it in this process: ``python -m mlpd.server.jobs.explaining``.
 
-Reads a JSON object with ``spec``, a serialised TrainingSpec in base64, ``row_count``, ``dtype`` and ``thread_count``,
-and writes one with the lines of the explanation, or with an ``error``.
+Reads a JSON object with ``spec`` (a serialised TrainingSpec in base64), ``row_count``, ``dtype`` and ``thread_count``
+from stdin, and prints one with the explanation, or with an ``error``.
 """
 
 import base64

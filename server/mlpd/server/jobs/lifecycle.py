@@ -1,6 +1,6 @@
-"""A job's state machine: pure functions from its status, the time, and what happened to it, to a `Decision`.
+"""A job's state machine: pure functions from a status, the time and what happened to the job, to a `Decision`.
 
-QUEUED -> RUNNING -> SUCCEEDED | FAILED, RUNNING -> QUEUED when its worker is lost or the server drains,
+QUEUED -> RUNNING -> SUCCEEDED | FAILED, RUNNING -> QUEUED when its worker is lost or the server drains or restarts,
 QUEUED -> CANCELLED | FAILED, RUNNING -> CANCELLING -> CANCELLED; CANCELLING may still end SUCCEEDED or FAILED.
 """
 
@@ -48,7 +48,7 @@ def refuse(status: JobStatus, now: int, failure: Failure) -> Decision:
 
 
 def cancel(status: JobStatus, now: int, job_id: str) -> Decision:
-    """Ask for the end of a job; asking again changes nothing. Raises `PreconditionFailed` if it ended otherwise."""
+    """Cancel a queued job, or mark a running one CANCELLING. Raises `PreconditionFailed` if it succeeded or failed."""
     if status.state is JobState.QUEUED:
         return _move(status, now, JobState.CANCELLED)
     if status.state is JobState.RUNNING:
@@ -64,7 +64,7 @@ def cancel(status: JobStatus, now: int, job_id: str) -> Decision:
 
 
 def report(status: JobStatus, now: int, attempt: int, frames: Sequence[Frame]) -> Decision:
-    """Take in what the worker of ``attempt`` reported, in order; too late, it is dropped."""
+    """Take in what the worker of ``attempt`` reported, in order; dropped if that attempt is over."""
     if _over(status, attempt):
         return Decision(status)
     payloads: list[Payload] = []
@@ -79,7 +79,7 @@ def report(status: JobStatus, now: int, attempt: int, frames: Sequence[Frame]) -
                 status, change = _moved(status, now, JobState.FAILED, frame.failure)
                 payloads.append(change)
             case Stopped(reason):
-                # What is cancelled while its worker drains does not go back to the queue.
+                # A job that is cancelled while its worker drains does not go back to the queue.
                 cancelled = reason is StopReason.CANCEL or status.state is JobState.CANCELLING
                 stopped = JobState.CANCELLED if cancelled else JobState.QUEUED
                 status, change = _moved(replace(status, queue_reason="server_drain"), now, stopped)
@@ -91,7 +91,7 @@ def report(status: JobStatus, now: int, attempt: int, frames: Sequence[Frame]) -
 
 
 def lose(status: JobStatus, now: int, attempt: int, how: str) -> Decision:
-    """Take in that the worker of ``attempt`` ended without a last word; ``how`` completes "the worker ..."."""
+    """Take in that the worker of ``attempt`` ended without a last frame; ``how`` completes "the worker ..."."""
     if _over(status, attempt):
         return Decision(status)
     if status.state is JobState.CANCELLING:
@@ -106,12 +106,12 @@ def lose(status: JobStatus, now: int, attempt: int, how: str) -> Decision:
 
 
 def fail(status: JobStatus, now: int, attempt: int, failure: Failure) -> Decision:
-    """End a job whose attempt the server itself found wrong."""
+    """End a job with a ``failure`` that the server, not the worker of ``attempt``, has met."""
     return Decision(status) if _over(status, attempt) else _move(status, now, JobState.FAILED, failure)
 
 
 def recover(status: JobStatus, now: int) -> Decision:
-    """Put a job that an earlier server process left running where it belongs."""
+    """Requeue a job that is RUNNING though nothing runs it any more; cancel one that is CANCELLING."""
     if status.state is JobState.RUNNING:
         return _move(replace(status, queue_reason="server_restart"), now, JobState.QUEUED)
     if status.state is JobState.CANCELLING:
@@ -138,7 +138,7 @@ def _noted(status: JobStatus, frame: AttemptStarted | MetricsRecorded | Checkpoi
 
 
 def _begun_again(status: JobStatus) -> JobStatus:
-    """Forget what an earlier run of the job has come to."""
+    """Return the status at the start of the job's next run, without progress or checkpoints."""
     nothing = Progress(0, status.progress.step_count, 0, status.progress.epoch_count)
     return replace(status, run=status.run + 1, progress=nothing, checkpoints=())
 

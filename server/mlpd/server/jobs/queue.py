@@ -27,7 +27,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class JobLimits:
-    """How much work a server takes on."""
+    """How many jobs run and wait; and for each its threads, time between checkpoints and time to stop, in seconds."""
 
     running_jobs: int
     queued_jobs: int
@@ -59,7 +59,7 @@ class Jobs:
         return self._limits.thread_count
 
     def job_from(self, submission: Submission) -> Job:
-        """Return the job that ``submission`` asks for, not stored yet, and so without a time."""
+        """Return a new job for ``submission``, not stored yet, so its ``create_time`` is 0."""
         spec = submission.spec
         job_id = submission.job_id or f"job-{secrets.token_hex(8)}"
         return Job(
@@ -76,7 +76,7 @@ class Jobs:
         )
 
     async def submit(self, submission: Submission) -> tuple[Job, bool]:
-        """Queue a job, durably, and return it and whether an equal request had made it before.
+        """Queue a job durably; return it, and whether an equal earlier request had made it already.
 
         Raises `AlreadyExists`, `ResourceExhausted`, `StorageTrouble` or, while draining, `Unavailable`.
         """
@@ -91,7 +91,7 @@ class Jobs:
         return await to_the_end(create())
 
     async def cancel(self, job_id: str) -> Job:
-        """End a job; a running one first finishes its mini-batch and frees its device.
+        """Cancel a job and return it; a running one is told to stop, and still CANCELLING when this returns.
 
         Raises as `lifecycle.cancel` and `Store.job`, or `StorageTrouble`.
         """
@@ -99,7 +99,7 @@ class Jobs:
         async def mark_and_stop() -> JobStatus:
             status = await self._store.change_job(job_id, partial(lifecycle.cancel, job_id=job_id))
             if status.state is JobState.CANCELLING:
-                if job_id not in self._attempts:  # nobody is left to stop
+                if job_id not in self._attempts:  # no worker is left to stop
                     return await self._store.change_job(job_id, lifecycle.recover)
                 self._stop(job_id, StopReason.CANCEL)
             return status
@@ -108,7 +108,7 @@ class Jobs:
         return replace(job, status=await to_the_end(mark_and_stop()))
 
     async def recover(self) -> None:
-        """Requeue what an earlier process left running; call it once, before `run`."""
+        """Requeue or cancel the jobs that an earlier process left running; call it once, before `run`."""
         for job_id in await self._store.job_ids_in(JobState.RUNNING, JobState.CANCELLING):
             try:
                 recovered = await self._store.change_job(job_id, lifecycle.recover)
@@ -128,7 +128,7 @@ class Jobs:
             if free <= 0:
                 continue
             busy = self._attempts.keys() | self._abandoned
-            with suppress(StorageTrouble):  # which comes only while draining, when nothing is started any more
+            with suppress(StorageTrouble):  # raised only while draining, when nothing is started any more
                 queued = await self._patiently(partial(self._store.next_queued, free, busy))
                 for job_id in [] if self._draining.is_set() else queued:
                     task = asyncio.create_task(self._attempt(job_id))
@@ -136,7 +136,7 @@ class Jobs:
                     task.add_done_callback(partial(self._ended, job_id))
 
     async def drain(self) -> None:
-        """Start nothing more; let running jobs save a checkpoint and go back to the queue."""
+        """Start nothing more; have running jobs save a checkpoint and go back to the queue, and wait for that."""
         self._draining.set()
         for job_id in self._attempts:
             self._stop(job_id, StopReason.DRAIN)
@@ -151,7 +151,7 @@ class Jobs:
         self._work_waits.set()
 
     def _stop(self, job_id: str, reason: StopReason) -> None:
-        """Stop a job's worker, once there is one."""
+        """Tell a job's worker to stop, now or as soon as it is started."""
         self._stops[job_id] = reason
         if worker := self._workers.get(job_id):
             worker.stop(reason, self._limits.stop_seconds)
@@ -166,7 +166,7 @@ class Jobs:
         try:
             end = await self._run_worker(job)
         except StorageTrouble:
-            raise  # only where the server drains; the next start goes on
+            raise  # only while draining; the next start of the server requeues the job
         except ServerError as error:
             end = partial(lifecycle.fail, attempt=attempt, failure=Failure.of(error))
         except Exception:
@@ -178,7 +178,7 @@ class Jobs:
         await self._clean_up(job_id, status)
 
     async def _started(self, job_id: str) -> Job | None:
-        """Give a job its next attempt and return it, or None if it is no longer queued or can't be read."""
+        """Give a queued job its next attempt; return the job, or None if it is no longer queued or can't be read."""
         try:
             job = await self._patiently(partial(self._store.sound_job, job_id))
         except DataLoss as error:
@@ -189,7 +189,7 @@ class Jobs:
         return replace(job, status=status) if status.state is JobState.RUNNING else None
 
     async def _change(self, job_id: str, decide: Decide) -> JobStatus:
-        """Change a job as soon as the disk takes it."""
+        """Change a job's status as soon as the disk takes it; raises as `Store.change_job` and `_patiently`."""
         return await self._patiently(partial(self._store.change_job, job_id, decide))
 
     async def _patiently(self, ask: Callable[[], Awaitable[T]]) -> T:
@@ -209,12 +209,12 @@ class Jobs:
                 await asyncio.wait_for(self._draining.wait(), next(waits))
 
     async def _clean_up(self, job_id: str, status: JobStatus) -> None:
-        """Remove the checkpoints of a job that needs none; a failed one keeps its last finite state."""
+        """Remove the folder of a job that succeeded or was cancelled; a failed one keeps its last checkpoints."""
         if status.state in (JobState.SUCCEEDED, JobState.CANCELLED):
             await asyncio.to_thread(self._directory.remove_job, job_id)
 
     async def _run_worker(self, job: Job) -> Decide:
-        """Run a worker to its end and return what that makes of the job, where its reports have not said so."""
+        """Run a worker to its end; return the decision for the case that its reports have not ended the attempt."""
         attempt = await self._patiently(partial(self._attempt_at, job))
         number = job.status.attempt
         async with self._executor.start(attempt) as worker:
@@ -223,7 +223,7 @@ class Jobs:
                 if reason := self._stops.get(job.id):
                     self._stop(job.id, reason)
                 async for frames in worker.reports():
-                    # A worker whose reports the disk refuses waits, at the latest when its pipe is full.
+                    # While the disk refuses its reports, a worker goes on until its pipe is full.
                     await self._change(job.id, partial(lifecycle.report, attempt=number, frames=frames))
                 how = await worker.ending()
             finally:

@@ -33,11 +33,11 @@ def digest_of(request: trainer.TrainRequest) -> str:
 async def resolve(
     request: trainer.TrainRequest, store: Store, files: StoredFiles, devices: Devices, thread_count: int
 ) -> Submission:
-    """Return what ``request`` asks for in full, for jobs of ``thread_count`` threads.
+    """Return ``request`` as a checked submission with every default filled in; its job has ``thread_count`` threads.
 
-    Raises `InvalidRequest` with every field that breaks a rule, `NotFound` for a data set or model that is not there,
-    `DataLoss` for one whose file is missing or cut, `PreconditionFailed` for a device or a runner that can't be used,
-    and `ResourceExhausted` for a run it can't hold, or when looking through the spec takes too long.
+    Raises `InvalidRequest` with every field that breaks a rule, `NotFound` for a data set or model that does not exist,
+    `DataLoss` where a file of theirs is missing or cut, `PreconditionFailed` for a device or runner that can't be used,
+    and `ResourceExhausted` where the device has too little memory or the check takes too long.
     """
     check = Violations()
     check.unknown_fields("", request)
@@ -70,7 +70,7 @@ def _resolved(
     device: str,
     thread_count: int,
 ) -> tuple[TrainingSpec, int]:
-    """Return the spec, and the memory it takes, once no rule is broken."""
+    """Return the resolved spec and the bytes of memory that its run takes; raises as `resolve`."""
     spec = full_spec(asked, sources, device)
     for violation in find_violations(spec, sources.train, sources.validation):
         check.add(f"spec.{violation.field}", f"spec.{violation.description}")
@@ -103,7 +103,7 @@ async def _sources(spec: trainer.TrainingSpec, check: Violations, store: Store, 
 
 
 def _check_memory(spec: TrainingSpec, train: DatasetRecord, device: DeviceReport, thread_count: int) -> int:
-    """Return the estimated memory; raises `ResourceExhausted` where the device has less in all."""
+    """Return the estimated memory in bytes; raises `ResourceExhausted` if the device has less in all."""
     needed = estimate_bytes(spec, train, train.size_bytes // train.row_count, thread_count)
     if 0 < device.memory_bytes < needed:
         raise ResourceExhausted(

@@ -1,4 +1,4 @@
-"""What is wrong with a Train request, all at once: what a message can hold and a spec can't, and what does not fit."""
+"""Collects all that is wrong with a Train request and not a rule of core's: bad choices, parts that do not fit."""
 
 from collections.abc import Callable
 from functools import partial
@@ -39,7 +39,7 @@ class Violations:
         self._violations: list[FieldViolation] = []
 
     def __call__(self, check: Callable[[], T]) -> T | None:
-        """Return what ``check`` does, None where it finds that a field breaks a rule."""
+        """Return what ``check`` returns, or None if it raises `InvalidRequest`, whose violations are kept."""
         try:
             return check()
         except InvalidRequest as error:
@@ -51,7 +51,7 @@ class Violations:
         self._violations.append(FieldViolation(field, description))
 
     def choices(self, spec: trainer.TrainingSpec) -> None:
-        """Look for enum numbers that a newer client may know, and for a missing choice."""
+        """Look for unknown enum numbers, a missing optimizer, and settings that exclude each other."""
         if spec.device not in types.Device.values():
             self.add("spec.device", f"spec.device must be a known one, got {spec.device}")
         if spec.model.data_type not in _DATA_TYPES:
@@ -77,7 +77,7 @@ class Violations:
             self.add("spec.warm_start.scope", text)
 
     def digests(self, asked: trainer.TrainingSpec, sources: Sources) -> None:
-        """Look whether the digests that a resolved spec brings along are of what its names stand for here."""
+        """Check that the digests in a resolved spec are those of the data sets and model that its names mean here."""
         train, validation, model = sources.train, sources.validation, sources.model
         for field, given, name, found in (
             ("train_sha256", asked.train_sha256, asked.train_dataset, train and train.sha256),
@@ -89,7 +89,7 @@ class Violations:
                 self.add(f"spec.{field}", f"spec.{field} must {rule}, got {shown(given)}")
 
     def loss(self, asked: trainer.Loss, spec: TrainingSpec) -> None:
-        """Look for a loss that nobody knows, and for numbers of another than the chosen one."""
+        """Check that the loss is one of the task's, and that no numbers of other losses are set."""
         chosen = spec.loss.kind
         if asked.kind and asked.kind != chosen.name and spec.task in TASKS:
             names = [kind.name for kind in TASKS[spec.task].losses]
@@ -102,7 +102,7 @@ class Violations:
                 self.add(f"spec.loss.{field}", text)
 
     def warm_start(self, asked: trainer.TrainingSpec, spec: TrainingSpec, sources: Sources) -> None:
-        """Look whether the weights fit, and the optimizer's moments if they are wanted."""
+        """Check that the weights to go on from fit, and the optimizer's moments in a full warm start."""
         if not (sources.model and sources.job and spec.warm_start):
             return
         if asked.model.layer_sizes:
@@ -122,7 +122,7 @@ class Violations:
             self.add("spec.optimizer", f"{text}, {before}, got {now}")
 
     def columns(self, asked: trainer.TrainingSpec, sources: Sources) -> None:
-        """Look whether all that have names of columns have the same, in the same order."""
+        """Check that data sets and model, where their columns have names, have the same in the same order."""
         train, validation, model = sources.train, sources.validation, sources.model
         pairs: list[tuple[str, DatasetRecord, DatasetRecord | ModelRecord, str]] = []
         if train and validation:
@@ -137,7 +137,7 @@ class Violations:
             self(partial(check_same, field, found.input_names, wanted.input_names, owner))
 
     def unknown_fields(self, path: str, message: Message) -> None:
-        """Look for what a newer client asks for: to train without it would be to train something else."""
+        """Look for fields that only a newer client knows: to ignore one would be to train something else."""
         for unknown in UnknownFieldSet(message):  # type: ignore[attr-defined]  # the stubs lack it
             where = path.rstrip(".") or "the request"
             text = f"{where} must have only fields this server knows, got number {unknown.field_number}"
@@ -158,5 +158,5 @@ class Violations:
 
 
 def _own_fields(kind: type[Loss]) -> list[str]:
-    """Return what the message calls the numbers of a loss."""
+    """Return the names of a loss's numbers as fields of the message."""
     return [f"{kind.name}_{own.wire_name}" for own in declarations(kind).values()]

@@ -1,4 +1,4 @@
-"""mlpd.v1.DatasetService."""
+"""Answers mlpd.v1.DatasetService."""
 
 from collections.abc import AsyncIterator
 

@@ -1,4 +1,4 @@
-"""mlpd.v1.ModelService."""
+"""Answers mlpd.v1.ModelService."""
 
 import mlpd.v1.model_service_pb2 as pb
 from mlpd.server.names import parse_model, parse_series

@@ -1,4 +1,4 @@
-"""mlpd.v1.TrainerService."""
+"""Answers mlpd.v1.TrainerService."""
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
@@ -54,7 +54,7 @@ class TrainerService(TrainerServiceServicer):
         self._info = info
 
     async def Train(self, request: pb.TrainRequest, context: Context) -> pb.TrainResponse:
-        """Queue a job."""
+        """Queue a job, or only resolve its spec if ``validate_only`` is set."""
         if earlier := await self._earlier(request):
             return pb.TrainResponse(training_job=await self._message(earlier), deduplicated=True)
         submission = await resolve(request, self._store, self._files, self._devices, self._jobs.thread_count)
@@ -126,7 +126,7 @@ class TrainerService(TrainerServiceServicer):
     async def CancelTrainingJob(
         self, request: pb.CancelTrainingJobRequest, context: Context
     ) -> pb.CancelTrainingJobResponse:
-        """End a job."""
+        """Cancel a job; a running one is CANCELLING until its worker has stopped."""
         job = await self._jobs.cancel(parse_job("name", request.name))
         return pb.CancelTrainingJobResponse(training_job=job_message(job))
 
@@ -142,7 +142,7 @@ class TrainerService(TrainerServiceServicer):
         return response
 
     async def _earlier(self, request: pb.TrainRequest) -> Job | None:
-        """Find the job of an equal earlier request, before anything that may have changed since is checked."""
+        """Return the job of an equal earlier request, if any: what a check would find may have changed since."""
         if not request.request_id or request.validate_only:
             return None
         if request.training_job_id:

@@ -17,7 +17,7 @@ from mlpd.core.files import sync_directory
 from mlpd.server.errors import StorageFull
 from mlpd.server.storage.health import Storage
 
-# Left free for the checkpoints of running jobs when uploads come in.
+# Uploads leave this much free for the checkpoints of running jobs.
 _DISK_RESERVE_BYTES = 256 * 1024 * 1024
 _OTHERS = stat.S_IRWXG | stat.S_IRWXO
 _PAGE_BYTES = 4096
@@ -28,7 +28,7 @@ class DataDirectoryInUse(Exception):
 
 
 class DataDirectory:
-    """A locked data directory; the lock ends with the process or with `close`. ``storage`` tells how its disk is.
+    """A locked data directory; the lock ends with the process or `close`. ``storage`` knows if its disk takes writes.
 
     Raises `DataDirectoryInUse`, or `OSError` when the directory can't be made or written.
     """
@@ -59,11 +59,11 @@ class DataDirectory:
         return self.root / "temporary"
 
     def dataset(self, sha256: str) -> Path:
-        """Where the data set with this content is."""
+        """Return the path of the data set with this content."""
         return self.root / "datasets" / f"{sha256}.safetensors"
 
     def model(self, sha256: str) -> Path:
-        """Where the model file with this content is."""
+        """Return the path of the model file with this content."""
         return self.models / f"{sha256}.safetensors"
 
     @property
@@ -72,7 +72,7 @@ class DataDirectory:
         return self.root / "models"
 
     def job(self, job_id: str) -> Path:
-        """Return a job's own folder, for its checkpoints; made if missing. Raises `StorageTrouble` if it can't be."""
+        """Return a job's own folder, for its checkpoints, made if missing; raises `StorageTrouble` if it can't be."""
         folder = self.root / "jobs" / job_id
         with self.storage.watched():
             folder.mkdir(exist_ok=True)
@@ -85,9 +85,9 @@ class DataDirectory:
 
     @contextmanager
     def scratch(self) -> Iterator[Path]:
-        """Give the path of a file that does not exist yet and is gone afterwards, unless it was moved away.
+        """Yield the path of a new, empty file, which is removed afterwards unless it was moved away.
 
-        What the disk refuses in the block is raised as `StorageTrouble`.
+        Raises `StorageTrouble` for what the disk refuses in the block.
         """
         with self.storage.watched():
             descriptor, name = tempfile.mkstemp(dir=self._temporary)
@@ -99,21 +99,21 @@ class DataDirectory:
                     os.unlink(name)
 
     def adopt(self, scratch: Path, place: Path) -> None:
-        """Make ``scratch`` durable as ``place``."""
+        """Move the file ``scratch`` to ``place``, durably. Raises `OSError`."""
         with scratch.open("rb") as file:
             os.fsync(file.fileno())
         scratch.replace(place)
         sync_directory(place.parent)
 
     def write_nothing(self) -> None:
-        """Find out whether the disk takes a file, of which nothing stays; raises `OSError` if it does not."""
+        """Write a file of which nothing stays; raises `OSError` if the disk does not take it."""
         with tempfile.TemporaryFile(dir=self._temporary) as file:
             file.write(bytes(_PAGE_BYTES))
             file.flush()
             os.fsync(file.fileno())
 
     def require_space(self, size_bytes: int) -> None:
-        """Raise `StorageFull` unless ``size_bytes`` fit with a reserve for running jobs."""
+        """Raise `StorageFull` unless the disk has room for ``size_bytes`` and a reserve for running jobs."""
         free = shutil.disk_usage(self.root).free
         if free < size_bytes + _DISK_RESERVE_BYTES:
             raise StorageFull(
@@ -126,7 +126,7 @@ class DataDirectory:
 
 
 def _make_private(root: Path) -> None:
-    """Leave nobody but the owner any right in ``root``; what another user owns there, like a mounted root, stays."""
+    """Take all rights in ``root`` from everyone but the owner; what another user owns, like a mounted root, stays."""
     for folder, _, files in os.walk(root):
         for path in (folder, *(os.path.join(folder, name) for name in files)):
             with suppress(FileNotFoundError, PermissionError):

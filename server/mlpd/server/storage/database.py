@@ -1,9 +1,8 @@
 """One SQLite file: a single writer thread that commits in groups, and readers that cannot write.
 
-The writer's connection is the only one that writes or checkpoints the write-ahead log. A commit waits
-for the disk (``synchronous=FULL``); what is asked for while it waits shares the next one. An error of the
-disk makes SQLite undo a whole transaction: then the one it struck is refused, and each other of the group
-is given a transaction of its own.
+The writer's connection is the only one that writes or checkpoints the write-ahead log. A commit waits for the disk
+(``synchronous=FULL``); the writes that are asked for meanwhile share the next one. An error of the disk makes SQLite
+undo a whole transaction: then the write that it struck is refused, and each other gets a transaction of its own.
 """
 
 import asyncio
@@ -36,7 +35,7 @@ class _Request:
 
 @dataclass(frozen=True)
 class _Undone:
-    """Work that failed by itself and left no trace."""
+    """The outcome of work that raised ``error``, and left no trace."""
 
     error: Exception
 
@@ -46,8 +45,9 @@ class SchemaMismatch(Exception):
 
 
 class Database:
-    """The data directory's SQLite file; its methods belong to one event loop.
+    """The data directory's SQLite file; its methods are for one event loop.
 
+    ``writer_ended`` is done once the writer's thread has ended, with the exception that ended it, if any.
     Raises `sqlalchemy.exc.DatabaseError` from the constructor when the file is not a sound database, and
     `SchemaMismatch` when its tables are not those of ``version``.
     """
@@ -72,11 +72,11 @@ class Database:
         self._thread.start()
 
     async def write(self, work: Work[T]) -> T:
-        """Run ``work`` in a transaction and return its result once that is on disk.
+        """Run ``work`` in a transaction, in the writer's thread, and return its result once that is on disk.
 
-        ``work`` that raises leaves no trace and disturbs no other; its exception comes out here. It may run twice,
-        the first time in vain. A caller that is cancelled does not undo its work. Raises `StorageTrouble` when the
-        disk refuses.
+        ``work`` that raises leaves no trace and disturbs no other; its exception is raised here. It may run twice, the
+        first time undone. Cancelling the caller does not undo it. Raises `StorageTrouble` when the disk refuses, and
+        `Unavailable` when the writer has ended.
         """
         answer: Future[T] = Future()
         self._requests.put(_Request(work, answer))
@@ -86,22 +86,22 @@ class Database:
             return await asyncio.shield(asyncio.wrap_future(answer))
 
     async def write_nothing(self) -> None:
-        """Find out whether the disk takes a commit; what is stored stays the same."""
+        """Commit a transaction that changes nothing; raises `StorageTrouble` if the disk does not take it."""
         await self.write(lambda connection: _set_version(connection, self._version))
 
     async def read(self, work: Work[T]) -> T:
-        """Run ``work`` on a read-only connection that sees everything committed so far.
+        """Run ``work`` in a thread, on a read-only connection that sees everything committed so far.
 
         Raises `StorageTrouble` when the disk refuses.
         """
         return await asyncio.get_running_loop().run_in_executor(self._readers, self._read, work)
 
     async def replay(self, work: Work[T]) -> T:
-        """Run ``work`` as `read` does, for followers of logs: however many they are, no other reader waits for them."""
+        """Run ``work`` as `read` does, in a thread for followers of logs, for which no other reader has to wait."""
         return await asyncio.get_running_loop().run_in_executor(self._replayer, self._read, work)
 
     def close(self) -> None:
-        """Finish what was asked for and close the file."""
+        """Block until what was asked for is done, and close the file."""
         self._requests.put(None)
         self._thread.join()
         self._readers.shutdown()
@@ -115,7 +115,7 @@ class Database:
                 return work(connection)
         except sa.exc.DBAPIError as error:
             if getattr(error.orig, "sqlite_errorcode", None) == sqlite3.SQLITE_READONLY:
-                raise  # work that writes is at fault, not the disk
+                raise  # the disk is not at fault, but work that writes
             raise _named(error) from None
 
     def _write_to_the_end(self) -> None:
@@ -123,7 +123,7 @@ class Database:
         try:
             while group := self._next_group():
                 self._commit([request for request in group if request.answer.set_running_or_notify_cancel()])
-        except BaseException as error:  # noqa: BLE001 - whatever it is belongs to the one who watches
+        except BaseException as error:  # noqa: BLE001 - whoever watches the thread gets it
             self.writer_ended.set_exception(error)
         else:
             self.writer_ended.set_result(None)
@@ -135,7 +135,7 @@ class Database:
                 request.answer.set_exception(_ended())
 
     def _commit(self, group: list[_Request]) -> None:
-        """Store what a group asks for and answer it, every one once and after the commit."""
+        """Do the work of a group in one transaction, and answer each request, once, after the commit."""
         outcomes: list[Any] | None = None
         try:
             with self._writer.begin() as connection:
@@ -152,10 +152,10 @@ class Database:
                 request.answer.set_result(outcome)
 
     def _commit_apart(self, group: list[_Request], struck: int | None, error: Exception) -> None:
-        """Refuse those of a lost group that ``error`` has struck, and store the others one by one.
+        """Refuse the requests of a lost group that ``error`` has struck, and commit the others one by one.
 
-        ``struck`` is the place of the one that ran when the transaction was lost, the group's length if it was lost at
-        the commit, and None if it did not begin.
+        ``struck`` is the place of the request at which the transaction was lost, the group's length if that was at the
+        commit, and None if it did not begin: then all are refused.
         """
         for place, request in enumerate(group):
             if struck in (None, place) or len(group) == 1:
@@ -178,7 +178,7 @@ class Database:
 
 
 def _outcome(connection: sa.Connection, work: Work[Any]) -> Any:
-    """Return what ``work`` returns, or `_Undone`; raises when the transaction is lost, and others' work with it."""
+    """Return what ``work`` returns, or `_Undone` if it raises; raises if the whole transaction is lost."""
     connection.exec_driver_sql("SAVEPOINT work")
     try:
         result = work(connection)
@@ -194,7 +194,7 @@ def _outcome(connection: sa.Connection, work: Work[Any]) -> Any:
 
 
 def _named(error: Exception) -> Exception:
-    """Return the `StorageTrouble` that ``error`` of the database is, or itself."""
+    """Return ``error`` of the database as `StorageTrouble` if the disk refused, else as it is."""
     if isinstance(error, sa.exc.DBAPIError) and error.orig and (trouble := trouble_of(error.orig)):
         trouble.__cause__ = error
         return trouble
@@ -206,7 +206,7 @@ def _ended() -> Unavailable:
 
 
 def _engine(path: Path, begin_statement: str, *pragmas: str) -> sa.Engine:
-    # A statement's parameters, which may be megabytes of somebody's, stay out of errors and logs.
+    # Errors and logs leave out a statement's parameters, which may be megabytes of a user's data.
     engine = sa.create_engine(
         f"sqlite:///{path}", connect_args={"timeout": _BUSY_TIMEOUT_MILLISECONDS / 1000}, hide_parameters=True
     )

@@ -1,4 +1,4 @@
-"""Data sets: taken in verified, whole and once, found by name or content."""
+"""Takes data sets in: verified, whole, and each content once."""
 
 import asyncio
 import hashlib
@@ -48,7 +48,7 @@ class Datasets:
     async def upload(
         self, dataset_id: str, sha256: str, size_bytes: int, chunks: AsyncIterator[bytes]
     ) -> tuple[DatasetRecord, bool]:
-        """Store what ``chunks`` bring as ``dataset_id`` ("" = by content); return it and whether it was here already.
+        """Store ``chunks`` as ``dataset_id``, "" = ``sha256-...``; return it, and whether its content was here already.
 
         Known content is answered without reading a chunk, unless its file is damaged; then it is replaced. Raises
         `InvalidRequest`, `AlreadyExists`, `ResourceExhausted`, `StorageTrouble`, and `DataLoss` when size or digest
@@ -71,7 +71,7 @@ class Datasets:
             return await to_the_end(self._adopt(scratch, dataset_id, info)), False
 
     async def _known(self, dataset_id: str) -> DatasetRecord | None:
-        """Return a data set if there is one whose file is what was stored."""
+        """Return a data set, or None if there is none or its file is damaged."""
         try:
             record = await self._store.dataset(dataset_id)
             await asyncio.to_thread(self._files.check_dataset, record)

@@ -12,14 +12,14 @@ _logger = structlog.get_logger()
 
 
 class Storage:
-    """Remembers what the disk has refused, and finds out when it no longer does; for one event loop."""
+    """Remembers that the disk has refused a write, and finds out when it takes writes again; for one event loop."""
 
     def __init__(self) -> None:
         self._refused = asyncio.Event()
 
     @contextmanager
     def watched(self) -> Iterator[None]:
-        """Raise what the disk refuses in the block as `StorageTrouble`, and remember that it did."""
+        """Raise `StorageTrouble` for what the disk refuses in the block, and remember that it did."""
         try:
             yield
         except StorageTrouble:
@@ -32,7 +32,7 @@ class Storage:
             raise
 
     async def watch(self, write: Callable[[], Awaitable[None]], tell: Callable[[bool], Awaitable[None]]) -> None:
-        """Tell False when the disk has refused something, and True when ``write`` then succeeds, for ever."""
+        """For ever, tell False when the disk has refused something, and True when ``write`` then succeeds."""
         while True:
             await self._refused.wait()
             _logger.error("the disk refuses what is written; trying until it does not")

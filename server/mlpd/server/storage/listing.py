@@ -1,4 +1,4 @@
-"""What the List calls read: rows after a cursor, each with its own, decoded when it is asked for."""
+"""What the List calls read: records after a cursor, each with its own cursor, decoded when it is asked for."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -10,19 +10,19 @@ from mlpd.server.storage.store import count_ahead
 
 
 def jobs(connection: sa.Connection, before: int | None, limit: int) -> Iterator[tuple[int, Job, int]]:
-    """Yield up to ``limit`` jobs, newest first, with cursor and position in the queue."""
+    """Yield up to ``limit`` jobs, newest first, each with its cursor and how many are queued before it."""
     ahead = None
     for row in connection.execute(_newest(rows.JOBS, schema.jobs.c.number, before, limit)):
         position = 0
         if row.state == JobState.QUEUED:
-            # All that are queued between two jobs of a page are on the page.
+            # A page leaves out no queued job between two others, so each has one fewer before it.
             ahead = count_ahead(connection, row.number) if ahead is None else ahead - 1
             position = ahead
         yield row.number, rows.job_from(row), position
 
 
 def datasets(connection: sa.Connection, after: str, limit: int) -> Iterator[tuple[str, DatasetRecord]]:
-    """Yield up to ``limit`` data sets, by name, with cursor."""
+    """Yield up to ``limit`` data sets, by name, each with its cursor."""
     table = schema.datasets
     query = sa.select(*_listed(table)).where(table.c.id > after).order_by(table.c.id).limit(limit)
     for row in connection.execute(query):
@@ -32,7 +32,7 @@ def datasets(connection: sa.Connection, after: str, limit: int) -> Iterator[tupl
 def models(
     connection: sa.Connection, model_id: str | None, before: int | None, limit: int
 ) -> Iterator[tuple[int, ModelRecord]]:
-    """Yield up to ``limit`` versions of one model, or of all, newest first, with cursor."""
+    """Yield up to ``limit`` versions of one model, None = of all, newest first, each with its cursor."""
     query = _newest(sa.select(*_listed(schema.models)), schema.models.c.number, before, limit)
     if model_id is not None:
         query = query.where(schema.models.c.model_id == model_id)
@@ -46,5 +46,5 @@ def _newest(query: sa.Select[Any], number: sa.Column[int], before: int | None, l
 
 
 def _listed(table: sa.Table) -> list[sa.Column[Any]]:
-    """Return the columns that a list needs: a thousand entries with a thousand names each would be too much."""
+    """Return all columns but ``input_names``: a thousand entries with a thousand names each would be too much."""
     return [column for column in table.c if column.name != "input_names"]

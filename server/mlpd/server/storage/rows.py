@@ -23,12 +23,12 @@ JOBS = sa.select(schema.jobs, *STATUS_COLUMNS).join(schema.job_statuses)
 
 
 def job_row(job: Job) -> dict[str, Any]:
-    """Return the columns of what a job was made with."""
+    """Return a job's row in ``jobs``: all of it but its status."""
     return {name: getattr(job, name) for name in _MADE_WITH} | {"spec": job.spec.to_json()}
 
 
 def changed_columns(before: JobStatus, after: JobStatus) -> dict[str, Any]:
-    """Return the columns in which two statuses differ, as of the latter."""
+    """Return the columns in which two statuses differ, with the values of ``after``."""
     pairs = ((name, getattr(before, name), getattr(after, name)) for name in _STATUS)
     return {name: to_fields(new) for name, old, new in pairs if new != old}
 
@@ -69,7 +69,7 @@ def _damaged(part: str, job_id: str) -> DataLoss:
 
 
 def event_rows(job_id: str, run: int, events: Sequence[Event]) -> list[dict[str, Any]]:
-    """Return the columns of events of a job's ``run``."""
+    """Return the rows of ``events`` that belong to ``run`` of a job."""
     return [_event_row(job_id, run, event) for event in events]
 
 

@@ -2,7 +2,7 @@
 
 import sqlalchemy as sa
 
-# Raised with every change of the tables, or of what is stored in them.
+# Goes up with every change of the tables, or of what is stored in them.
 VERSION = 5
 
 metadata = sa.MetaData()

@@ -1,8 +1,8 @@
 """Jobs, their numbered events, data sets and model versions, in SQL.
 
-A change of a job is a pure function from its status and the time to a `Decision`; the status is read, decided and
-written with its events in one transaction, so a state and the event that tells of it never part. Events are handed to
-the publisher in commit order, after the commit.
+A job is changed by a pure function from its status and the time to a `Decision`. One transaction reads the status,
+decides, and writes the new status with its events, so that no state is without its event. After the commit, and in
+commit order, the publisher is given the events.
 """
 
 import time
@@ -51,7 +51,7 @@ _LOG_EVENTS = schema.events.insert()
 
 @dataclass(frozen=True)
 class LogState:
-    """Which log a job's events are in, its newest event, and whether that is the last."""
+    """A job's event log: its id, the sequence of its newest event, and whether none can follow that."""
 
     id: str
     last_sequence: int
@@ -79,10 +79,10 @@ class Store:
         self._clock = clock
 
     async def create_job(self, job: Job, queue_limit: int) -> tuple[Job, bool]:
-        """Store ``job``, made now, with its first event; return the stored job and whether it was there already.
+        """Store ``job``, made now, with its first event; return it, or the job of an equal earlier request and True.
 
-        Raises `AlreadyExists` when its request id or its id belongs to another request, and
-        `ResourceExhausted` when ``queue_limit`` jobs wait already.
+        Raises `AlreadyExists` when its request id or its id belongs to another request, and `ResourceExhausted` when
+        ``queue_limit`` jobs wait already.
         """
 
         def work(connection: sa.Connection) -> tuple[tuple[Job, bool], list[Event]]:
@@ -104,10 +104,10 @@ class Store:
         return await self._write_job(job.id, work)
 
     async def change_job(self, job_id: str, decide: Decide) -> JobStatus:
-        """Replace a job's status by what ``decide`` makes of it at this time, with its events, and return it as stored.
+        """Store what ``decide`` makes of a job's status and the time, with its events, and return the new status.
 
-        Raises `NotFound`, whatever ``decide`` raises, and `DataLoss` when metrics differ from those the
-        log already holds for their step.
+        Raises `NotFound`, what ``decide`` raises, and `DataLoss` when the record can't be read, or metrics differ from
+        those that the log already holds for their step.
         """
 
         def work(connection: sa.Connection) -> tuple[JobStatus, list[Event]]:
@@ -141,7 +141,7 @@ class Store:
         return await to_the_end(commit_and_publish())
 
     async def read(self, work: Work[T]) -> T:
-        """Return what ``work``, in a thread, makes of what is stored."""
+        """Return what ``work`` returns, in a thread, on a read-only connection."""
         return await self._database.read(work)
 
     async def job(self, job_id: str) -> Job:
@@ -149,7 +149,7 @@ class Store:
         return await self._database.read(lambda connection: _job(connection, job_id))
 
     async def sound_job(self, job_id: str) -> Job:
-        """Return a job whose spec is what was queued; raises as `job` does, and `DataLoss` for another spec."""
+        """Return a job as `job` does; raises `DataLoss` also if its spec is not the one that was queued."""
 
         def work(connection: sa.Connection) -> Job:
             job = _job(connection, job_id)
@@ -165,7 +165,7 @@ class Store:
         return await self._database.read(lambda c: _find_duplicate(c, request_id, request_digest, job_id))
 
     async def next_queued(self, count: int, leaving_out: Collection[str]) -> list[str]:
-        """Return the ids of the ``count`` jobs that have waited longest, but for those that are left out."""
+        """Return the ids of the ``count`` oldest queued jobs that are not in ``leaving_out``."""
         query = _ids_in(JobState.QUEUED).where(schema.jobs.c.id.not_in(leaving_out)).limit(count)
         return await self._database.read(lambda connection: list(connection.execute(query).scalars()))
 
@@ -207,7 +207,7 @@ class Store:
         return LogState(row.log_id, row.last_sequence, JobState(row.state).terminal)
 
     async def create_dataset(self, record: DatasetRecord) -> DatasetRecord:
-        """Store a data set's record; the same content under the same name is the record already there."""
+        """Store a data set's record unless it is there with the same name and content; return the stored one."""
 
         def work(connection: sa.Connection) -> DatasetRecord:
             row = connection.execute(sa.select(schema.datasets).where(schema.datasets.c.id == record.id)).first()
@@ -226,7 +226,7 @@ class Store:
         return await self._database.write(work)
 
     async def dataset(self, dataset_id: str) -> DatasetRecord:
-        """Return the data set called ``dataset_id``, or that with the content ``sha256-{hex}``."""
+        """Return the data set called ``dataset_id``, or with the content ``sha256-{hex}``; raises `NotFound`."""
         table = schema.datasets
         by_content = table.c.sha256 == dataset_id.removeprefix("sha256-")
         query = sa.select(table).where(sa.or_(table.c.id == dataset_id, by_content)).order_by(table.c.id != dataset_id)
@@ -279,7 +279,7 @@ def _find_duplicate(connection: sa.Connection, request_id: str | None, request_d
 def _logged(
     connection: sa.Connection, job_id: str, status: JobStatus, payloads: Sequence[Payload], now: int
 ) -> tuple[JobStatus, list[Event]]:
-    """Write to a job's log what is not in it yet; return the status after that, and the new events."""
+    """Log ``payloads`` but for metrics that the log already holds; return the status after that and the events."""
     known = _known_metrics(connection, job_id, status.run, [p for p in payloads if isinstance(p, MetricsRecorded)])
     sequence, events = status.last_sequence, list[Event]()
     for payload in payloads:
@@ -296,7 +296,7 @@ _Known = dict[tuple[str, int], MetricsRecorded]
 
 
 def _known_metrics(connection: sa.Connection, job_id: str, run: int, metrics: Sequence[MetricsRecorded]) -> _Known:
-    """Return what the log holds for the splits and steps of ``metrics``: something only where a run went back."""
+    """Return what the log holds for the splits and steps of ``metrics``: nothing unless they are computed again."""
     known: _Known = {}
     for split in {own.split for own in metrics}:
         steps = [own.progress.step for own in metrics if own.split == split]
@@ -307,7 +307,7 @@ def _known_metrics(connection: sa.Connection, job_id: str, run: int, metrics: Se
 
 
 def _is_first(metrics: MetricsRecorded, known: _Known) -> bool:
-    """Return whether nothing was known for a split and step; raises `DataLoss` if that was another result."""
+    """Return whether ``metrics`` are new, and add them to ``known``; raises `DataLoss` if they contradict it."""
     logged = known.setdefault((metrics.split, metrics.progress.step), metrics)
     if not metrics.repeats(logged):
         raise DataLoss(
@@ -319,7 +319,7 @@ def _is_first(metrics: MetricsRecorded, known: _Known) -> bool:
 
 
 def _publish_model(connection: sa.Connection, job_id: str, finished: Finished, now: int) -> str:
-    """Store the version that a job has come to, and return its name; only here is the spec of a running job read."""
+    """Store the model version that a job has made, and return its name."""
     jobs, table = schema.jobs.c, schema.models
     job = connection.execute(sa.select(jobs.model_id, jobs.spec).where(jobs.id == job_id)).one()
     newest = connection.execute(
@@ -344,7 +344,7 @@ def _publish_model(connection: sa.Connection, job_id: str, finished: Finished, n
 
 
 def _input_names(connection: sa.Connection, spec: TrainingSpec) -> tuple[str, ...]:
-    """Return the names that the training data give a model's inputs, else those of the model it goes on from."""
+    """Return the names of inputs in the training data, else in the model to go on from; empty if neither has any."""
     names = sa.select(schema.datasets.c.input_names).where(schema.datasets.c.sha256 == spec.train_sha256).limit(1)
     found = connection.execute(names).scalar()
     if not found and spec.warm_start:
@@ -367,7 +367,7 @@ def _job(connection: sa.Connection, job_id: str) -> Job:
 
 
 def count_ahead(connection: sa.Connection, number: int | sa.ScalarSelect[int]) -> int:
-    """Return how many jobs are queued before that of a ``number``."""
+    """Return how many jobs are queued before the job with this ``number``."""
     statuses = schema.job_statuses.c
     return _count(connection, (statuses.state == JobState.QUEUED) & (statuses.number < number))
 

@@ -1,4 +1,4 @@
-"""The files of data sets and models: what is read is what was stored, or an error that names it."""
+"""Reads the files of data sets and models: what was stored, or `DataLoss` that names the one that is damaged."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -51,9 +51,9 @@ class StoredFiles:
 
     @contextmanager
     def dataset(self, record: DatasetRecord, stopped: Callable[[], bool]) -> Iterator[Dataset]:
-        """Give the rows of a data set, read as they are asked for; raises as `check_dataset`, also within the block."""
+        """Yield a data set whose rows are read when asked for; raises as `check_dataset`, also in the block."""
         try:
-            # Opened before it is checked, so that a change after the check is seen by what was opened.
+            # Opened before it is checked, so that reading rows notices whatever changes after the check.
             dataset = open_dataset(self._directory.dataset(record.sha256), FileArray)
             self.check_dataset(record, stopped)
             yield dataset
@@ -61,7 +61,7 @@ class StoredFiles:
             raise _dataset_lost(record, error) from error
 
     def model(self, record: ModelRecord) -> Model:
-        """Return a model version; raises `DataLoss` where its file, or what is known of it, has changed."""
+        """Return a model version; raises `DataLoss` if its file is damaged, or is not what the database says."""
         try:
             model = load_model(self._directory.model(record.file_sha256), record.file_sha256)
         except (StateFileError, OSError) as error:

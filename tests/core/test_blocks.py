@@ -211,7 +211,12 @@ def test_what_a_checkpoint_has_after_steps_is_what_is_restored(split, kernels):
     state = case.start()
     finish(state, kernels=kernels)
     saved = state.checkpoint()
-    assert {"parameters", "best.parameters", "average.parameters", "moment.second_moment"} <= saved.vectors.named().keys()
+    assert {
+        "parameters",
+        "best.parameters",
+        "average.parameters",
+        "moment.second_moment",
+    } <= saved.vectors.named().keys()
     again = case.restore(saved).checkpoint()
     assert again.counters == saved.counters
     assert {name: own.tobytes() for name, own in again.vectors.named().items()} == {

@@ -54,6 +54,13 @@ def _report(name: str) -> DeviceReport:
 
 
 async def _probe() -> DeviceReport:
+    try:
+        return await _probed()
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        return DeviceReport(False, f"CUDA could not be tried: {error}")
+
+
+async def _probed() -> DeviceReport:
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-P", "-m", "mlpd.server.executors.devices", str(os.getpid())),
         stdin=asyncio.subprocess.DEVNULL,

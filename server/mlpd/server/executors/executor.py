@@ -21,8 +21,8 @@ class Worker(Protocol):
     def stop(self, reason: StopReason, patience_seconds: float) -> None:
         """Have the worker finish its steps in hand, free its device and report `Stopped`; or end it.
 
-        It is ended after ``patience_seconds``, or, if it has not reported yet, at once, and then counts as stopped. If
-        it has ended already, nothing happens.
+        It is ended after ``patience_seconds``, or, if it has not reported yet, at once, and counts as stopped all the
+        same. If it has ended already, nothing happens.
         """
         ...
 

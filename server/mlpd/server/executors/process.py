@@ -61,10 +61,9 @@ class WorkerProcess:
         if self._has_reported:
             with suppress(ConnectionError, RuntimeError):  # it has already ended
                 self._write(f"{reason}\n".encode())
-            asyncio.get_running_loop().call_later(patience_seconds, self._kill)
+            asyncio.get_running_loop().call_later(patience_seconds, self._break_off, reason)
         else:
-            self._broken_off = reason
-            self._kill()
+            self._break_off(reason)
 
     async def ending(self) -> str:
         """Wait for the process to end, and return how: "exited with status 1", "was killed by SIGKILL"."""
@@ -81,6 +80,11 @@ class WorkerProcess:
     def _write(self, line: bytes) -> None:
         assert self._process.stdin is not None
         self._process.stdin.write(line)
+
+    def _break_off(self, reason: StopReason) -> None:
+        """End the worker, which then counts as stopped: that it took too long is not a crash."""
+        self._broken_off = reason
+        self._kill()
 
     def _kill(self) -> None:
         with suppress(ProcessLookupError):

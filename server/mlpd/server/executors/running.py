@@ -31,7 +31,6 @@ from mlpd.server.disk import trouble_of, waits_seconds
 from mlpd.server.errors import ErrorKind
 from mlpd.server.executors.attempt import Attempt
 from mlpd.server.records import (
-    CHECKPOINTS_KEPT,
     ENVIRONMENT_CHANGED,
     AttemptStarted,
     CheckpointSaved,
@@ -110,8 +109,6 @@ def _ended(attempt: Attempt, send: Send, stops: Stops) -> Finished | Stopped | F
             if attempt.environment not in ("", environment):
                 if attempt.spec.environment_change == "refuse":
                     return _environment_changed(attempt.environment, environment)
-                for saved in attempt.checkpoints:
-                    attempt.checkpoint_path(saved.step).unlink(missing_ok=True)
                 attempt = replace(attempt, reason=ENVIRONMENT_CHANGED, checkpoints=())
             return _Run(attempt, device, environment, send).run(stops, threads)
     finally:
@@ -125,7 +122,6 @@ class _Run:
         self._attempt = attempt
         self._environment = environment
         self._send = send
-        self._saved = attempt.checkpoints
         self._verifier = Verifier()
         self._opened: dict[Path, FileIdentity] = {}
         self._state = self._restore(device)
@@ -141,6 +137,7 @@ class _Run:
         for event in train(self._state, thread_count, self._attempt.kernels_directory):
             match event:
                 case events.MetricsRecorded():
+                    self._require_unchanged()
                     self._send(self._timed(event))
                 case events.StoppedEarly():
                     self._send(MessageLogged("INFO", f"the run ends after step {event.step}: {event.reason}"))
@@ -179,6 +176,8 @@ class _Run:
         try:
             return load_trained(self._attempt.source_path, warm_start.sha256)
         except (StateFileError, OSError) as error:
+            if trouble_of(error):
+                raise
             raise _Unsound("MODEL_DAMAGED", model_damage(warm_start.model, error)) from error
 
     def _open(self, name: str, path: Path, sha256: str) -> Dataset:
@@ -187,6 +186,8 @@ class _Run:
             self._verifier.check(path, sha256)
             return open_dataset(path)
         except (DataError, FileDamaged, OSError) as error:
+            if trouble_of(error):
+                raise
             raise _Unsound("DATASET_DAMAGED", dataset_damage(name, error)) from error
 
     def _require_unchanged(self) -> None:
@@ -221,18 +222,11 @@ class _Run:
             self._warn(f"the checkpoint of step {step} could not be written: {error.strerror}")
         else:
             self._refused = False
-            self._keep(CheckpointSaved(step, digest.sha256, digest.size_bytes))
+            # The queue removes older ones, once the log says that this one is there.
+            self._send(CheckpointSaved(step, digest.sha256, digest.size_bytes))
         self._save_time = time.monotonic()
         cost = self._save_time - started
         self._save_interval = max(self._attempt.checkpoint_interval_seconds, cost / _CHECKPOINT_TIME_SHARE)
-
-    def _keep(self, saved: CheckpointSaved) -> None:
-        self._send(saved)
-        self._saved = (saved, *(earlier for earlier in self._saved if earlier.step != saved.step))
-        for outdated in self._saved[CHECKPOINTS_KEPT:]:
-            with suppress(OSError):  # else it goes with the job's folder
-                self._attempt.checkpoint_path(outdated.step).unlink()
-        self._saved = self._saved[:CHECKPOINTS_KEPT]
 
     def _publish(self, stops: Stops) -> Finished | Stopped:
         """Write the model as soon as the disk takes it, unless told to stop while waiting; raises `DataChanged`."""

@@ -1,9 +1,10 @@
 """The queue: takes jobs in, runs them in their order, ends them when asked."""
 
 import asyncio
+import errno
 import secrets
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
+from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -16,11 +17,24 @@ from mlpd.server.errors import DataLoss, ServerError, StorageTrouble, Unavailabl
 from mlpd.server.executors.attempt import Attempt
 from mlpd.server.executors.executor import Executor, Worker
 from mlpd.server.jobs import lifecycle
-from mlpd.server.records import Failure, Job, JobState, JobStatus, Progress, StopReason, Submission
+from mlpd.server.records import (
+    CheckpointSaved,
+    Failure,
+    Job,
+    JobState,
+    JobStatus,
+    Progress,
+    Stopped,
+    StopReason,
+    Submission,
+)
 from mlpd.server.storage.artifacts import DataDirectory
 from mlpd.server.storage.store import Decide, Store
 
 _logger = structlog.get_logger()
+
+# With these a process can't be started now, but perhaps a little later.
+_TRANSIENT = frozenset({errno.EAGAIN, errno.EMFILE, errno.ENFILE, errno.ENOMEM})
 
 T = TypeVar("T")
 
@@ -98,14 +112,17 @@ class Jobs:
 
         async def mark_and_stop() -> JobStatus:
             status = await self._store.change_job(job_id, partial(lifecycle.cancel, job_id=job_id))
-            if status.state is JobState.CANCELLING:
-                if job_id not in self._attempts:  # no worker is left to stop
-                    return await self._store.change_job(job_id, lifecycle.recover)
-                self._stop(job_id, StopReason.CANCEL)
+            if job_id in self._attempts:
+                if status.state is JobState.CANCELLING:
+                    self._stop(job_id, StopReason.CANCEL)
+                return status
+            if status.state is JobState.CANCELLING:  # no worker is left to stop
+                status = await self._store.change_job(job_id, lifecycle.recover)
+            await self._clean_up(job_id, status)
             return status
 
-        job = await self._store.job(job_id)
-        return replace(job, status=await to_the_end(mark_and_stop()))
+        status = await to_the_end(mark_and_stop())
+        return replace(await self._store.job(job_id), status=status)
 
     async def recover(self) -> None:
         """Requeue or cancel the jobs that an earlier process left running; call it once, before `run`."""
@@ -116,7 +133,9 @@ class Jobs:
                 _logger.error("job not recovered", job=job_id, found=error.message)
                 continue
             _logger.info("job recovered", job=job_id, state=recovered.state, step=recovered.progress.step)
-            await self._clean_up(job_id, recovered)
+        over = await self._store.job_ids_in(JobState.SUCCEEDED, JobState.CANCELLED)
+        for job_id in self._directory.job_ids().intersection(over):
+            await asyncio.to_thread(self._directory.remove_job, job_id)
 
     async def run(self) -> None:
         """Start queued jobs, oldest first, for as long as the server lives."""
@@ -186,7 +205,10 @@ class Jobs:
             await self._change(job_id, partial(lifecycle.refuse, failure=Failure.of(error)))
             return None
         status = await self._change(job_id, lifecycle.start)
-        return replace(job, status=status) if status.state is JobState.RUNNING else None
+        if status.state is JobState.RUNNING:
+            return replace(job, status=status)
+        await self._clean_up(job_id, status)
+        return None
 
     async def _change(self, job_id: str, decide: Decide) -> JobStatus:
         """Change a job's status as soon as the disk takes it; raises as `Store.change_job` and `_patiently`."""
@@ -216,19 +238,52 @@ class Jobs:
     async def _run_worker(self, job: Job) -> Decide:
         """Run a worker to its end; return the decision for the case that its reports have not ended the attempt."""
         attempt = await self._patiently(partial(self._attempt_at, job))
-        number = job.status.attempt
-        async with self._executor.start(attempt) as worker:
+        number, saved = job.status.attempt, {checkpoint.step for checkpoint in attempt.checkpoints}
+        async with AsyncExitStack() as stack:
+            worker = await self._worker(stack, attempt)
+            if worker is None:
+                return partial(lifecycle.report, attempt=number, frames=[Stopped(self._stops[job.id])])
             self._workers[job.id] = worker
-            try:
-                if reason := self._stops.get(job.id):
-                    self._stop(job.id, reason)
-                async for frames in worker.reports():
-                    # While the disk refuses its reports, a worker goes on until its pipe is full.
-                    await self._change(job.id, partial(lifecycle.report, attempt=number, frames=frames))
-                how = await worker.ending()
-            finally:
-                del self._workers[job.id]
+            stack.callback(self._workers.pop, job.id)
+            if reason := self._stops.get(job.id):
+                self._stop(job.id, reason)
+            async for frames in worker.reports():
+                # While the disk refuses its reports, a worker goes on until its pipe is full.
+                status = await self._change(job.id, partial(lifecycle.report, attempt=number, frames=frames))
+                saved |= {frame.step for frame in frames if isinstance(frame, CheckpointSaved)}
+                saved -= await self._remove_outdated(attempt, saved, status)
+            how = await worker.ending()
         return partial(lifecycle.lose, attempt=number, how=how)
+
+    async def _worker(self, stack: AsyncExitStack, attempt: Attempt) -> Worker | None:
+        """Return a worker for ``attempt`` as soon as one can be started, or None if the job is told to stop before."""
+        waits = waits_seconds()
+        while attempt.job_id not in self._stops:
+            try:
+                return await stack.enter_async_context(self._executor.start(attempt))
+            except OSError as error:
+                if error.errno not in _TRANSIENT:
+                    raise
+                _logger.warning("waiting to start a worker", job=attempt.job_id, why=error.strerror)
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._draining.wait(), next(waits))
+        return None
+
+    async def _remove_outdated(self, attempt: Attempt, saved: set[int], status: JobStatus) -> set[int]:
+        """Remove those of the ``saved`` checkpoints that ``status``, which is durable, no longer names; return these.
+
+        One that can't be removed goes with the job's folder.
+        """
+        outdated = saved - {checkpoint.step for checkpoint in status.checkpoints}
+
+        def remove() -> None:
+            for step in outdated:
+                with suppress(OSError):
+                    attempt.checkpoint_path(step).unlink()
+
+        if outdated:
+            await asyncio.to_thread(remove)
+        return outdated
 
     async def _attempt_at(self, job: Job) -> Attempt:
         validation, source, status = job.spec.validation.sha256, job.spec.warm_start, job.status

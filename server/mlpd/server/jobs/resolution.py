@@ -53,6 +53,7 @@ async def resolve(
         spec, memory_bytes = _resolved(request.spec, check, sources, report, device, thread_count)
         assert sources.train is not None
         row_count = sources.train.row_count
+        _ = spec.digest  # which is kept: here, and not on the event loop, because a long spec takes long
         return Submission(request_id, digest_of(request), job_id or "", model_id or "", spec, row_count, memory_bytes)
 
     try:

@@ -83,6 +83,10 @@ class DataDirectory:
         """Remove a job's folder; no error if there is none."""
         shutil.rmtree(self.root / "jobs" / job_id, ignore_errors=True)
 
+    def job_ids(self) -> set[str]:
+        """Return the ids of the jobs that have a folder."""
+        return {folder.name for folder in (self.root / "jobs").iterdir()}
+
     @contextmanager
     def scratch(self) -> Iterator[Path]:
         """Yield the path of a new, empty file, which is removed afterwards unless it was moved away.

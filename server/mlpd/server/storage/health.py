@@ -42,7 +42,7 @@ class Storage:
                 await asyncio.sleep(seconds)
                 try:
                     await write()
-                except StorageTrouble:
+                except (StorageTrouble, OSError):
                     continue
                 if not self._refused.is_set():
                     break

@@ -9,7 +9,8 @@ from mlpd.core.files import FileDamaged, Verifier
 from mlpd.core.models.model import Model, load_model
 from mlpd.core.state_file import StateFileError
 from mlpd.server.damage import dataset_damage, model_damage
-from mlpd.server.errors import DataLoss
+from mlpd.server.disk import trouble_of
+from mlpd.server.errors import DataLoss, ServerError
 from mlpd.server.names import dataset_name, version_name
 from mlpd.server.records import DatasetRecord, ModelRecord
 from mlpd.server.storage.artifacts import DataDirectory
@@ -18,7 +19,8 @@ from mlpd.server.storage.artifacts import DataDirectory
 class StoredFiles:
     """The files of one server; threads may share it.
 
-    The digest of a data set is verified when it is first opened, and again once its file has changed.
+    The digest of a data set is verified when it is first opened, and again once its file has changed. Where the disk
+    can't be read now, methods raise `StorageTrouble` instead of `DataLoss`.
     """
 
     def __init__(self, directory: DataDirectory) -> None:
@@ -72,11 +74,15 @@ class StoredFiles:
         return model
 
 
-def _dataset_lost(record: DatasetRecord, error: Exception) -> DataLoss:
+def _dataset_lost(record: DatasetRecord, error: Exception) -> ServerError:
+    if trouble := trouble_of(error):
+        return trouble
     name = dataset_name(record.id)
     return DataLoss("DATASET_DAMAGED", dataset_damage(name, error), dataset=name)
 
 
-def _model_lost(record: ModelRecord, error: Exception) -> DataLoss:
+def _model_lost(record: ModelRecord, error: Exception) -> ServerError:
+    if trouble := trouble_of(error):
+        return trouble
     name = version_name(record.model_id, record.version)
     return DataLoss("MODEL_DAMAGED", model_damage(name, error), model=name)

@@ -60,7 +60,7 @@ def test_what_the_log_names_outlives_a_server_that_could_not_write_it_anew(start
         assert named <= own.files()
         server.kill()
     assert named <= own.files()
-    with start_server(*OFTEN), Client(server.address) as client:
+    with start_server(*OFTEN) as again, Client(again.address) as client:
         starts = (event.attempt_started for event in client.progress("long") if event.HasField("attempt_started"))
         assert [next(starts).resume_step for _ in range(2)] == [0, max(named)]
         client.cancel("long")

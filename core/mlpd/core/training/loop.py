@@ -8,7 +8,7 @@ from pathlib import Path
 from mlpd.core.devices.blas import one_product_thread, product_threads
 from mlpd.core.execution.opening import open_runner
 from mlpd.core.execution.runner import Program, Runner
-from mlpd.core.training.events import Event, StepEnded, StoppedEarly
+from mlpd.core.training.events import Event, MetricsRecorded, StepEnded, StoppedEarly
 from mlpd.core.training.state import TrainingState
 
 CHUNK_SECONDS = 0.04  # that compiled steps take before the run can be saved or stopped
@@ -55,18 +55,24 @@ def train(
             )
             with pace.over(min(to_report, to_epoch)) as step_count:
                 state.make_steps(runner, step_count)
-            epochs_done, index = divmod(state.step, steps_per_epoch)
-            last = index == 0
-            if last or state.step % spec.metrics_interval_steps == 0:
-                yield state.report(epochs_done)
-            due = epochs_done % spec.validation.interval_epochs == 0 or epochs_done == spec.epoch_count
-            if last and due and scorer:
-                scores = state.validate(scorer, epochs_done)
-                yield scores
-                state.note_validation(scores)
+            yield from _due_reports(state, scorer)
             if spec.time_limit_seconds:
                 state.elapsed_seconds = time_spent()
-            yield StepEnded(state.step, epochs_done)
+            yield StepEnded(state.step, state.step // steps_per_epoch)
+
+
+def _due_reports(state: TrainingState, scorer: Runner | None) -> Iterator[MetricsRecorded]:
+    """Yield the reports that are due now: of training rows, and at the end of an epoch of validation rows."""
+    spec = state.spec
+    epochs_done, index = divmod(state.step, spec.steps_per_epoch(state.examples.row_count))
+    ends_epoch = index == 0
+    if ends_epoch or state.step % spec.metrics_interval_steps == 0:
+        yield state.report(epochs_done)
+    due = epochs_done % spec.validation.interval_epochs == 0 or epochs_done == spec.epoch_count
+    if ends_epoch and due and scorer:
+        scores = state.validate(scorer, epochs_done)
+        yield scores
+        state.note_validation(scores)
 
 
 class _Pace:

@@ -10,7 +10,7 @@ import pytest
 from mlpd.client import Client, DataLoss, JobFailed, training_spec
 
 from ..conftest import Server
-from ..system.processes import worker_of
+from ..system.processes import named_checkpoints, worker_of
 
 SEED = 19
 SETTINGS: dict[str, Any] = {
@@ -131,7 +131,8 @@ class Flips:
                 except ValueError:
                     continue  # the job has just ended
                 os.kill(worker, signal.SIGSTOP)
-                kept = sorted(folder.glob("checkpoint-*.safetensors"))
+                steps = sorted(named_checkpoints(self.server.data_directory, folder.name))
+                kept = [folder / f"checkpoint-{step:012d}.safetensors" for step in steps]
                 if kept and event.sequence + 1 >= self.client.job(job).last_sequence:
                     for path in kept if deaths % 2 else kept[-1:]:
                         flip(path, self.random)

@@ -1,5 +1,8 @@
 """The processes of a server, by the kernel's word."""
 
+import json
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 
@@ -17,3 +20,11 @@ def worker_of(server) -> int:
     """Return the process id of the server's worker."""
     (worker,) = workers_among(children_of(server.process.pid))
     return worker
+
+
+def named_checkpoints(data_directory, job_id):
+    """Return the steps of the checkpoints that a job's status names, the newest first."""
+    query = "select checkpoints from job_statuses join jobs using (number) where id = ?"
+    with closing(sqlite3.connect(data_directory / "mlpd.sqlite3")) as connection:
+        ((text,),) = connection.execute(query, (job_id,))
+    return [saved["step"] for saved in json.loads(text)]

@@ -1,11 +1,12 @@
 """A checkpoint that the log names is there until the log names newer ones, whatever happens to the database's disk."""
 
-import json
 import sqlite3
 import time
 from contextlib import closing
 
 from mlpd.client import Client, training_spec
+
+from .processes import named_checkpoints
 
 SECONDS = 60
 OFTEN = ("--checkpoint-interval-seconds", "0.05")
@@ -32,16 +33,13 @@ class Checkpoints:
     """What a job has in its folder, and what its status names."""
 
     def __init__(self, data, job_id):
-        self._folder, self._database, self._job_id = data / "jobs" / job_id, data / "mlpd.sqlite3", job_id
+        self._folder, self._data, self._job_id = data / "jobs" / job_id, data, job_id
 
     def files(self):
         return {int(path.stem.removeprefix("checkpoint-")) for path in self._folder.glob("checkpoint-*.safetensors")}
 
     def named(self):
-        query = "select checkpoints from job_statuses join jobs using (number) where id = ?"
-        with closing(sqlite3.connect(self._database)) as connection:
-            ((text,),) = connection.execute(query, (self._job_id,))
-        return {saved["step"] for saved in json.loads(text)}
+        return set(named_checkpoints(self._data, self._job_id))
 
 
 def test_what_the_log_names_outlives_a_server_that_could_not_write_it_anew(start_server, tmp_path):

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from mlpd.core.data.datasets import Dataset
 from mlpd.core.devices.arrays import Cpu
+from mlpd.core.execution.compiled import CompiledRunner
 from mlpd.core.models.metrics import evaluate
 from mlpd.core.models.predictor import CompiledPredictor, Predictor
 from mlpd.core.network.architecture import ModelSpec
@@ -24,6 +25,27 @@ WIDE = ModelSpec.plain((300, 520, 10), input_scale=1 / 255)  # whose first produ
 
 def rows(count, width=300, seed=4):
     return np.random.default_rng(seed).integers(0, 256, (count, width), np.uint8)
+
+
+def test_ctrl_c_leaves_no_thread_in_rows_that_are_over(monkeypatch):
+    """It is raised when compiled code returns, while another thread may still be in it."""
+    compiled, inputs = CompiledPredictor(model_of(WIDE), 64, 2), rows(64)
+    expected, runner = compiled.outputs(inputs), compiled._runner
+    assert isinstance(runner, CompiledRunner)
+    loop = runner._loop
+
+    def interrupted(chunk, number):
+        loop(chunk, number)
+        if number == 0:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(runner, "_loop", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        compiled.outputs(inputs)
+    monkeypatch.undo()
+    assert runner._done.empty()
+    assert compiled.outputs(inputs).tobytes() == expected.tobytes()
+    compiled.close()
 
 
 def test_rows_of_yes_and_no_are_numbers():

@@ -133,11 +133,10 @@ def test_a_step_runs_in_micro_batches_that_fit_its_widest_layer():
 
 def test_rows_that_are_mixed_have_another_partner_in_each_epoch_even_where_a_step_takes_all():
     mixed_up = run(batch_size=ROWS, epoch_count=2, loss=LossSpec(mixup_alpha=1.0))
-    seen = [rows.targets[:ROWS].copy() for _, rows in brought(mixed_up, Cpu())]
-    plain = [rows.targets[:ROWS].copy() for _, rows in brought(mixed_up.but(loss=LossSpec()), Cpu())]
+    both = [rows.targets[:ROWS] > 0 for _, rows in brought(mixed_up, Cpu())]  # a row's class and its partner's
+    plain = [rows.targets[:ROWS] > 0 for _, rows in brought(mixed_up.but(loss=LossSpec()), Cpu())]
     assert np.array_equal(plain[0], plain[1])
-    partners = [np.sort(targets, axis=1).round(6) for targets in seen]
-    assert not np.array_equal(partners[0], partners[1])
+    assert not np.array_equal(both[0], both[1])
 
 
 def test_micro_batches_are_of_one_epoch():

@@ -10,6 +10,7 @@ from mlpd.core.network.losses import LOSSES, BufferedLoss, Poisson, SigmoidCross
 from mlpd.core.network.tasks import TASKS
 from mlpd.core.optimization.optimizers import Adam, Sgd
 from mlpd.core.spec.training import LossSpec, OptimizerSpec, ScheduleSpec
+from mlpd.core.training import usefulness
 from mlpd.core.training.usefulness import reason_to_doubt
 
 from .family import Run, finish, run
@@ -111,6 +112,24 @@ def test_a_constant_is_told_where_the_mean_is_not_the_best_one(kind):
     constant = replace(trained, parameters=np.zeros_like(trained.parameters))
     said = reason_to_doubt(Cpu(), case.spec, state.examples, constant)
     assert said == "the model's outputs are the same for all of 200 rows that it was trained on"
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("kind", ["mean_absolute", "huber"])
+def test_a_model_that_beats_the_mean_but_not_the_median_is_told(kind, weighted, monkeypatch):
+    """The median is 0; where the rows of 100 weigh more than all others, it is 100. Few values are sorted at once."""
+    monkeypatch.setattr(usefulness, "_MEDIAN_VALUES", 300)
+    high = np.arange(200) % 3 == 0
+    weights = np.where(high, 10.0, 1.0).astype(np.float32) if weighted else None
+    targets = np.where(high, 100.0, 0.0)[:, None] * np.ones(3)
+    case = small("regression", loss=LossSpec(LOSSES[kind]()))
+    case = replace(case, data=Dataset(X, targets, weights))
+    state = case.start()
+    trained = state.trained().model
+    parameters = np.random.default_rng(7).normal(0, 0.1, len(trained.parameters)).astype(np.float32)
+    parameters[-3:] = 90 if weighted else 10
+    model = replace(trained, parameters=parameters)
+    assert "no better than one that ignores its inputs" in reason_to_doubt(Cpu(), case.spec, state.examples, model)
 
 
 def test_nothing_is_said_where_all_targets_are_alike():

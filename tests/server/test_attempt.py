@@ -2,20 +2,23 @@
 
 import queue
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from mlpd.core.data.datasets import Dataset, inspect_dataset, write_dataset
 from mlpd.core.models.model import load_model
 from mlpd.core.network.architecture import ModelSpec
+from mlpd.core.spec.training import WarmStartSpec
 from mlpd.server.errors import ErrorKind
 from mlpd.server.executors.attempt import Attempt
-from mlpd.server.executors.running import Stops, run_attempt
+from mlpd.server.executors.running import DataChanged, Stops, run_attempt
 from mlpd.server.records import (
     AttemptStarted,
     CheckpointSaved,
     Failed,
     Finished,
     Frame,
+    MessageLogged,
     MetricsRecorded,
     Stopped,
     StopReason,
@@ -87,6 +90,27 @@ def test_a_drained_run_saves_what_the_next_attempt_goes_on_from_bit_for_bit(atte
 def test_a_cancelled_run_saves_nothing(attempt):
     _, stopped = frames_of(attempt, StopReason.CANCEL)
     assert stopped == Stopped(StopReason.CANCEL)
+
+
+def test_nothing_is_reported_of_data_that_changed_under_a_run(attempt, tmp_path, rings):
+    frames: list[Frame] = []
+
+    def send(frame):
+        frames.append(frame)
+        if isinstance(frame, AttemptStarted):
+            write_dataset(tmp_path / "rings", Dataset(*rings))
+
+    with pytest.raises(DataChanged, match="the data set rings was changed while the run read it"):
+        run_attempt(attempt, send, queue.SimpleQueue())
+    assert [type(frame) for frame in frames] == [AttemptStarted, MessageLogged]
+
+
+def test_a_file_that_the_disk_can_not_read_now_is_not_called_damaged(attempt):
+    """The kernel's answer to whoever reads the first bytes of its own memory is an I/O error."""
+    warm = WarmStartSpec("models/a/versions/1", "0" * 64, full=False)
+    unreadable = replace(attempt, spec=replace(attempt.spec, warm_start=warm), source_path=Path("/proc/self/mem"))
+    (failed,) = frames_of(unreadable)
+    assert (failed.failure.kind, failed.failure.reason) == (ErrorKind.UNAVAILABLE, "STORAGE")
 
 
 def test_a_run_whose_data_are_gone_fails_and_says_so(attempt, tmp_path):

@@ -19,6 +19,19 @@ def change_spec(data_directory, job, old, new):
     connection.close()
 
 
+def test_a_running_job_whose_record_is_damaged_can_be_cancelled(start_server, rings):
+    server = start_server()
+    with Client(server.address) as client:
+        client.upload("rings", *rings)
+        running = client.train(training_spec(**SETTINGS))
+        next(event for event in client.progress(running) if event.HasField("attempt_started"))
+        change_spec(server.data_directory, running, '"learning_rate"', '"learning_raue"')
+        with pytest.raises(MlpdError, match=f"the spec of {running.name} can't be read"):
+            client.cancel(running)
+        *_, last = client.progress(running)
+        assert last.state_changed.to_state == pb.TrainingJob.STATE_CANCELLED
+
+
 def test_a_job_whose_spec_has_changed_does_not_run_and_the_next_one_does(start_server, rings):
     server = start_server()
     with Client(server.address) as client:

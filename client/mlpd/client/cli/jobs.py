@@ -26,7 +26,7 @@ from mlpd.client.cli.output import (
 )
 from mlpd.client.cli.scoring import check_test_dataset
 from mlpd.client.cli.settings import parsed, with_settings
-from mlpd.client.client import Evaluation
+from mlpd.client.client import Client, Evaluation
 from mlpd.client.embedded import embedded_server
 from mlpd.client.errors import InvalidRequest
 from mlpd.client.kinds import check_kind
@@ -75,12 +75,7 @@ def train(
             return
         hint = _watch_hint(job, address) if address == server else _embedded_hint(data_dir)
         with _hint_at_interrupt(hint):
-            if not as_json:
-                console.print(f"{job.name} is {state_of(job)}")
-                show_notes(said)
-            events = client.progress(job)
-            summary = follow.collect(events) if as_json else follow.show(events)
-            job = client.wait(job)
+            job, summary = _followed(client, job, said, as_json=as_json)
         seconds = time.monotonic() - started
         evaluation = client.evaluate(job.model_version, test_dataset) if test_dataset else None
         scored = notes.of_scoring(client, job.model_version, test_dataset) if test_dataset else []
@@ -203,6 +198,20 @@ def _from_file(path: Path | None) -> dict[str, Any]:
     for name in sorted(_FILE_SETTINGS & settings.keys()):
         check_kind(name, settings[name])
     return settings
+
+
+def _followed(
+    client: Client, job: TrainingJob, said: list[str], *, as_json: bool
+) -> tuple[TrainingJob, follow.Summary]:
+    """Follow a job to its end, shown unless ``as_json``; return it as it is then, and a summary of its events."""
+    events = client.progress(job)
+    if as_json:
+        summary = follow.collect(events)
+    else:
+        console.print(f"{job.name} is {state_of(job)}")
+        show_notes(said)
+        summary = follow.show(events)
+    return client.wait(job), summary
 
 
 def _show_submitted(job: TrainingJob, said: list[str], *, as_json: bool) -> None:

@@ -299,9 +299,9 @@ class Average:
     Early on, when there is little to average, the decay is (1 + step) / (10 + step) at most.
     """
 
-    def __init__(self, device: Device, living: Weights, averages: Weights) -> None:
-        self._xp, self._living, self._averages, self._block_size = device.xp, living, averages, device.block_size
-        longest = max(living, key=len)
+    def __init__(self, device: Device, current: Weights, averages: Weights) -> None:
+        self._xp, self._current, self._averages, self._block_size = device.xp, current, averages, device.block_size
+        longest = max(current, key=len)
         self._spare = device.xp.zeros_like(longest[: self._block_size])
 
     @staticmethod
@@ -313,11 +313,11 @@ class Average:
     def update(self, factors: Factors) -> None:
         """Move the averages towards the current weights."""
         decay, rest = factors["average_decay"], factors["average_rest"]
-        for living, average in zip(self._living, self._averages, strict=True):
+        for current, average in zip(self._current, self._averages, strict=True):
             for start in range(0, len(average), self._block_size):
                 cut = slice(start, start + self._block_size)
                 spare = self._spare[: len(average[cut])]
-                _move_towards(self._xp, average[cut], living[cut], decay, rest, spare)
+                _move_towards(self._xp, average[cut], current[cut], decay, rest, spare)
 
 
 def _move_towards(xp: Any, mean: Array, value: Array, decay: Any, rest: Any, spare: Array) -> None:

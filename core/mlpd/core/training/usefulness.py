@@ -113,9 +113,9 @@ class _Sample:
     def median(self) -> HostArray:
         """Return the weighted medians (1, outputs) of the targets, of as many of the rows as fit in little memory."""
         pick = -(-self.row_count * self._gradient.shape[1] // _MEDIAN_VALUES)
-        targets, weights = (
-            np.concatenate(parts)[::pick] for parts in zip(*((own, weights) for _, own, weights in self), strict=True)
-        )
+        # Copies, because a slice would keep its whole block in memory.
+        blocks = [(targets[::pick].copy(), weights[::pick].copy()) for _, targets, weights in self]
+        targets, weights = (np.concatenate(parts) for parts in zip(*blocks, strict=True))
         order = np.argsort(targets, axis=0, kind="stable")
         totals = np.cumsum(weights[:, 0][order], axis=0)
         places = (totals < totals[-1] / 2).sum(axis=0, keepdims=True)

@@ -227,8 +227,12 @@ class Jobs:
                 if not told:
                     _logger.warning("waiting for the disk", why=error.message)
                     told = True
-            with suppress(TimeoutError):
-                await asyncio.wait_for(self._draining.wait(), next(waits))
+            await self._pause(next(waits))
+
+    async def _pause(self, seconds: float) -> None:
+        """Wait, but no longer than until the server drains."""
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._draining.wait(), seconds)
 
     async def _clean_up(self, job_id: str, status: JobStatus) -> None:
         """Remove the folder of a job that succeeded or was cancelled; a failed one keeps its last checkpoints."""
@@ -258,15 +262,17 @@ class Jobs:
     async def _worker(self, stack: AsyncExitStack, attempt: Attempt) -> Worker | None:
         """Return a worker for ``attempt`` as soon as one can be started, or None if the job is told to stop before."""
         waits = waits_seconds()
+        told = False
         while attempt.job_id not in self._stops:
             try:
                 return await stack.enter_async_context(self._executor.start(attempt))
             except OSError as error:
                 if error.errno not in _TRANSIENT:
                     raise
-                _logger.warning("waiting to start a worker", job=attempt.job_id, why=error.strerror)
-            with suppress(TimeoutError):
-                await asyncio.wait_for(self._draining.wait(), next(waits))
+                if not told:
+                    _logger.warning("waiting to start a worker", job=attempt.job_id, why=error.strerror)
+                    told = True
+            await self._pause(next(waits))
         return None
 
     async def _remove_outdated(self, attempt: Attempt, saved: set[int], status: JobStatus) -> set[int]:

@@ -17,7 +17,7 @@ from llvmlite import binding
 from mlpd.core.codegen.compiler import Compiler
 from mlpd.core.codegen.emitter import write_kernel
 from mlpd.core.codegen.kernels import ArrayOperand, Kernel, Product, Ref, Step
-from mlpd.core.execution import arithmetic
+from mlpd.core.execution import verification
 from mlpd.core.execution.runner import ARITHMETIC, RunnerUnavailable
 
 ARRAY = ArrayOperand("float64", "next")
@@ -113,7 +113,7 @@ def test_threads_that_want_the_same_function_get_it_compiled_once(tmp_path):
 def test_processes_that_compile_at_the_same_time_leave_whole_files_and_nothing_else(tmp_path):
     code = (
         "import sys; from pathlib import Path; from mlpd.core.codegen.compiler import Compiler;"
-        "from mlpd.core.execution.arithmetic import digest_of; print(digest_of(Compiler(Path(sys.argv[1]))))"
+        "from mlpd.core.execution.verification import digest_of; print(digest_of(Compiler(Path(sys.argv[1]))))"
     )
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
     started = [
@@ -125,7 +125,7 @@ def test_processes_that_compile_at_the_same_time_leave_whole_files_and_nothing_e
     assert {process.communicate()[0].strip() for process in started} == {ARITHMETIC}
     assert all(process.returncode == 0 for process in started)
     compiler = Compiler(tmp_path)
-    assert arithmetic.digest_of(compiler) == ARITHMETIC
+    assert verification.digest_of(compiler) == ARITHMETIC
     assert compiler.compiled_count == 0
     assert len(files(tmp_path)) == 4
     assert [path for path in tmp_path.rglob("*") if path.is_dir()] == [files(tmp_path)[0].parent]
@@ -143,16 +143,16 @@ class Careless(Compiler):
 
 
 def test_kept_code_that_computes_something_else_is_replaced_before_it_is_used(tmp_path):
-    assert arithmetic.digest_of(Careless(tmp_path)) != ARITHMETIC
-    assert arithmetic.digest_of(Compiler(tmp_path)) != ARITHMETIC
-    assert arithmetic.digest_of(arithmetic.verified_compiler(tmp_path)) == ARITHMETIC
-    assert arithmetic.digest_of(Compiler(tmp_path)) == ARITHMETIC
+    assert verification.digest_of(Careless(tmp_path)) != ARITHMETIC
+    assert verification.digest_of(Compiler(tmp_path)) != ARITHMETIC
+    assert verification.digest_of(verification.verified_compiler(tmp_path)) == ARITHMETIC
+    assert verification.digest_of(Compiler(tmp_path)) == ARITHMETIC
 
 
 def test_code_that_computes_something_else_is_not_used(tmp_path, monkeypatch):
-    monkeypatch.setattr(arithmetic, "ARITHMETIC", "what another processor computes")
+    monkeypatch.setattr(verification, "ARITHMETIC", "what another processor computes")
     with pytest.raises(RunnerUnavailable, match=rf"must compute what another .*, got {ARITHMETIC}; use runner plain"):
-        arithmetic.verified_compiler(tmp_path)
+        verification.verified_compiler(tmp_path)
 
 
 class Features(dict[str, bool]):
@@ -174,14 +174,14 @@ def without(monkeypatch, *prefixes):
 @pytest.mark.parametrize("missing", [("avx512",), ("avx512", "avx2")])
 def test_processors_with_narrower_registers_compute_the_same_bits(monkeypatch, missing):
     without(monkeypatch, *missing)
-    assert arithmetic.digest_of(Compiler()) == ARITHMETIC
+    assert verification.digest_of(Compiler()) == ARITHMETIC
 
 
 @pytest.mark.skipif(not binding.get_default_triple().startswith("x86_64"), reason="names features of x86-64")
 def test_a_processor_without_fused_multiply_adds_is_refused(monkeypatch, tmp_path):
     without(monkeypatch, "fma")
     with pytest.raises(RunnerUnavailable, match="needs a processor with fused multiply-adds; use runner plain"):
-        arithmetic.verified_compiler(tmp_path)
+        verification.verified_compiler(tmp_path)
 
 
 def test_without_a_compiler_all_but_compiled_runs_are_there(tmp_path):

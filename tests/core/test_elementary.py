@@ -9,7 +9,7 @@ import pytest
 ir = pytest.importorskip("llvmlite.ir", reason="llvmlite is not installed")
 binding = pytest.importorskip("llvmlite.binding", reason="llvmlite is not installed")
 
-from mlpd.core.codegen import elementary  # noqa: E402 - needs llvmlite
+from mlpd.core.arithmetic import elementary  # noqa: E402 - needs llvmlite
 from mlpd.core.codegen.values import LANES, Value, type_of  # noqa: E402
 
 FUNCTIONS = ("exp", "expm1", "log", "log1p", "tanh")

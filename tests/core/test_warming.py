@@ -13,7 +13,7 @@ from .family import finish, model_of, noise, run
 
 pytest.importorskip("llvmlite")
 
-from mlpd.core.execution.arithmetic import verified_compiler
+from mlpd.core.execution.verification import verified_compiler
 from mlpd.core.models.predictor import CompiledPredictor
 from mlpd.core.planning.usual_runs import usual_runs
 from mlpd.core.planning.warming import warm

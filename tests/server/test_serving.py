@@ -24,7 +24,7 @@ def test_predictions_are_compiled_where_that_can_be_and_made_with_numpy_elsewher
         compiled = serving._open(MODEL, 16)
         assert isinstance(compiled, CompiledPredictor)
         serving.close()
-        monkeypatch.setattr("mlpd.core.execution.arithmetic.ARITHMETIC", "what another processor computes")
+        monkeypatch.setattr("mlpd.core.execution.verification.ARITHMETIC", "what another processor computes")
         serving = Serving(StoredFiles(directory), tmp_path / "others")
         with capture_logs() as logs:
             plain = [serving._open(MODEL, 16) for _ in range(2)]

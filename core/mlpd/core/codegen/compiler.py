@@ -13,7 +13,10 @@ import llvmlite
 from llvmlite import binding, ir
 
 _DIGEST_BYTES = 32
-_SOURCES = ("values.py", "elementary.py", "writing.py", "products.py", "emitter.py", "schedule.py", "compiler.py")
+_SOURCES = (
+    *(f"arithmetic/{name}.py" for name in ("numbers", "elementary", "functions")),
+    *(f"codegen/{name}.py" for name in ("values", "writing", "products", "emitter", "schedule", "compiler")),
+)
 _PASSES_LEVEL, _CODE_LEVEL = 1, 2
 
 
@@ -22,7 +25,7 @@ def source_digest() -> str:
     """Return a digest of what decides the object code: our sources, LLVM's version, and the processor."""
     digest = hashlib.sha256()
     for name in _SOURCES:
-        digest.update(Path(__file__).with_name(name).read_bytes())
+        digest.update((Path(__file__).parents[1] / name).read_bytes())
     target = binding.get_host_cpu_name(), binding.get_host_cpu_features().flatten(), binding.get_default_triple()
     digest.update(repr((llvmlite.__version__, binding.llvm_version_info, target)).encode())
     return digest.hexdigest()

@@ -4,60 +4,16 @@ Loops take `LANES` numbers at a time, then the rest of a row one by one. So sums
 whatever a compiler makes of a loop.
 """
 
-from collections.abc import Callable
-
 from llvmlite import ir
-from mlpd.core.codegen.elementary import exp, expm1, log, log1p, tanh
+from mlpd.core.arithmetic.functions import BY_NUMBER, COMBINE, ELEMENTWISE, START, philox
+from mlpd.core.arithmetic.numbers import select
 from mlpd.core.codegen.kernels import AnyKernel, ArgMax, ArrayOperand, Draw, Kernel, Product, Ref, Step
 from mlpd.core.codegen.products import ProductWriter
-from mlpd.core.codegen.values import (
-    LANES,
-    Value,
-    absolute,
-    at_least,
-    at_most,
-    bytes_of,
-    in_lanes,
-    maximum,
-    minimum,
-    select,
-    square_root,
-    type_of,
-)
+from mlpd.core.codegen.values import LANES, Value, bytes_of, in_lanes, type_of
 from mlpd.core.codegen.writing import Arguments, at, loop, whole
 
 _I64 = ir.IntType(64)
 _POINTER = ir.PointerType()
-
-_FUNCTIONS: dict[str, Callable[..., Value]] = {
-    "absolute": absolute,
-    "add": lambda x, y: x + y,
-    "copyto": lambda x: x,
-    "divide": lambda x, y: x / y,
-    "equal": lambda x, y: x.equals(y),
-    "exp": exp,
-    "expm1": expm1,
-    "greater": lambda x, y: x > y,
-    "greater_equal": lambda x, y: x >= y,
-    "less": lambda x, y: x < y,
-    "log": log,
-    "log1p": log1p,
-    "maximum": maximum,
-    "minimum": minimum,
-    "multiply": lambda x, y: x * y,
-    "negative": lambda x: -x,
-    "sign": lambda x: select(x.is_nan(), x, (x > 0).to(x.kind) - (x < 0).to(x.kind)),
-    "sqrt": square_root,
-    "subtract": lambda x, y: x - y,
-    "tanh": tanh,
-}
-_BY_NUMBER: dict[str, Callable[..., Value]] = {"maximum": at_least, "minimum": at_most}
-_COMBINE: dict[str, Callable[[Value, Value], Value]] = {
-    "sum": lambda x, y: x + y,
-    "square_sum": lambda x, y: x + y,
-    "max": maximum,
-}
-_START = {"sum": 0.0, "square_sum": 0.0, "max": float("-inf")}
 
 
 def write_kernel(module: ir.Module, name: str, kernel: AnyKernel) -> None:
@@ -170,7 +126,7 @@ class _Pass:
             same = self._load_same()
             for (number, lanes), place in self._sums.items():
                 step = self._kernel.steps[number]
-                start = Value.constant(builder, _START[step.name], step.kind, lanes)
+                start = Value.constant(builder, START[step.name], step.kind, lanes)
                 builder.store(start.code, place)
             with loop(builder, whole(0), lanes_end, LANES) as i:
                 self._write_steps(j, i, LANES, same)
@@ -202,8 +158,8 @@ class _Pass:
                 self._reduce(number, step, operands[0], (j, i))
                 continue
             target = self._arrays[step.target]
-            by_number = step.name in _BY_NUMBER and step.operands[1].what == "constant"
-            function = (_BY_NUMBER if by_number else _FUNCTIONS)[step.name]
+            by_number = step.name in BY_NUMBER and step.operands[1].what == "constant"
+            function = (BY_NUMBER if by_number else ELEMENTWISE)[step.name]
             values[step.target] = function(*operands).to(target.operand.kind)
         for place in self._kernel.stored:
             if place in values:
@@ -213,7 +169,7 @@ class _Pass:
         builder, (j, i) = self._builder, where
         if step.name == "square_sum":
             value *= value
-        combine = _COMBINE[step.name]
+        combine = COMBINE[step.name]
         if step.along == "inner":
             place = self._sums[number, value.lanes]
             known = Value(builder, builder.load(place, typ=type_of(step.kind, value.lanes)), step.kind, value.lanes)
@@ -237,19 +193,15 @@ class _Pass:
             ]
             while len(lanes) > 1:
                 half = len(lanes) // 2
-                lanes = [_COMBINE[step.name](a, b) for a, b in zip(lanes[:half], lanes[half:], strict=True)]
+                lanes = [COMBINE[step.name](a, b) for a, b in zip(lanes[:half], lanes[half:], strict=True)]
             rest = Value(builder, builder.load(self._sums[number, 1], typ=type_of(step.kind)), step.kind)
             array = self._arrays[step.target]
-            array.store(whole(0), _COMBINE[step.name](lanes[0], rest).to(array.operand.kind))
+            array.store(whole(0), COMBINE[step.name](lanes[0], rest).to(array.operand.kind))
 
 
 def _converted(number: Value, kind: str) -> Value:
     """Return a float as a number of type ``kind``, truncated for integers."""
     return number.to(kind) if kind.startswith("float") else number.to("int64").to(kind)
-
-
-_MULTIPLIERS = 0xD2E7470EE14C6C93, 0xCA5A826395121157
-_KEY_STEPS = 0x9E3779B97F4A7C15, 0xBB67AE8584CAA73B
 
 
 def _write_draw(builder: ir.IRBuilder, arguments: Arguments) -> None:
@@ -268,33 +220,14 @@ def _write_draw(builder: ir.IRBuilder, arguments: Arguments) -> None:
             fresh = builder.or_(builder.icmp_signed("==", k, whole(0)), builder.icmp_signed("==", lane, whole(0)))
             with builder.if_then(fresh):
                 counter = builder.add(builder.add(base, builder.lshr(index, whole(2))), whole(1))
-                four = _philox(builder, [counter, layer, step, purpose], seed)
-                for place, word in zip(places, four, strict=True):
-                    builder.store(word, place)
+                of_row = [Value(builder, code, "uint64") for code in (counter, layer, step, purpose, seed)]
+                for place, word in zip(places, philox(of_row[:4], of_row[4]), strict=True):
+                    builder.store(word.code, place)
             chosen = builder.load(places[3], typ=_I64)
             for number in (2, 1, 0):
                 is_it = builder.icmp_signed("==", lane, whole(number))
                 chosen = builder.select(is_it, builder.load(places[number], typ=_I64), chosen)
             builder.store(chosen, at(builder, builder.add(row, builder.mul(k, whole(8)))))
-
-
-def _philox(builder: ir.IRBuilder, counter: list[ir.Value], seed: ir.Value) -> list[ir.Value]:
-    """Return the four words of a counter: Salmon et al. 2011, section 3.3 and table 2."""
-    wide = ir.IntType(128)
-
-    def product(x: ir.Value, multiplier: int) -> tuple[ir.Value, ir.Value]:
-        both = builder.mul(builder.zext(x, wide), ir.Constant(wide, multiplier))
-        return builder.trunc(builder.lshr(both, ir.Constant(wide, 64)), _I64), builder.trunc(both, _I64)
-
-    a, b, c, d = counter
-    keys: list[ir.Value] = [seed, whole(0)]
-    for _ in range(10):
-        high, low = product(a, _MULTIPLIERS[0])
-        other_high, other_low = product(c, _MULTIPLIERS[1])
-        a, b = builder.xor(builder.xor(other_high, b), keys[0]), other_low
-        c, d = builder.xor(builder.xor(high, d), keys[1]), low
-        keys = [builder.add(key, ir.Constant(_I64, step)) for key, step in zip(keys, _KEY_STEPS, strict=True)]
-    return [a, b, c, d]
 
 
 def _write_argmax(builder: ir.IRBuilder, arguments: Arguments, kernel: ArgMax) -> None:

@@ -9,7 +9,7 @@ from mlpd.core.devices.arrays import Array
 from mlpd.core.execution.plan import Plan, Variant, Work
 from mlpd.core.execution.recording import Numbers
 
-# Names the arithmetic of compiled code: what `arithmetic.digest_of` returns wherever its results are right.
+# Names the arithmetic of compiled code: what `verification.digest_of` returns wherever its results are right.
 ARITHMETIC = "349f837f2eb80204"
 
 

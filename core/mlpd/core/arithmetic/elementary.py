@@ -1,4 +1,4 @@
-"""exp, expm1, log, log1p and tanh of `Value`, with the same bits on every processor.
+"""exp, expm1, log, log1p and tanh of `Number`, with the same bits on every processor.
 
 They have no branches, are within 2 units in the last place over the whole range of float32 and float64, and consist of
 operations that IEEE 754 rounds correctly. Unless a comment says otherwise, formulas and coefficients are those of
@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Generic
 
-from mlpd.core.codegen.values import Value, at_least, at_most, select
+from mlpd.core.arithmetic.numbers import N, at_least, at_most, select
 
 
 @dataclass(frozen=True)
@@ -87,7 +88,7 @@ _FORMATS = {
 }
 
 
-def exp(x: Value) -> Value:
+def exp(x: N) -> N:
     """Return e to the power of ``x``."""
     form = _FORMATS[x.kind]
     reduced = _reduce(at_most(at_least(x, form.exp_least), form.exp_most), 2 * form.bias)
@@ -97,7 +98,7 @@ def exp(x: Value) -> Value:
     return (reduced.rest + reduced.curve + 1) * first.as_float() * second.as_float()
 
 
-def expm1(x: Value) -> Value:
+def expm1(x: N) -> N:
     """Return e to the power of ``x``, minus 1."""
     form = _FORMATS[x.kind]
     reduced = _reduce(at_most(at_least(x, form.expm1_least), form.exp_most), form.bias)
@@ -112,7 +113,7 @@ def expm1(x: Value) -> Value:
     return select(halved, result + result, result)
 
 
-def log(x: Value) -> Value:
+def log(x: N) -> N:
     """Return the natural logarithm of ``x``: minus infinity for 0, NaN for less."""
     form = _FORMATS[x.kind]
     shift = form.fraction_bits + 2
@@ -123,7 +124,7 @@ def log(x: Value) -> Value:
     return _with_ends(x, 0, _log_of_split(minus_exponent, significand - 1))
 
 
-def log1p(x: Value) -> Value:
+def log1p(x: N) -> N:
     """Return the natural logarithm of 1 + ``x``: minus infinity for -1, NaN for less."""
     form = _FORMATS[x.kind]
     larger, smaller = at_least(x, 1), at_most(x, 1)
@@ -137,7 +138,7 @@ def log1p(x: Value) -> Value:
     return _with_ends(x, -1, _log_of_split(_exponent_zero(form) - exponent, fraction))
 
 
-def tanh(x: Value) -> Value:
+def tanh(x: N) -> N:
     """Return the hyperbolic tangent of ``x``."""
     form = _FORMATS[x.kind]
     sign = x.bits() & x.like(-0.0).bits()
@@ -154,17 +155,17 @@ def tanh(x: Value) -> Value:
 
 
 @dataclass(frozen=True)
-class _Reduced:
+class _Reduced(Generic[N]):
     """A number as n ln(2) + rest, where rest = high - low, and exp(rest) = 1 + rest + curve."""
 
-    integer: Value  # its lowest bits are those of n + added
-    high: Value
-    low: Value
-    rest: Value
-    curve: Value
+    integer: N  # its lowest bits are those of n + added
+    high: N
+    low: N
+    rest: N
+    curve: N
 
 
-def _reduce(x: Value, added: int) -> _Reduced:
+def _reduce(x: N, added: int) -> _Reduced[N]:
     """Take n ln 2 from ``x``, where the factor n is the integer closest to x / ln 2; ``integer`` has n + ``added``."""
     form = _FORMATS[x.kind]
     # A float as large as this has no fraction: adding it rounds x / ln 2, and leaves n + added in the lowest bits.
@@ -177,7 +178,7 @@ def _reduce(x: Value, added: int) -> _Reduced:
     return _Reduced(rounded.bits(), high, low, rest, rest * rest * _polynomial(form.exp_coefficients, rest))
 
 
-def _split(x: Value) -> tuple[Value, Value]:
+def _split(x: N) -> tuple[N, N]:
     """Return the exponent of ``x``, positive and normal, and its significand, between sqrt(1/2) and sqrt(2).
 
     The exponent is a float, larger by `_exponent_zero`. A float that large is made by writing an integer to its lowest
@@ -194,7 +195,7 @@ def _exponent_zero(form: _Format) -> float:
     return 2.0**form.fraction_bits + form.bias
 
 
-def _log_of_split(minus_exponent: Value, fraction: Value) -> Value:
+def _log_of_split(minus_exponent: N, fraction: N) -> N:
     """Return the logarithm of (1 + ``fraction``) / 2**``minus_exponent``.
 
     The sum is fdlibm's, but subtracts where adding would lose the sign of -0.
@@ -208,19 +209,19 @@ def _log_of_split(minus_exponent: Value, fraction: Value) -> Value:
     return (fraction - (half_square - small)) - minus_exponent * form.ln2_high
 
 
-def _with_ends(x: Value, pole: float, result: Value) -> Value:
+def _with_ends(x: N, pole: float, result: N) -> N:
     """Return ``result`` for ``x`` between ``pole`` and infinity, else NaN below it, -infinity at it, ``x`` above."""
     elsewhere = select(x < pole, x.like(math.nan), -math.inf)
     return select(x < math.inf, select(x > pole, result, elsewhere), x)
 
 
-def _polynomial(coefficients: tuple[float, ...], x: Value) -> Value:
+def _polynomial(coefficients: tuple[float, ...], x: N) -> N:
     """Return a polynomial in ``x`` by Horner's rule, even and odd powers apart, so that neither waits for the other."""
     square = x * x
     return _horner(coefficients[::2], square) + x * _horner(coefficients[1::2], square)
 
 
-def _horner(coefficients: tuple[float, ...], x: Value) -> Value:
+def _horner(coefficients: tuple[float, ...], x: N) -> N:
     result = x.like(coefficients[-1])
     for coefficient in reversed(coefficients[:-1]):
         result = result * x + coefficient

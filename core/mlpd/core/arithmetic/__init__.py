@@ -1,0 +1,1 @@
+"""Functions of numbers, written once for whatever code is generated."""

@@ -6,7 +6,6 @@ import numpy as np
 from mlpd.core.data.augmentation import AugmentationSpec
 from mlpd.core.data.datasets import Dataset
 from mlpd.core.devices.arrays import Cpu
-from mlpd.core.execution.recording import RecordingDevice
 from mlpd.core.models.model import Model
 from mlpd.core.network.architecture import ModelSpec, parameter_count, statistic_count
 from mlpd.core.network.losses import Huber, MeanAbsolute, Poisson, SigmoidCrossEntropy
@@ -15,6 +14,7 @@ from mlpd.core.network.tasks import TASKS as KINDS
 from mlpd.core.network.tasks import mixing_share
 from mlpd.core.optimization.optimizers import AdaGrad, Adam, Lion, RmsProp, Sgd
 from mlpd.core.optimization.schedules import Exponential, Joined, OneCycle, Polynomial, Segment, Steps, WarmupCosine
+from mlpd.core.plans.recording import RecordingDevice
 from mlpd.core.spec.split import micro_batch_rows
 from mlpd.core.spec.training import (
     EarlyStoppingSpec,

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from mlpd.core.devices.arrays import ByColumns, Cpu
 from mlpd.core.execution.opening import open_runner
-from mlpd.core.execution.plan import Plan, Variant, Work
-from mlpd.core.execution.recording import RecordingDevice
+from mlpd.core.plans.plan import Plan, Variant, Work
+from mlpd.core.plans.recording import RecordingDevice
 
 SHAPES = [(1, 1), (1, 2), (1, 40), (2, 1), (40, 1), (3, 15), (15, 3), (16, 16), (17, 5), (5, 17), (33, 3), (2, 33)]
 DTYPES = ["float32", "float64"]

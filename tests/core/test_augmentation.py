@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from mlpd.core.data.augmentation import AugmentationSpec, Augmenter, basis_size
 from mlpd.core.devices.arrays import Cpu
-from mlpd.core.execution.recording import RecordingDevice
+from mlpd.core.plans.recording import RecordingDevice
 from mlpd.core.random import permutation
 from mlpd.core.steps.batches import Feed
 

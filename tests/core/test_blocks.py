@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from mlpd.core.execution.plan import share
 from mlpd.core.network.architecture import ModelSpec
+from mlpd.core.plans.plan import share
 from mlpd.core.spec.rules import find_violations
 from mlpd.core.spec.split import SPLITS, best_blocks, largest_block_count
 from mlpd.core.steps.partition import Layout, unit_parts

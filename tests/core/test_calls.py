@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from mlpd.core.devices.arrays import ByColumns, RowWords
 from mlpd.core.execution.fusion import fuse
-from mlpd.core.execution.recording import NotRecordable, RecordingDevice, Scalar
+from mlpd.core.plans.recording import NotRecordable, RecordingDevice, Scalar
 from mlpd.core.random import Purpose
 
 from ..conftest import needs_compiler

@@ -18,7 +18,7 @@ from mlpd.core.codegen.compiler import Compiler
 from mlpd.core.codegen.emitter import write_kernel
 from mlpd.core.codegen.kernels import ArrayOperand, Kernel, Product, Ref, Step
 from mlpd.core.execution import verification
-from mlpd.core.execution.runner import ARITHMETIC, RunnerUnavailable
+from mlpd.core.plans.runner import ARITHMETIC, RunnerUnavailable
 
 ARRAY = ArrayOperand("float64", "next")
 
@@ -196,7 +196,7 @@ def test_without_a_compiler_all_but_compiled_runs_are_there(tmp_path):
     code = (
         "from importlib.util import find_spec\n"
         "from mlpd.core.execution.opening import missing_for\n"
-        "from mlpd.core.execution.runner import RunnerUnavailable\n"
+        "from mlpd.core.plans.runner import RunnerUnavailable\n"
         "from tests.core.family import finish, run\n"
         "assert not find_spec('llvmlite')\n"
         "assert missing_for('plain') == ''\n"

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from mlpd.core.devices.arrays import Cpu
-from mlpd.core.execution.runner import ARITHMETIC
+from mlpd.core.plans.runner import ARITHMETIC
 from mlpd.core.state_file import StateFileError
 from mlpd.core.training.environment import (
     check_environment,

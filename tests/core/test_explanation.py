@@ -3,9 +3,9 @@
 import pytest
 from mlpd.core.devices.arrays import Cpu
 from mlpd.core.execution.opening import open_runner
-from mlpd.core.execution.runner import RunnerUnavailable
 from mlpd.core.optimization.optimizers import Adam
 from mlpd.core.planning.explanation import explain
+from mlpd.core.plans.runner import RunnerUnavailable
 
 from ..conftest import needs_compiler
 from .family import optimized, run

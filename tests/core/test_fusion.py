@@ -5,8 +5,8 @@ import pytest
 from mlpd.core.codegen.kernels import Kernel
 from mlpd.core.devices.arrays import ByColumns, RowWords
 from mlpd.core.execution.fusion import fuse
-from mlpd.core.execution.recording import ELEMENTWISE, REDUCTIONS, NotRecordable, RecordingDevice, Scalar
 from mlpd.core.network.tasks import MixUp
+from mlpd.core.plans.recording import ELEMENTWISE, REDUCTIONS, NotRecordable, RecordingDevice, Scalar
 from mlpd.core.random import Purpose
 
 from ..conftest import needs_compiler

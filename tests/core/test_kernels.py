@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from mlpd.core.execution.recording import Scalar
+from mlpd.core.plans.recording import Scalar
 
 from ..conftest import needs_compiler
 from .kernel_machine import (

@@ -11,7 +11,7 @@ pytest.importorskip("llvmlite", reason="llvmlite is not installed")
 from mlpd.core.codegen.compiler import Compiler
 from mlpd.core.codegen.emitter import write_kernel
 from mlpd.core.execution.fusion import fuse
-from mlpd.core.execution.recording import NotRecordable, Op
+from mlpd.core.plans.recording import NotRecordable, Op
 
 SIZES = [
     *((1, 1, 1), (1, 7, 5), (7, 1, 5), (7, 5, 1), (6, 64, 64), (13, 400, 17), (66, 193, 131), (12, 384, 80)),

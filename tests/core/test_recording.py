@@ -8,8 +8,14 @@ import pytest
 from mlpd.core.devices.arrays import ByColumns, Cpu
 from mlpd.core.execution.opening import open_runner
 from mlpd.core.execution.plain import PlainRunner
-from mlpd.core.execution.plan import Plan
-from mlpd.core.execution.recording import (
+from mlpd.core.network.activations import ACTIVATIONS
+from mlpd.core.network.layers import Affine, BatchNorm, Dropout, LayerNorm, Linear
+from mlpd.core.network.losses import LOSSES, BufferedLoss
+from mlpd.core.network.network import Backward, Pass, Weights, initial_parameters, initial_statistics
+from mlpd.core.network.tasks import TASKS, MixUp
+from mlpd.core.optimization.optimizers import Average, Clipping, OptimizerState
+from mlpd.core.plans.plan import Plan
+from mlpd.core.plans.recording import (
     DEVICE_CALLS,
     ELEMENTWISE,
     REDUCTIONS,
@@ -17,12 +23,6 @@ from mlpd.core.execution.recording import (
     RecordingDevice,
     Scalar,
 )
-from mlpd.core.network.activations import ACTIVATIONS
-from mlpd.core.network.layers import Affine, BatchNorm, Dropout, LayerNorm, Linear
-from mlpd.core.network.losses import LOSSES, BufferedLoss
-from mlpd.core.network.network import Backward, Pass, Weights, initial_parameters, initial_statistics
-from mlpd.core.network.tasks import TASKS, MixUp
-from mlpd.core.optimization.optimizers import Average, Clipping, OptimizerState
 from mlpd.core.spec.split import SPLITS, largest_block_count
 from mlpd.core.steps.batches import cut as cut_steps
 from mlpd.core.steps.program import work_of

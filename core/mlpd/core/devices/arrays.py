@@ -360,6 +360,12 @@ class Cuda(_Sums):
         self.xp.get_default_pinned_memory_pool().free_all_blocks()
 
 
+def address_of(array: Array) -> int:
+    """Return where the first number of a NumPy or CuPy array is in memory."""
+    address: int = array.ctypes.data if isinstance(array, np.ndarray) else array.data.ptr
+    return address
+
+
 def matrix(device: Device, shape: tuple[int, ...], dtype: Any) -> Array:
     """Return an array of any values that lies in memory as the device has it, row after row or column after column."""
     if device.memory_order == "C":

@@ -13,10 +13,10 @@ from mlpd.core.codegen.emitter import write_kernel
 from mlpd.core.codegen.kernels import Call
 from mlpd.core.codegen.schedule import CELL_BYTES, write_loop
 from mlpd.core.execution.fusion import fuse
-from mlpd.core.execution.plan import Plan, Variant, Work
-from mlpd.core.execution.recording import Numbers, Scalar
-from mlpd.core.execution.runner import PlannedCall, Program
 from mlpd.core.execution.verification import verified_compiler
+from mlpd.core.plans.plan import Plan, Variant, Work
+from mlpd.core.plans.recording import Numbers, Scalar
+from mlpd.core.plans.runner import PlannedCall, Program
 from numpy.typing import NDArray
 
 Segment = tuple[int, int]  # the address of a table of calls, and their number

@@ -7,35 +7,13 @@ from typing import Any, NamedTuple
 import numpy as np
 from mlpd.core.codegen.kernels import KINDS, ArgMax, ArrayOperand, Call, Draw, Kernel, Product, Ref, Step
 from mlpd.core.devices.arrays import HostArray
-from mlpd.core.execution.plan import Task
-from mlpd.core.execution.recording import ELEMENTWISE, NotRecordable, Op, Scalar
+from mlpd.core.plans.plan import Task
+from mlpd.core.plans.ranges import Range
+from mlpd.core.plans.recording import ELEMENTWISE, Chosen, NotRecordable, Op, Scalar, calculation_type, require_floats
 
-_OF_FLOATS = frozenset(("absolute", "divide", "exp", "expm1", "log", "log1p", "sign", "sqrt", "tanh"))
 # A product of at most so many rows does not copy a second factor of at least so many bytes: that was faster.
 _FEW_ROWS, _LARGE_BYTES = 48, 2**19
 _OPERATIONS_A_WORD = 30  # of Philox, roughly; they are integer operations, counted as floating-point ones
-
-
-@dataclass(frozen=True)
-class Range:
-    """The bytes that an array spans in memory, gaps included: from ``start`` to before ``end``."""
-
-    start: int
-    end: int
-
-    @classmethod
-    def of(cls, array: HostArray) -> "Range":
-        """Return the range of ``array``."""
-        start = array.ctypes.data
-        if not array.size:
-            return cls(start, start)
-        spans = [(size - 1) * stride for size, stride in zip(array.shape, array.strides, strict=True)]
-        before, after = (sum(pick(span, 0) for span in spans) for pick in (min, max))
-        return cls(start + before, start + after + array.itemsize)
-
-    def meets(self, other: "Range") -> bool:
-        """Whether the two have a byte in common."""
-        return self.start < other.end and other.start < self.end
 
 
 class _View(NamedTuple):
@@ -45,15 +23,6 @@ class _View(NamedTuple):
     kind: str
     outer: int
     inner: int
-
-
-@dataclass(frozen=True, eq=False)
-class _Chosen:
-    """Rows of ``source``: from ``first`` on or, with an ``order`` (count,), those it names from there on."""
-
-    source: HostArray
-    order: HostArray | None
-    first: Any
 
 
 class _Grid(NamedTuple):
@@ -86,7 +55,7 @@ class _Group:
     views: list[_View] = field(default_factory=list)
     arrays: list[HostArray] = field(default_factory=list)
     ranges: list[Range] = field(default_factory=list)  # of the arrays; asking NumPy for an address is slow
-    chosen: dict[int, _Chosen] = field(default_factory=dict)
+    chosen: dict[int, Chosen] = field(default_factory=dict)
     constants: list[float] = field(default_factory=list)
     scalars: list[Scalar] = field(default_factory=list)
     steps: list[Step] = field(default_factory=list)
@@ -148,7 +117,7 @@ class Fuser:
             self._groups.append(_ALONE[op.name](op))
         elif op.name == "gather":
             _require_scalars(op.name, op.operands[2])
-            self._elementwise("copyto", (_Chosen(*op.operands),), op.out, {})
+            self._elementwise("copyto", (Chosen(*op.operands),), op.out, {})
         elif op.name in ELEMENTWISE:
             self._elementwise(op.name, op.operands, op.out, op.options)
         elif op.name == "column_sums":
@@ -167,15 +136,8 @@ class Fuser:
 
     def _elementwise(self, name: str, operands: Sequence[Any], out: HostArray, options: Any) -> None:
         arrays = [operand for operand in operands if isinstance(operand, np.ndarray)]
-        kinds: list[Any] = [operand for operand in operands if isinstance(operand, int | float)]
-        kinds += [array.dtype for array in arrays]
-        kinds += [operand.source.dtype for operand in operands if isinstance(operand, _Chosen)]
-        kinds += [1.0 for operand in operands if isinstance(operand, Scalar)]
-        kind = np.dtype(options.get("dtype") or (np.result_type(*kinds) if kinds else out.dtype)).name
-        if not arrays and not any(isinstance(o, _Chosen) for o in operands):
-            kind = out.dtype.name
-        if name in _OF_FLOATS and not kind.startswith("float"):
-            raise NotRecordable(f"{name} of {kind} can't be compiled")
+        kind = calculation_type(operands, out, options)
+        require_floats(name, kind)
         reads = [np.broadcast_to(array, out.shape) for array in arrays]
         for array in reads:
             if Range.of(array).meets(Range.of(out)) and _grid(out).view(array) != _grid(out).view(out):
@@ -188,7 +150,7 @@ class Fuser:
                 if place not in group.written:
                     group.loaded.add(place)
                 refs.append(Ref("array", place))
-            elif isinstance(operand, _Chosen):
+            elif isinstance(operand, Chosen):
                 refs.append(Ref("array", _choose(group, operand)))
             elif isinstance(operand, Scalar):
                 refs.append(_number(group.scalars, "scalar", operand))
@@ -269,7 +231,7 @@ def fuse(tasks: Sequence[Task], kept: Sequence[HostArray]) -> list[list[Call]]:
     return [[finished(group) for group in own] for own in passes]
 
 
-def _choose(group: _Group, chosen: _Chosen) -> int:
+def _choose(group: _Group, chosen: Chosen) -> int:
     place = len(group.views)
     # Its view must equal no other, because two orders may choose from one source.
     group.add(_View(chosen.source.ctypes.data, chosen.source.dtype.name, 0, -1 - place), chosen.source[:0])
@@ -324,7 +286,7 @@ def _call(group: _Group, stored: list[int]) -> Call:
     )
 
 
-def _chosen_operand(group: _Group, chosen: _Chosen) -> ArrayOperand:
+def _chosen_operand(group: _Group, chosen: Chosen) -> ArrayOperand:
     rows_first = bool(group.grid.axes) and group.grid.axes[0] == 0 and len(group.grid.axes) == 2
     along = "outer" if rows_first else "inner"
     if len(group.grid.axes) < 2 and group.shape[0] == 1:  # one row of many values

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from mlpd.core.devices.arrays import Device
 from mlpd.core.execution.plain import PlainRunner
-from mlpd.core.execution.runner import Program, Runner, RunnerUnavailable
+from mlpd.core.plans.runner import Program, Runner, RunnerUnavailable
 
 
 def missing_for(runner: str) -> str:

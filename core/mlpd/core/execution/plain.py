@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 from mlpd.core.devices.arrays import Device
-from mlpd.core.execution.plan import Plan, Variant, Work
-from mlpd.core.execution.recording import Op
-from mlpd.core.execution.runner import PlannedCall, Program
+from mlpd.core.plans.plan import Plan, Variant, Work
+from mlpd.core.plans.recording import Op
+from mlpd.core.plans.runner import PlannedCall, Program
 
 
 class PlainRunner:

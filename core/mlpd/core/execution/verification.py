@@ -11,7 +11,7 @@ from mlpd.core.codegen.compiler import Compiler, has_fma
 from mlpd.core.codegen.emitter import write_kernel
 from mlpd.core.codegen.kernels import AnyKernel, ArrayOperand, Kernel, Product, Ref, Step
 from mlpd.core.devices.arrays import HostArray
-from mlpd.core.execution.runner import ARITHMETIC, RunnerUnavailable
+from mlpd.core.plans.runner import ARITHMETIC, RunnerUnavailable
 
 _FUNCTIONS = ("exp", "expm1", "log", "log1p", "sqrt", "tanh")
 _COUNT = 1009  # values: no multiple of the lanes

@@ -8,10 +8,10 @@ import numpy as np
 from mlpd.core.codegen.kernels import readable_type
 from mlpd.core.devices.arrays import Array, Cpu, Device, HostArray
 from mlpd.core.execution.opening import open_runner
-from mlpd.core.execution.plan import Plan, Task, Variant, Work, share
-from mlpd.core.execution.recording import RecordingDevice
 from mlpd.core.models.model import Model
 from mlpd.core.network.network import Pass
+from mlpd.core.plans.plan import Plan, Task, Variant, Work, share
+from mlpd.core.plans.recording import RecordingDevice
 
 _BLOCK_ROWS = 16  # fewer are not worth a thread of their own
 

@@ -10,11 +10,11 @@ import numpy as np
 from mlpd.core.data.datasets import Dataset
 from mlpd.core.devices.arrays import ByColumns, Cpu, HostArray
 from mlpd.core.execution.opening import open_runner
-from mlpd.core.execution.plan import Plan, Variant, Work
-from mlpd.core.execution.recording import Numbers
-from mlpd.core.execution.runner import PlannedCall
 from mlpd.core.network.scaling import Scaling
 from mlpd.core.network.tasks import TASKS
+from mlpd.core.plans.plan import Plan, Variant, Work
+from mlpd.core.plans.recording import Numbers
+from mlpd.core.plans.runner import PlannedCall
 from mlpd.core.spec.training import TrainingSpec
 from mlpd.core.steps.batches import cut
 from mlpd.core.steps.examples import Examples

@@ -10,13 +10,13 @@ import numpy as np
 from mlpd.core.data.augmentation import AugmentationSpec
 from mlpd.core.devices.arrays import ByColumns
 from mlpd.core.execution.compiled import CompiledRunner
-from mlpd.core.execution.plan import Variant
 from mlpd.core.models.metrics import EVALUATION_ROWS
 from mlpd.core.models.model import Model
 from mlpd.core.models.predictor import CompiledPredictor
 from mlpd.core.network.architecture import ModelSpec, parameter_count, statistic_count
 from mlpd.core.optimization.optimizers import Adam, Sgd
 from mlpd.core.planning.explanation import noise
+from mlpd.core.plans.plan import Variant
 from mlpd.core.spec.split import best_blocks
 from mlpd.core.spec.training import LossSpec, OptimizerSpec, ScheduleSpec, TrainingSpec
 from mlpd.core.steps.examples import Examples

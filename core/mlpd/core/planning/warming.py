@@ -12,7 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from mlpd.core.codegen.compiler import source_digest
-from mlpd.core.execution.runner import RunnerUnavailable
+from mlpd.core.plans.runner import RunnerUnavailable
 from mlpd.core.processes import end_with
 
 _MARK = "warmed"  # a file whose time says when its folder was last warmed

@@ -15,9 +15,9 @@ import numpy as np
 from mlpd.core.codegen.kernels import readable_type
 from mlpd.core.data.augmentation import Augmenter
 from mlpd.core.devices.arrays import Array, Device, HostArray, matrix
-from mlpd.core.execution.recording import Scalar
 from mlpd.core.network.network import Backward, Pass, Weights, leading_layer_count
 from mlpd.core.network.tasks import TASKS, MixUp
+from mlpd.core.plans.recording import Scalar
 from mlpd.core.random import permutation
 from mlpd.core.spec.split import micro_batch_rows
 from mlpd.core.spec.training import TrainingSpec

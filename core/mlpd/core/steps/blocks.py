@@ -6,14 +6,14 @@ from typing import Any
 
 import numpy as np
 from mlpd.core.devices.arrays import Array, Device
-from mlpd.core.execution.plan import Variant, share
-from mlpd.core.execution.recording import Scalar
 from mlpd.core.network.layers import Layer, Sum
 from mlpd.core.network.losses import BufferedLoss
 from mlpd.core.network.network import Backward, Exchange, Pass, Weights
 from mlpd.core.network.tasks import TASKS
 from mlpd.core.optimization.optimizers import Average, Clipping, OptimizerState
 from mlpd.core.optimization.state import StateVectors
+from mlpd.core.plans.plan import Variant, share
+from mlpd.core.plans.recording import Scalar
 from mlpd.core.spec.split import micro_batch_rows
 from mlpd.core.spec.training import TrainingSpec
 from mlpd.core.steps.batches import Feed, Rows

@@ -13,10 +13,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from mlpd.core.devices.arrays import Array, Device
-from mlpd.core.execution.plan import share
 from mlpd.core.network.layers import Affine, Layer, Linear, Sum
 from mlpd.core.network.network import Weights, shapes_of, vector_size, views
 from mlpd.core.optimization.state import StateVectors
+from mlpd.core.plans.plan import share
 
 Cut = tuple[slice, ...]
 

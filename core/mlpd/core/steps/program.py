@@ -5,12 +5,12 @@ from typing import Any
 
 import numpy as np
 from mlpd.core.devices.arrays import Array, Device
-from mlpd.core.execution.plan import Plan, Task, Variant, Work
-from mlpd.core.execution.recording import RecordingDevice
 from mlpd.core.network.network import Weights
 from mlpd.core.network.tasks import mixing_share
 from mlpd.core.optimization.optimizers import FLUSH_STEPS, Average
 from mlpd.core.optimization.state import StateVectors
+from mlpd.core.plans.plan import Plan, Task, Variant, Work
+from mlpd.core.plans.recording import RecordingDevice
 from mlpd.core.spec.split import micro_batch_rows
 from mlpd.core.spec.training import TrainingSpec
 from mlpd.core.steps.batches import Counts, Feed, MicroBatches

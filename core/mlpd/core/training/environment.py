@@ -2,7 +2,7 @@
 
 from mlpd.core.devices.arrays import Cpu, Device
 from mlpd.core.devices.blas import product_threads
-from mlpd.core.execution.runner import ARITHMETIC
+from mlpd.core.plans.runner import ARITHMETIC
 from mlpd.core.spec.training import TrainingSpec
 from mlpd.core.state_file import StateFileError
 from mlpd.core.training.checkpoint import Checkpoint

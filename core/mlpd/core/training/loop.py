@@ -7,7 +7,7 @@ from pathlib import Path
 
 from mlpd.core.devices.blas import one_product_thread, product_threads
 from mlpd.core.execution.opening import open_runner
-from mlpd.core.execution.runner import Program, Runner
+from mlpd.core.plans.runner import Program, Runner
 from mlpd.core.training.events import Event, MetricsRecorded, StepEnded, StoppedEarly
 from mlpd.core.training.state import TrainingState
 

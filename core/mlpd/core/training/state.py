@@ -6,11 +6,11 @@ from math import isfinite
 
 import numpy as np
 from mlpd.core.devices.arrays import ByColumns, Device, HostArray
-from mlpd.core.execution.runner import Runner
 from mlpd.core.models.model import Model, TrainedModel
 from mlpd.core.network.network import Weights, initial_parameters, initial_statistics
 from mlpd.core.network.tasks import TASKS
 from mlpd.core.optimization.state import StateVectors
+from mlpd.core.plans.runner import Runner
 from mlpd.core.spec.training import TrainingSpec
 from mlpd.core.state_file import StateFileError
 from mlpd.core.steps.batches import cut

@@ -5,13 +5,13 @@ from collections.abc import Sequence
 import numpy as np
 from mlpd.core.data.datasets import Dataset
 from mlpd.core.devices.arrays import Array, Device, matrix
-from mlpd.core.execution.plan import Plan, Task, Variant, Work, share
-from mlpd.core.execution.recording import RecordingDevice
-from mlpd.core.execution.runner import Runner
 from mlpd.core.models.metrics import EVALUATION_ROWS
 from mlpd.core.network.network import Pass, Weights
 from mlpd.core.network.scaling import Scaling
 from mlpd.core.network.tasks import TASKS
+from mlpd.core.plans.plan import Plan, Task, Variant, Work, share
+from mlpd.core.plans.recording import RecordingDevice
+from mlpd.core.plans.runner import Runner
 from mlpd.core.spec.training import TrainingSpec
 from mlpd.core.steps.batches import Rows, input_type
 from mlpd.core.steps.blocks import Measure, Totals

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from mlpd.core.data.datasets import DataError, Dataset, open_dataset
 from mlpd.core.devices.arrays import Device, DeviceUnavailable, open_device
-from mlpd.core.execution.runner import RunnerUnavailable
+from mlpd.core.plans.runner import RunnerUnavailable
 from mlpd.core.files import FileDamaged, FileIdentity, Verifier, sync_directory
 from mlpd.core.models.model import TrainedModel, load_trained, save_model
 from mlpd.core.state_file import StateFileError

@@ -20,7 +20,7 @@ import structlog
 from mlpd.core.data.datasets import Dataset
 from mlpd.core.devices.arrays import Cpu
 from mlpd.core.execution.opening import missing_for
-from mlpd.core.execution.runner import RunnerUnavailable
+from mlpd.core.plans.runner import RunnerUnavailable
 from mlpd.core.models.metrics import Counts, FaultyRows, evaluate
 from mlpd.core.models.model import Model
 from mlpd.core.models.predictor import CompiledPredictor, Predictor

@@ -12,7 +12,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from mlpd.core.execution.runner import RunnerUnavailable
+from mlpd.core.plans.runner import RunnerUnavailable
 from mlpd.core.planning.explanation import explain
 from mlpd.server.executors.kernels import kernels_directory
 from mlpd.server.jobs.defaults import resolved_spec

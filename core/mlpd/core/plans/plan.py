@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
-from mlpd.core.execution.recording import Op
+from mlpd.core.plans.recording import Op
 from numpy.typing import NDArray
 
 Task = Sequence[Op]  # what one thread does, call by call

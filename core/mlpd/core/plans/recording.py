@@ -4,11 +4,12 @@ Arrays are the device's own, so that slices, transposes and other views work as 
 step is given to the formulas as a `Scalar`, which can only be an operand of a call or be multiplied by a number.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
+import numpy as np
 from mlpd.core.devices.arrays import Array, Device
 
 Numbers = Mapping[str, float]  # the values of a micro-batch's scalars, by name
@@ -29,6 +30,9 @@ _MAKERS = frozenset(
         *("float32", "float64", "int32", "int64", "uint8", "uint16", "uint64"),
     )
 )
+
+
+_OF_FLOATS = frozenset(("absolute", "divide", "exp", "expm1", "log", "log1p", "sign", "sqrt", "tanh"))
 
 
 class NotRecordable(TypeError):
@@ -52,6 +56,21 @@ class Scalar:
 
 
 Operand = Any  # an array, a number, or a Scalar
+
+
+@dataclass(frozen=True, eq=False)
+class Chosen:
+    """The operand of a gather, rows of ``source``: from ``first`` on or, with an ``order`` (count,), those it names."""
+
+    source: Array
+    order: Array | None
+    first: Any
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """The type of the rows."""
+        dtype: np.dtype[Any] = self.source.dtype
+        return dtype
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,6 +111,24 @@ class Op:
             bound = partial(make, *operands)
             return lambda _: bound()
         return lambda numbers: make(*(o.of(numbers) if isinstance(o, Scalar) else o for o in operands))
+
+
+def calculation_type(operands: Sequence[Operand], out: Array, options: Mapping[str, Any]) -> str:
+    """Return the type in which an element-wise call computes, as NumPy chooses it.
+
+    Operands are arrays or anything else that has a type ``dtype``, numbers, and scalars.
+    """
+    types = [operand.dtype for operand in operands if hasattr(operand, "dtype")]
+    if not types:
+        return str(out.dtype.name)
+    numbers = [1.0 if isinstance(operand, Scalar) else operand for operand in operands if not hasattr(operand, "dtype")]
+    return str(np.dtype(options.get("dtype") or np.result_type(*numbers, *types)).name)
+
+
+def require_floats(name: str, kind: str) -> None:
+    """Raise `NotRecordable` if the function ``name`` can't be compiled for numbers of type ``kind``."""
+    if name in _OF_FLOATS and not kind.startswith("float"):
+        raise NotRecordable(f"{name} of {kind} can't be compiled")
 
 
 def _copy_to(copyto: Callable[[Array, Operand], None]) -> Callable[..., None]:

@@ -6,8 +6,8 @@ from typing import Any, Protocol
 
 import numpy as np
 from mlpd.core.devices.arrays import Array
-from mlpd.core.execution.plan import Plan, Variant, Work
-from mlpd.core.execution.recording import Numbers
+from mlpd.core.plans.plan import Plan, Variant, Work
+from mlpd.core.plans.recording import Numbers
 
 # Names the arithmetic of compiled code: what `verification.digest_of` returns wherever its results are right.
 ARITHMETIC = "349f837f2eb80204"

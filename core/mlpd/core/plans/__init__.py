@@ -1,0 +1,1 @@
+"""Plans of micro-batches: recorded calls, their order, and who runs them."""

@@ -155,3 +155,14 @@ def test_cuda_without_cupy_says_what_to_install():
     except DeviceUnavailable as error:
         assert any(text in str(error) for text in ("not installed", "no CUDA device", "broken"))  # noqa: PT017
     assert isinstance(open_device("cpu"), Cpu)
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 16, 17, 1000, 65537])
+def test_an_order_is_that_of_the_rows_words(count):
+    assert np.array_equal(permutation(7, 3, count), np.argsort(bits(7, Purpose.ORDER, 3, count), kind="stable"))
+
+
+def test_rows_are_in_order_whose_words_differ_in_their_last_bits_alone(monkeypatch):
+    words = np.array([5, 9, 5, 1 << 40, 4, 9], np.uint64)
+    monkeypatch.setattr("mlpd.core.random.bits", lambda *_: words.copy())
+    assert permutation(1, 0, 6).tolist() == [4, 0, 2, 1, 5, 3]

@@ -47,5 +47,16 @@ def normal(seed: int, purpose: Purpose, index: int, count: int) -> NDArray[np.fl
 
 
 def permutation(seed: int, epoch: int, count: int) -> NDArray[np.int64]:
-    """Return the order in which an epoch visits ``count`` rows."""
-    return np.argsort(bits(seed, Purpose.ORDER, epoch, count), kind="stable")
+    """Return the order in which an epoch visits ``count`` rows: that of their random words."""
+    numbered = bits(seed, Purpose.ORDER, epoch, count)
+    # To sort words whose last bits are the rows' numbers takes less time than an argsort.
+    number_bits = np.uint64(max(count - 1, 1).bit_length())
+    numbered >>= number_bits
+    numbered <<= number_bits
+    numbered |= np.arange(count, dtype=np.uint64)
+    numbered.sort()
+    if not ((numbered[1:] ^ numbered[:-1]) >> number_bits).all():  # the bits that were given up decide
+        order: NDArray[np.int64] = np.argsort(bits(seed, Purpose.ORDER, epoch, count), kind="stable")
+        return order
+    numbered &= (np.uint64(1) << number_bits) - np.uint64(1)
+    return numbered.view(np.int64)

@@ -32,7 +32,7 @@ def ours(optimizer, gradients, start, *, first_step=0, device=None, dtype=np.flo
     state = OptimizerState(device, optimizer, parameters, living)
     for step, gradient in enumerate(gradients, first_step):
         living[...] = device.from_host(gradient.astype(dtype))
-        state.update(optimizer.factors(RATE, step), flushes=step % FLUSH_STEPS == 0)
+        state.update(optimizer.factors(RATE, step), flushing=None if step % FLUSH_STEPS else 1.0)
     return device.to_host(parameters), {name: device.to_host(vector) for name, vector in state.moments.items()}
 
 
@@ -125,7 +125,7 @@ def test_moments_of_gradients_that_stay_zero_do_not_become_subnormal(optimizer):
     state, tiny = OptimizerState(Cpu(), optimizer, parameters, gradients), np.finfo(np.float32).tiny
     for step in range(12_000):
         gradients.fill(step == 0)
-        state.update(optimizer.factors(1e-3, step), flushes=step % FLUSH_STEPS == 0)
+        state.update(optimizer.factors(1e-3, step), flushing=None if step % FLUSH_STEPS else 1.0)
         if step % FLUSH_STEPS == FLUSH_STEPS - 1:
             assert all(((vector == 0) | (np.abs(vector) >= tiny)).all() for vector in state.moments.values()), step
     if optimizer != AdaGrad():

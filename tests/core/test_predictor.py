@@ -5,6 +5,9 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+
+pytest.importorskip("llvmlite", reason="llvmlite is not installed")
+
 from mlpd.core.data.datasets import Dataset
 from mlpd.core.devices.arrays import Cpu
 from mlpd.core.execution.compiled import CompiledRunner
@@ -14,11 +17,8 @@ from mlpd.core.network.architecture import ModelSpec
 from mlpd.core.network.losses import SigmoidCrossEntropy
 from mlpd.core.network.scaling import Scaling
 
-from ..conftest import needs_compiler
 from .family import model_of
 from .test_any_network import NETWORKS, draw
-
-pytestmark = needs_compiler
 
 WIDE = ModelSpec.plain((300, 520, 10), input_scale=1 / 255)  # whose first product copies nothing for few rows
 

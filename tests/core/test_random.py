@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from mlpd.core.data.augmentation import AugmentationSpec, Augmenter
 from mlpd.core.data.splits import held_out_rows
-from mlpd.core.devices.arrays import Cpu, Cuda, DeviceUnavailable, RowWords, open_device
+from mlpd.core.devices.arrays import Cpu, DeviceUnavailable, RowWords, open_device
+from mlpd.core.devices.cuda import Cuda
 from mlpd.core.network.initializers import INITIALIZERS
 from mlpd.core.network.layers import Dropout
 from mlpd.core.network.network import Backward, Pass, Weights

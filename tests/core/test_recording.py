@@ -198,7 +198,7 @@ def test_an_optimizer_replayed_gives_the_bits_of_its_formulas(optimizer, flushes
         moments = {name: random.uniform(1e-310, 1e-3, 100).astype(dtype) for name in optimizer.moments}
         Clipping(device, 0.5, parameters.dtype)(gradients)
         state = OptimizerState(device, optimizer, parameters, gradients, moments)
-        state.update({name: scalar(name) for name in optimizer.factors(1.0, 0)}, flushes=flushes)
+        state.update({name: scalar(name) for name in optimizer.factors(1.0, 0)}, flushing=1.0 if flushes else None)
         moved = Average(device, Weights(parameters, parameters[:0]), Weights(average, average[:0]))
         moved.update({name: scalar(name) for name in Average.factors(0.9, 0)})
         return parameters, average, *moments.values()

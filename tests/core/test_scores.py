@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 from mlpd.core.models.scores import Scorer
-from sklearn import metrics
+
+metrics = pytest.importorskip("sklearn.metrics", reason="scikit-learn is not installed")
 
 AVERAGES = ("macro", "weighted")
 RATIOS = ("precision", "recall", "f1")

@@ -98,7 +98,7 @@ def test_what_can_not_be_cut_is_one_block(stubs):
 @pytest.mark.parametrize(
     ("asked", "field", "rule"),
     [
-        ({"runner": "fast"}, "runner", "must be one of plain, compiled for device cpu, got fast"),
+        ({"runner": "fast"}, "runner", "must be one of plain, compiled, got fast"),
         ({"split": "columns"}, "split", "must be one of units, rows, got columns"),
         ({"split": "units", "block_count": 0}, "block_count", "must be between 1 and 32, as many blocks of units as"),
         ({"split": "units", "block_count": 33}, "block_count", "this run can be cut into, got 33"),

@@ -100,9 +100,7 @@ SETTINGS: Mapping[str, Setting] = {
         rule="be at least 0 and at most 1e+09",
     ),
     "runner": Setting(
-        TEXT,
-        "runner",
-        "How steps are run: plain or compiled; default: compiled on the CPU where the server has it, else plain.",
+        TEXT, "runner", "How steps are run: plain or compiled; default: compiled where the server has it, else plain."
     ),
     "split": Setting(
         TEXT,

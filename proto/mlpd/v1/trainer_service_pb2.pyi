@@ -812,10 +812,10 @@ Global___WarmStart: _TypeAlias = WarmStart  # noqa: Y015
 class TrainingSpec(_message.Message):
     """A run: what is trained on what, how, and where ("cpu" or "cuda").
 
-    runner says how: "plain", call by call by the array library, or "compiled", by threads that work at the same
-    time on block_count blocks of its units or of its rows, as split says. Bits depend on all three. Where they
-    would come out otherwise than where the run began, environment_change says whether to "refuse" to go on, or to
-    "restart".
+    runner says how: "plain", call by call by the array library, or "compiled", by code that is compiled for the
+    run. Threads of the CPU then work at the same time on block_count blocks of its units or of its rows, as split
+    says; a GPU has one. Bits depend on all three. Where they would come out otherwise than where the run began,
+    environment_change says whether to "refuse" to go on, or to "restart".
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -882,10 +882,11 @@ class TrainingSpec(_message.Message):
     Default refuse.
     """
     runner: _builtins.str
-    """How steps are run: plain or compiled. "compiled", on the CPU, by code that is compiled for the run, in threads
-    of one process; "plain", call by call by the array library. Results depend on it in their last bits. Compiled
-    where the server does not have it: FAILED_PRECONDITION, reason RUNNER_UNAVAILABLE. Unset: compiled on the CPU
-    where the server has it, else plain.
+    """How steps are run: plain or compiled. "compiled", by code that is compiled for the run: on the CPU in threads
+    of one process, on a GPU in a few launches a step; "plain", call by call by the array library. Results depend
+    on it in their last bits; those of a compiled run in one block are the same on the CPU and on a GPU. Compiled
+    where the server does not have it: FAILED_PRECONDITION, reason RUNNER_UNAVAILABLE. Unset: compiled where the
+    server has it, else plain.
     """
     split: _builtins.str
     """What a step is cut into, for threads to share: units or rows. "units" of the hidden layers, or "rows" of the
@@ -894,9 +895,9 @@ class TrainingSpec(_message.Message):
     """
     block_count: _builtins.int
     """Blocks of units or rows that a step is cut into. At most 64, and of units the width of the narrowest hidden
-    layer; 1 with the plain runner, of units with layer normalization or without hidden layers, of rows with batch
-    normalization. Results depend on it in their last bits, and not on how many threads work on the blocks; the
-    machine has no say in it. Unset: as many as pay for the network.
+    layer; 1 on a GPU, with the plain runner, of units with layer normalization or without hidden layers, of rows
+    with batch normalization. Results depend on it in their last bits, and not on how many threads work on the
+    blocks; the machine has no say in it. Unset: as many as pay for the network.
     """
     @_builtins.property
     def model(self) -> _types_pb2.ModelSpec:

@@ -23,26 +23,6 @@ class DeviceUnavailable(Exception):
 
 _WORDS_AT_A_TIME = 4096
 _LINE_BYTES = 64
-# Variables that make CuPy or cuBLAS compute otherwise.
-_CUDA_SETTINGS = ("CUBLAS_WORKSPACE_CONFIG", "CUPY_ACCELERATORS", "CUPY_TF32", "NVIDIA_TF32_OVERRIDE")
-
-# Philox4x64-10: Salmon et al. 2011, Parallel Random Numbers: As Easy as 1, 2, 3, section 3.3 and table 2. NumPy counts
-# up before it draws. Tested against NumPy's own bits.
-_PHILOX = """
-    unsigned long long a = c0 + i + 1, b = c1, c = c2, d = c3, key = seed, other_key = 0;
-    for (int round = 0; round < 10; ++round) {
-        unsigned long long high = __umul64hi(0xD2E7470EE14C6C93ULL, a), low = 0xD2E7470EE14C6C93ULL * a;
-        unsigned long long other_high = __umul64hi(0xCA5A826395121157ULL, c), other_low = 0xCA5A826395121157ULL * c;
-        a = other_high ^ b ^ key;
-        b = other_low;
-        c = high ^ d ^ other_key;
-        d = low;
-        key += 0x9E3779B97F4A7C15ULL;
-        other_key += 0xBB67AE8584CAA73BULL;
-    }
-    unsigned long long four[4] = {a, b, c, d};
-    for (int j = 0; j < 4 && 4 * i + j < count; ++j) words[4 * i + j] = four[j];
-"""
 
 
 @dataclass(frozen=True)
@@ -69,7 +49,13 @@ class Device(Protocol):
     name: str
     block_size: int  # values that an element-wise pass should work on at a time
     adds_products: bool  # whether `add_product` costs no more than the product alone
+    runs_ahead: bool  # whether it may still be busy when a call returns
+    is_compiled: bool  # whether code is compiled for its calls: that reads fewer types of numbers
     memory_order: str  # how matrices of a pass lie in memory: "C", row after row, or "F", column after column
+
+    @property
+    def multiplies(self) -> bool:
+        """Whether the library is installed by which it multiplies matrices."""
 
     def description(self) -> str:
         """Say what computes, and by which library."""
@@ -126,8 +112,11 @@ class Device(Protocol):
     def free(self) -> None:
         """Give memory that no array uses any more back to the device."""
 
+    def for_compiled_code(self) -> "Device":
+        """Return the device as compiled code wants it."""
 
-class _Sums:
+
+class Sums:
     """Sums that NumPy and CuPy spell alike; a product with ones takes half the time of NumPy's own sum."""
 
     xp: Any
@@ -141,13 +130,16 @@ class _Sums:
         self.xp.matmul(values[None], values[:, None], out=out)
 
 
-class Cpu(_Sums):
+class Cpu(Sums):
     """NumPy, and the BLAS library that it calls."""
 
     xp: Any = np
     name = "cpu"
     block_size = 32768  # 128 KiB of float32: a block and its moments fit in a second-level cache
     adds_products = True
+    multiplies = True
+    runs_ahead = False
+    is_compiled = False
     memory_order = "C"
 
     def description(self) -> str:
@@ -232,132 +224,17 @@ class Cpu(_Sums):
     def free(self) -> None:
         """Do nothing: NumPy keeps no pool."""
 
+    def for_compiled_code(self) -> "Device":
+        """Return the CPU with matrices column after column."""
+        return ByColumns()
+
 
 class ByColumns(Cpu):
     """The CPU as compiled code wants it: matrices column after column, vectors in one piece."""
 
     block_size = 2**62
+    is_compiled = True
     memory_order = "F"
-
-
-class Cuda(_Sums):
-    """CuPy on the current CUDA device. Raises `DeviceUnavailable` where that can't work."""
-
-    name = "cuda"
-    block_size = 2**62  # one launch for all
-    adds_products = False
-    memory_order = "C"
-
-    def __init__(self) -> None:
-        try:
-            import cupy
-        except ImportError:
-            raise DeviceUnavailable("CuPy is not installed; install mlpd[cuda12] or mlpd[cuda13]") from None
-        if not cupy.cuda.is_available():
-            raise DeviceUnavailable("CuPy finds no CUDA device; check the NVIDIA driver and CUDA_VISIBLE_DEVICES")
-        try:
-            probe = cupy.ones((2, 2), dtype=cupy.float32)
-            broken = float(cupy.matmul(probe, probe).sum()) != 8.0
-        except Exception as error:
-            raise DeviceUnavailable(
-                f"the CUDA toolkit is broken, a 2x2 product failed with {type(error).__name__}; "
-                "reinstall CuPy with its [ctk] extra"
-            ) from error
-        if broken:
-            raise DeviceUnavailable("the CUDA device computes wrong results: a 2x2 product of ones did not sum to 8")
-        self.xp: Any = cupy
-        self._philox = cupy.ElementwiseKernel(
-            "uint64 seed, uint64 c0, uint64 c1, uint64 c2, uint64 c3, int64 count",
-            "raw uint64 words",
-            _PHILOX,
-            "mlpd_philox",
-        )
-        self._products: dict[tuple[int, ...], Array] = {}
-
-    def description(self) -> str:
-        """Say what computes, and by which library."""
-        device = self.xp.cuda.Device()
-        name = self.xp.cuda.runtime.getDeviceProperties(device.id)["name"].decode()
-        return f"cuda:{device.id} {name}, cupy {self.xp.__version__}"
-
-    def environment(self) -> str:
-        """Name what the host uses, CuPy, CUDA, its BLAS and compiler, their settings, and the device."""
-        cuda, device = self.xp.cuda, self.xp.cuda.Device()
-        properties = cuda.runtime.getDeviceProperties(device.id)
-        compiler = ".".join(map(str, cuda.nvrtc.getVersion()))
-        return ", ".join(
-            [
-                Cpu().environment(),
-                f"cupy {self.xp.__version__}",
-                f"cuda {cuda.runtime.runtimeGetVersion()}",
-                f"cublas {cuda.cublas.getVersion(device.cublas_handle)}",
-                f"nvrtc {compiler}",
-                *(f"{name}={os.environ[name]}" for name in _CUDA_SETTINGS if name in os.environ),
-                f"{properties['name'].decode()} {properties['major']}.{properties['minor']}",
-            ]
-        )
-
-    def memory_bytes(self) -> int:
-        """Return the device's memory."""
-        return int(self.xp.cuda.Device().mem_info[1])
-
-    def zeros(self, shape: int | tuple[int, ...], dtype: Any) -> Array:
-        """Return an array on the device."""
-        return self.xp.zeros(shape, dtype)
-
-    def empty(self, shape: tuple[int, ...], dtype: Any) -> Array:
-        """Return an array on the device; CuPy aligns all."""
-        return self.xp.empty(shape, dtype)
-
-    def matmul(self, a: Array, b: Array, out: Array) -> None:
-        """Write ``a @ b`` to ``out`` (rows, columns)."""
-        self.xp.matmul(a, b, out=out)
-
-    def add_product(self, a: Array, b: Array, scale: float, out: Array) -> None:
-        """Add ``scale * a @ b`` to ``out`` (rows, columns); the first of a shape allocates."""
-        key = (*out.shape, out.itemsize)
-        if key not in self._products:
-            self._products[key] = self.xp.empty_like(out)
-        product = self.xp.matmul(a, b, out=self._products[key])
-        self.xp.multiply(product, scale, out=product)
-        self.xp.add(out, product, out=out)
-
-    def gather(self, source: Array, order: Array | None, first: int, out: Array) -> None:
-        """Write the chosen rows; an index outside ``source`` wraps."""
-        chosen = slice(first, first + len(out))
-        if order is None:
-            self.xp.copyto(out, source[chosen])
-        else:
-            self.xp.take(source, order[chosen], axis=0, out=out)
-
-    def write(self, array: HostArray, out: Array) -> None:
-        """Send to the device."""
-        out.set(array)
-
-    def from_host(self, array: HostArray) -> Array:
-        """Return a copy on the device."""
-        return self.xp.asarray(array)
-
-    def to_host(self, array: Array) -> HostArray:
-        """Return a copy in host memory, after the work that fills it."""
-        host: HostArray = self.xp.asnumpy(array)
-        return host
-
-    def fill_random(self, seed: int, counter: Sequence[int], out: Array) -> None:
-        """Fill ``out``, four words a thread."""
-        self._philox(seed, *map(int, counter), len(out), out, size=-(-len(out) // 4))
-
-    def draw(self, words: RowWords, step: int, first_row: int, out: Array) -> None:
-        """Fill all words of rows; on a GPU nobody draws a part."""
-        assert out.shape[1] == words.whole
-        assert words.start_row == words.first == 0
-        self.fill_random(words.seed, (first_row * words.counters, words.layer, step, words.purpose), out.reshape(-1))
-
-    def free(self) -> None:
-        """Empty CuPy's memory pools."""
-        self._products.clear()
-        self.xp.get_default_memory_pool().free_all_blocks()
-        self.xp.get_default_pinned_memory_pool().free_all_blocks()
 
 
 def address_of(array: Array) -> int:
@@ -375,4 +252,6 @@ def matrix(device: Device, shape: tuple[int, ...], dtype: Any) -> Array:
 
 def open_device(name: str) -> Device:
     """Return the device called "cpu" or "cuda", or raise `DeviceUnavailable`."""
+    from mlpd.core.devices.cuda import Cuda
+
     return Cuda() if name == "cuda" else Cpu()

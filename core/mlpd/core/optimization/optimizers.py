@@ -251,16 +251,17 @@ class OptimizerState:
             block = Block(xp, parameters[cut], gradients[cut], own, spare[: len(parameters[cut])])
             self._blocks.append(block)
 
-    def update(self, factors: Factors, *, flushes: bool) -> None:
+    def update(self, factors: Factors, *, flushing: Any) -> None:
         """Make a step with the optimizer's ``factors``; the gradients serve as scratch and are left undefined.
 
-        Every `FLUSH_STEPS` steps it ``flushes``: what is about to become subnormal becomes zero.
+        Every `FLUSH_STEPS` steps what is about to become subnormal becomes zero: ``flushing`` is 1 then, else None. It
+        may also stand for a number of each step, 1 or 0.
         """
         for block in self._blocks:
             self._optimizer.update(block, factors)
-            if flushes:
+            if flushing is not None:
                 for name, smallest in self._smallest.items():
-                    _flush(block.xp, block.moments[name], smallest, block.spare)
+                    _flush(block.xp, block.moments[name], flushing * smallest, block.spare)
 
 
 class Clipping:
@@ -334,8 +335,8 @@ def _normalize(xp: Any, g: Array, square: Array, epsilon: float, spare: Array) -
     xp.divide(g, spare, out=g)
 
 
-def _flush(xp: Any, vector: Array, smallest: float, scratch: Array) -> None:
-    """Make zero what is smaller than ``smallest``."""
+def _flush(xp: Any, vector: Array, smallest: Any, scratch: Array) -> None:
+    """Make zero what is smaller than ``smallest``; if that is 0, nothing."""
     xp.absolute(vector, out=scratch)
     xp.greater(scratch, smallest, out=scratch)
     xp.multiply(vector, scratch, out=vector)

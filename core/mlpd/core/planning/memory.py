@@ -60,7 +60,9 @@ def _device_bytes(spec: TrainingSpec, rows: Rows, row_bytes: int) -> int:
     """Add up vectors, buffers of a pass forward and back, data and orders."""
     size, layers, capacity = np.dtype(spec.model.dtype).itemsize, spec.model.layers(), micro_batch_rows(spec)
     vectors = size * parameter_count(layers) + _saved_bytes(spec)
-    buffers = 2 * capacity * sum(_widths(spec))
+    inputs, outputs = spec.model.layer_sizes[0], spec.model.layer_sizes[-1]
+    # Compiled code loads the next rows to a place of their own.
+    buffers = capacity * (2 * sum(_widths(spec)) + (spec.runner == "compiled") * (inputs + 2 * outputs))
     data = rows.row_count * (row_bytes + 2 * _INDEX_BYTES)
     return vectors + size * buffers + _work_bytes(layers, capacity, size) + data
 
@@ -84,7 +86,7 @@ def _host_bytes(spec: TrainingSpec, rows: StoredRows, row_bytes: int, thread_cou
     exchanges = 0 if by_rows else size * capacity * sum(exchanged_widths(layers, blocks)) * (blocks + 1)
     slots = (1 + compiled) * (inputs + 2 * outputs) + inputs * (model.input_dropout_rate > 0)
     raw = row_bytes + size * inputs * (spec.augmentation is not None or spec.loss.mixup_alpha > 0)
-    losses = 5 * capacity * outputs * size
+    losses = 6 * capacity * outputs * size
     buffers = passes + exchanges + capacity * (size * slots + raw) + losses + _warping_bytes(spec)
     largest = max(prod(layer.shapes[0]) for layer in layers if isinstance(layer, Linear))
     passing = [

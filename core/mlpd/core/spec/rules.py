@@ -22,10 +22,10 @@ _PARAMETER_LIMIT = 100_000_000
 SEGMENT_LIMIT = 32
 _SHOWN_CHARACTERS = 64
 # The limits of these are narrower in a run than by themselves, and only one of both is told.
-_NARROWED = ("batch_size", "runner", "early_stopping.metric", "warmup_steps")
+_NARROWED = ("batch_size", "early_stopping.metric", "warmup_steps")
 _WHY_ONE_BLOCK = (
-    "for blocks of units take the compiled runner, a hidden layer and no layer normalization, blocks of rows the "
-    "compiled runner and no batch normalization"
+    "for blocks of units take the compiled runner on the CPU, a hidden layer and no layer normalization, blocks of "
+    "rows that runner and no batch normalization"
 )
 
 
@@ -174,9 +174,8 @@ def _run_violations(spec: TrainingSpec, train: Rows | None) -> Iterator[Violatio
 
 
 def _runner_violations(spec: TrainingSpec) -> Iterator[Violation]:
-    yield from one_of("runner", spec.runner, RUNNERS[spec.device], f" for device {spec.device}")
     sizes = spec.model.layer_sizes
-    if spec.runner not in RUNNERS[spec.device] or spec.split not in SPLITS or min(sizes, default=0) < 1:
+    if spec.runner not in RUNNERS or spec.split not in SPLITS or min(sizes, default=0) < 1:
         return
     most = largest_block_count(spec, spec.split)
     if not 1 <= spec.block_count <= most:

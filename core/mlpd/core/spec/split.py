@@ -28,7 +28,7 @@ def micro_batch_rows(spec: TrainingSpec) -> int:
         return spec.batch_size
     # What is drawn for a row depends on where its micro-batch begins, and must not depend on the runner.
     draws = spec.loss.mixup_alpha or spec.model.input_dropout_rate or any(spec.model.dropout_rates)
-    rows, values = _MICRO_BATCH["compiled" if spec.runner == "compiled" and not draws else spec.device]
+    rows, values = _MICRO_BATCH["compiled" if _has_blocks(spec) and not draws else spec.device]
     return min(spec.rows_per_step, rows, max(1, values // max(spec.model.layer_sizes)))
 
 
@@ -39,7 +39,7 @@ def largest_block_count(spec: TrainingSpec, split: str) -> int:
     than the compiled one have one block, and a library to work on it with several threads.
     """
     model = spec.model
-    if spec.runner != "compiled":
+    if not _has_blocks(spec):
         return 1
     if split == "rows":
         return 1 if model.normalizes_batches else max(1, min(BLOCK_LIMIT, micro_batch_rows(spec)))
@@ -47,9 +47,13 @@ def largest_block_count(spec: TrainingSpec, split: str) -> int:
     return 1 if not hidden or model.normalization == "layer" else max(1, min(BLOCK_LIMIT, *hidden))
 
 
+def _has_blocks(spec: TrainingSpec) -> bool:
+    return spec.runner == "compiled" and spec.device == "cpu"
+
+
 def best_blocks(spec: TrainingSpec) -> tuple[str, int]:
     """Return the split that is faster, and into how many blocks; the machine has no say in it."""
-    if spec.runner != "compiled":
+    if not _has_blocks(spec):
         return "units", 1
     sizes, rows = spec.model.layer_sizes, micro_batch_rows(spec)
     weights = sum(inputs * width for inputs, width in pairwise(sizes))

@@ -37,7 +37,7 @@ from mlpd.core.optimization.schedules import Constant, Schedule
 # Part of every spec's digest: raised when equal specs begin to give other bits.
 _FORMAT = 7
 
-RUNNERS = {"cpu": ("plain", "compiled"), "cuda": ("plain",)}
+RUNNERS = "plain", "compiled"
 _BALANCED = Shorthand(
     "balanced", "balanced_classes", 5, "Weigh classes by the inverse of their row counts; resolved into class_weights"
 )
@@ -187,10 +187,10 @@ class WarmStartSpec:
 class TrainingSpec:
     """A run: what is trained on what, how, and where ("cpu" or "cuda").
 
-    ``runner`` says how: "plain", call by call by the array library, or "compiled", by threads that work at the same
-    time on ``block_count`` blocks of its units or of its rows, as ``split`` says. Bits depend on all three. Where they
-    would come out otherwise than where the run began, ``environment_change`` says whether to "refuse" to go on, or to
-    "restart".
+    ``runner`` says how: "plain", call by call by the array library, or "compiled", by code that is compiled for the
+    run. Threads of the CPU then work at the same time on ``block_count`` blocks of its units or of its rows, as
+    ``split`` says; a GPU has one. Bits depend on all three. Where they would come out otherwise than where the run
+    began, ``environment_change`` says whether to "refuse" to go on, or to "restart".
     """
 
     retired: ClassVar[Mapping[int, str]] = {22: "shard_count", 23: "blas"}  # what the protocol had, and has no more
@@ -241,12 +241,13 @@ class TrainingSpec:
     warm_start: WarmStartSpec | None = part(None, "Warm start", number=21, prefix="warm_start_")
     runner: str = setting(
         "plain",
-        'How steps are run. "compiled", on the CPU, by code that is compiled for the run, in threads of one process; '
-        '"plain", call by call by the array library. Results depend on it in their last bits. Compiled where the '
+        'How steps are run. "compiled", by code that is compiled for the run: on the CPU in threads of one process, on '
+        'a GPU in a few launches a step; "plain", call by call by the array library. Results depend on it in their '
+        "last bits; those of a compiled run in one block are the same on the CPU and on a GPU. Compiled where the "
         "server does not have it: FAILED_PRECONDITION, reason RUNNER_UNAVAILABLE.",
-        OneOf(RUNNERS["cpu"]),
+        OneOf(RUNNERS),
         number=25,
-        unset="compiled on the CPU where the server has it, else plain",
+        unset="compiled where the server has it, else plain",
     )
     split: str = setting(
         "units",
@@ -259,9 +260,9 @@ class TrainingSpec:
     block_count: int = setting(
         1,
         "Blocks of units or rows that a step is cut into. At most 64, and of units the width of the narrowest hidden "
-        "layer; 1 with the plain runner, of units with layer normalization or without hidden layers, of rows with "
-        "batch normalization. Results depend on it in their last bits, and not on how many threads work on the blocks; "
-        "the machine has no say in it.",
+        "layer; 1 on a GPU, with the plain runner, of units with layer normalization or without hidden layers, of rows "
+        "with batch normalization. Results depend on it in their last bits, and not on how many threads work on the "
+        "blocks; the machine has no say in it.",
         number=27,
         unit="blocks",
         unset="as many as pay for the network",

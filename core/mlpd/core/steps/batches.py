@@ -116,6 +116,7 @@ class Feed:
         self._weights = None if examples.weights is None else device.from_host(examples.weights)
         self._order = device.zeros(self._row_count, xp.int64) if _shuffles(spec, self._row_count) else None
         self._epoch = -1
+        self._next_order = -1, np.empty(0, np.int64)
         self._scaling = examples.scaling.on(device)
         kind = np.dtype(np.float32) if self.is_staged else inputs.dtype
         # Inputs that will be mixed can't stay in their own type.
@@ -164,8 +165,15 @@ class Feed:
     def begin(self, epoch: int) -> None:
         """Write the epoch's order of rows to the device."""
         if epoch != self._epoch and self._order is not None:
-            self._device.write(permutation(self._spec.seed, epoch, self._row_count), self._order)
+            self.look_ahead(epoch)
+            self._device.write(self._next_order[1], self._order)
+            self._next_order = -1, np.empty(0, np.int64)
         self._epoch = epoch
+
+    def look_ahead(self, epoch: int) -> None:
+        """Draw an epoch's order, for `begin` to find it; a GPU need not wait for what is drawn while it works."""
+        if self._order is not None and self._next_order[0] != epoch:
+            self._next_order = epoch, permutation(self._spec.seed, epoch, self._row_count)
 
     def stage(self, epoch: int, first: int) -> None:
         """Write the augmented images from place ``first`` of the epoch's order to the device, in the run's order."""
@@ -227,7 +235,7 @@ def _shuffles(spec: TrainingSpec, row_count: int) -> bool:
 
 def input_type(device: Device, dtype: np.dtype[Any]) -> np.dtype[Any]:
     """Return the type in which a device takes inputs of type ``dtype``."""
-    return readable_type(dtype) if device.memory_order == "F" else dtype.newbyteorder("=")
+    return readable_type(dtype) if device.is_compiled else dtype.newbyteorder("=")
 
 
 class _Warped:

@@ -91,7 +91,8 @@ class Update:
             factors: dict[str, Any] = {name: Scalar(name) for name in self._spec.optimizer.kind.factors(1.0, 0)}
             if rate_in_gradient(self._spec):
                 factors["rate"] = 1.0
-            self._optimizer.update(factors, flushes=variant.flushes)
+            always = Scalar("flushing") if has_one_plan(self._spec) else 1.0
+            self._optimizer.update(factors, flushing=always if variant.flushes else None)
         if self._average:
             self._average.update({name: Scalar(name) for name in ("average_decay", "average_rest")})
 
@@ -263,6 +264,14 @@ def decayed_parts(layers: Sequence[Layer], parameters: Array, cut: slice = slice
 def rate_in_gradient(spec: TrainingSpec) -> bool:
     """Return whether loss gradients are scaled by the learning rate, which saves a pass over all parameters."""
     return spec.optimizer.kind.is_linear and not spec.optimizer.clip_norm
+
+
+def has_one_plan(spec: TrainingSpec) -> bool:
+    """Return whether steps that flush moments have the plan of others, and a number says whether they do.
+
+    On a GPU the test costs nothing, and every epoch is the same work, wherever between two such steps it begins.
+    """
+    return spec.device == "cuda" and spec.runner == "compiled"
 
 
 def moves_at_once(device: Device, spec: TrainingSpec, capacity: int) -> bool:

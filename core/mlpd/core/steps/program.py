@@ -14,7 +14,15 @@ from mlpd.core.plans.recording import RecordingDevice
 from mlpd.core.spec.split import micro_batch_rows
 from mlpd.core.spec.training import TrainingSpec
 from mlpd.core.steps.batches import Counts, Feed, MicroBatches
-from mlpd.core.steps.blocks import BlockContext, RowBlock, Totals, UnitBlock, make_vectors, rate_in_gradient
+from mlpd.core.steps.blocks import (
+    BlockContext,
+    RowBlock,
+    Totals,
+    UnitBlock,
+    has_one_plan,
+    make_vectors,
+    rate_in_gradient,
+)
 from mlpd.core.steps.examples import Examples
 from mlpd.core.steps.partition import StateLayout, exchanged_widths, unit_parts
 
@@ -104,7 +112,9 @@ def work_of(
     """
     own = batches.step - batches.step[0]
     is_first, is_last = batches.is_first, batches.is_last
-    flushes = is_last & ((optimizer_step + own) % FLUSH_STEPS == 0)
+    due = (optimizer_step + own) % FLUSH_STEPS == 0
+    has_moments = bool(spec.optimizer.kind.moments)
+    flushes = is_last & (due | has_one_plan(spec)) & has_moments
     kinds = np.stack([batches.rows, slots, is_first, is_last, flushes], axis=1)
     packed = kinds @ (1 << np.array([24, 3, 2, 1, 0]))  # a row as one number: plain runs do this at every step
     _, examples, which = np.unique(packed, return_index=True, return_inverse=True)
@@ -117,6 +127,8 @@ def work_of(
     numbers: dict[str, Any] = {name: np.array(column)[own] for name, column in of_steps.items()}
     numbers |= {"step": batches.step, "first": batches.first, "first_row": batches.start}
     numbers["scale"] = scale[own] / batches.step_rows
+    if has_moments and has_one_plan(spec):
+        numbers["flushing"] = due.astype(np.float64)
     if alpha := spec.loss.mixup_alpha:
         places = zip(batches.step.tolist(), batches.start.tolist(), strict=True)
         mix = np.array([mixing_share(spec.seed, step, start, alpha) for step, start in places])

@@ -25,7 +25,9 @@ def shares_products(spec: TrainingSpec) -> bool:
 
 def environment_of(device: Device, spec: TrainingSpec) -> str:
     """Return a line on what computes a run on ``device``: runs with equal specs and equal lines give equal bits."""
-    where = Cpu() if device.name == "cpu" else device
+    where: Device = Cpu()
+    if device.name != "cpu":
+        where = device.for_compiled_code() if spec.runner == "compiled" else device
     threads = product_threads() if shares_products(spec) else 1
     how = f"compiled {ARITHMETIC}{_JOINT}" if spec.runner == "compiled" else ""
     return f"{where.environment()}{_JOINT}{how}{threads} thread{'' if threads == 1 else 's'}"

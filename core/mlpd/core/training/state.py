@@ -5,7 +5,7 @@ from dataclasses import replace
 from math import isfinite
 
 import numpy as np
-from mlpd.core.devices.arrays import ByColumns, Device, HostArray
+from mlpd.core.devices.arrays import Device, HostArray
 from mlpd.core.models.model import Model, TrainedModel
 from mlpd.core.network.network import Weights, initial_parameters, initial_statistics
 from mlpd.core.network.tasks import TASKS
@@ -33,7 +33,7 @@ class TrainingState:
     def __init__(self, device: Device, spec: TrainingSpec, examples: Examples) -> None:
         self.device, self.spec, self.examples = device, spec, examples
         self.environment = environment_of(device, spec)
-        computing: Device = ByColumns() if spec.runner == "compiled" else device
+        computing = device.for_compiled_code() if spec.runner == "compiled" else device
         self.blocks = Blocks(computing, spec, examples)
         rows = examples.validation
         self.validation = None if rows is None else Validation(computing, spec, rows, examples.scaling)
@@ -41,7 +41,7 @@ class TrainingState:
         self.elapsed_seconds = 0.0
         self.monitor = Monitor()
         self._best: Weights | None = None
-        self._rows_seen = self._micro_batch_count = 0
+        self._rows_seen = 0
         self._step_count = spec.step_count(examples.row_count)
 
     @classmethod
@@ -123,7 +123,7 @@ class TrainingState:
         """Make ``step_count`` steps, which must all be of one epoch."""
         spec, feed = self.spec, self.blocks.feed
         batches = cut(spec, len(self.examples.train), self.step, self.step + step_count)
-        slots = (self._micro_batch_count + np.arange(len(batches.rows))) % len(feed.slots)
+        slots = np.arange(len(batches.rows)) % len(feed.slots)
         rates = [self.learning_rate(self.step + i) for i in range(step_count)]
         work = work_of(spec, batches, rates, self.optimizer_step, slots)
         feed.begin(batches.epoch)
@@ -133,7 +133,8 @@ class TrainingState:
                 runner.prepare(work.part(i, i + 1))()
         else:
             runner.prepare(work)()
-        self._micro_batch_count += len(work)
+            if self.device.runs_ahead and batches.epoch + 1 < spec.epoch_count:
+                feed.look_ahead(batches.epoch + 1)
         self._rows_seen += int(batches.rows.sum())
         self.step += step_count
         self.optimizer_step += step_count

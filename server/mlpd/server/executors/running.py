@@ -9,9 +9,9 @@ from pathlib import Path
 
 from mlpd.core.data.datasets import DataError, Dataset, open_dataset
 from mlpd.core.devices.arrays import Device, DeviceUnavailable, open_device
-from mlpd.core.plans.runner import RunnerUnavailable
 from mlpd.core.files import FileDamaged, FileIdentity, Verifier, sync_directory
 from mlpd.core.models.model import TrainedModel, load_trained, save_model
+from mlpd.core.plans.runner import RunnerUnavailable
 from mlpd.core.state_file import StateFileError
 from mlpd.core.steps.examples import Examples, NothingToLearn
 from mlpd.core.training import events

@@ -20,12 +20,12 @@ import structlog
 from mlpd.core.data.datasets import Dataset
 from mlpd.core.devices.arrays import Cpu
 from mlpd.core.execution.opening import missing_for
-from mlpd.core.plans.runner import RunnerUnavailable
 from mlpd.core.models.metrics import Counts, FaultyRows, evaluate
 from mlpd.core.models.model import Model
 from mlpd.core.models.predictor import CompiledPredictor, Predictor
 from mlpd.core.models.scores import Scores
 from mlpd.core.network.tasks import TASKS, OutputKind
+from mlpd.core.plans.runner import RunnerUnavailable
 from mlpd.server.inference.finite import check_evaluated, check_predicted
 from mlpd.server.inference.rows import ScoredRows, prediction_inputs, scored_rows
 from mlpd.server.records import DatasetRecord, ModelRecord

@@ -15,7 +15,7 @@ from mlpd.core.network.architecture import ModelSpec
 from mlpd.core.network.losses import LOSSES, Loss, SoftmaxCrossEntropy
 from mlpd.core.network.tasks import TASKS
 from mlpd.core.spec.split import SPLITS, best_blocks, largest_block_count
-from mlpd.core.spec.training import RUNNERS, LossSpec, TrainingSpec, ValidationSpec, WarmStartSpec
+from mlpd.core.spec.training import LossSpec, TrainingSpec, ValidationSpec, WarmStartSpec
 from mlpd.server.names import version_name
 from mlpd.server.records import DatasetRecord, Job, ModelRecord
 from mlpd.server.wire.specs import value_of
@@ -83,7 +83,7 @@ def _spec(asked: trainer.TrainingSpec, sources: Sources, device: str) -> Trainin
 
 
 def _default_runner(device: str) -> str:
-    return "compiled" if "compiled" in RUNNERS[device] and not missing_for("compiled") else "plain"
+    return "plain" if missing_for("compiled", device) else "compiled"
 
 
 def _with_blocks(spec: TrainingSpec, asked: trainer.TrainingSpec) -> TrainingSpec:

@@ -12,8 +12,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from mlpd.core.plans.runner import RunnerUnavailable
 from mlpd.core.planning.explanation import explain
+from mlpd.core.plans.runner import RunnerUnavailable
 from mlpd.server.executors.kernels import kernels_directory
 from mlpd.server.jobs.defaults import resolved_spec
 from mlpd.v1.trainer_service_pb2 import TrainingSpec

@@ -80,7 +80,7 @@ def _resolved(
     check.columns(asked, sources)
     check.finish()
     assert sources.train is not None
-    if missing := missing_for(spec.runner):
+    if missing := missing_for(spec.runner, spec.device):
         raise PreconditionFailed("RUNNER_UNAVAILABLE", f"spec.runner must be a runner that this server has: {missing}")
     return spec, _check_memory(spec, sources.train, report, thread_count)
 

@@ -1,0 +1,1 @@
+"""Plans as CUDA kernels: code, launches, graphs."""

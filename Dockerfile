@@ -11,7 +11,7 @@ COPY proto proto
 RUN python -m venv /opt/mlpd && /opt/mlpd/bin/pip install --no-cache-dir '.[server]'
 
 FROM builder AS cuda-builder
-RUN /opt/mlpd/bin/pip install --no-cache-dir '.[server,cuda13]'
+RUN /opt/mlpd/bin/pip install --no-cache-dir '.[server,ctk13]'
 
 FROM python:3.13-slim AS runtime
 RUN useradd --system --uid 10001 --home-dir /var/lib/mlpd mlpd \

@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.complete
 
-.PHONY: help demo test faults check serve bench format generate clean
+.PHONY: help demo test faults check serve bench gpu kernels format generate clean
 
 help: ## Show this list.
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/'
@@ -43,6 +43,14 @@ bench: $(STAMP) ## Measure every speed we claim, beside other libraries where th
 	env -u OPENBLAS_CORETYPE $(BIN)/python benchmarks/busy_core.py
 	env -u OPENBLAS_CORETYPE $(BIN)/python benchmarks/cold_start.py
 	$(BIN)/python benchmarks/import_time.py
+
+# Installs nothing: takes the Python of the machine, with CuPy, NumPy, safetensors, threadpoolctl, pytest and hypothesis.
+gpu: ## Measure training on a GPU and run the CUDA tests, beside PyTorch and JAX where they are installed.
+	PYTHONPATH=core:proto:server:client $(PYTHON) benchmarks/gpu.py
+
+kernels: $(STAMP) ## Compile the CUDA kernels of the reference runs for three GPUs, without one.
+	$(BIN)/python -m pip install --quiet --group nvrtc
+	$(BIN)/python benchmarks/cuda_kernels.py
 
 format: $(STAMP) ## Format the code.
 	$(BIN)/ruff format .

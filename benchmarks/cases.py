@@ -60,5 +60,6 @@ CASES = {
         Case("predict 1024 rows", _MNIST, 51_200, 1024, "", 0.0),
         Case("predict 10000 rows", _MNIST, 60_000, 10_000, "", 0.0),
         *_ON_A_GPU,
+        Case("cuda 1024-4096-4096-10 512 sgd", (1024, 4096, 4096, 10), 16_384, 512, "sgd", 0.01, "cuda"),
     )
 }

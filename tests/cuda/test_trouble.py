@@ -5,7 +5,7 @@ import logging
 import os
 import subprocess
 import sys
-from contextlib import closing
+from contextlib import closing, suppress
 
 import numpy as np
 import pytest
@@ -124,14 +124,20 @@ def test_a_directory_that_can_not_be_written_to_is_done_without(cuda, tmp_path):
 
 
 def test_a_run_out_of_memory_ends_with_the_devices_error_and_the_next_goes_on(cuda, cuda_kernels, learnt):
-    pool = cuda.xp.get_default_memory_pool()
+    pool, out_of_memory = cuda.xp.get_default_memory_pool(), cuda.xp.cuda.memory.OutOfMemoryError
     gc.collect()  # what earlier tests have left would make room
     pool.free_all_blocks()
-    pool.set_limit(size=pool.used_bytes() + 4096)
+    pool.set_limit(size=max(pool.total_bytes(), 1))
+    filling = []
     try:
-        with pytest.raises(cuda.xp.cuda.memory.OutOfMemoryError):
+        for size in (2**20, 2**16, 2**12, 2**9):
+            with suppress(out_of_memory):
+                while True:
+                    filling.append(cuda.xp.empty(size, "uint8"))
+        with pytest.raises(out_of_memory):
             train(cuda, cuda_kernels)
     finally:
+        filling.clear()
         pool.set_limit(size=0)
     assert train(cuda, cuda_kernels) == learnt
 

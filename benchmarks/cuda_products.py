@@ -164,7 +164,7 @@ class Run:
         """Make the product once."""
         case = self._case
         shared = (
-            products.narrow_shared_bytes("float32", case.columns, case.inner)
+            products.narrow_tile(case.columns).shared_bytes(case.inner)
             if case.narrow
             else tile.shared_bytes(case.inner)
         )
@@ -177,7 +177,7 @@ class Run:
         self.launch(kernel, tile)
         return f"{zlib.crc32(cupy.asnumpy(self._out).tobytes()):08x}"
 
-    def library(self) -> None:
+    def cublas(self) -> None:
         """Make the product by cuBLAS; it is not added to anything."""
         cupy.matmul(self._a, self._b, out=self._out)
 
@@ -207,7 +207,7 @@ def measure(case: Case, kernels: dict[tuple[Product, Tile, int], "Future[Any]"])
         except Exception as error:  # noqa: BLE001 - the others are still measured
             print(f"{name:<28} {tile.name:<24} failed: {error}", flush=True)
     try:
-        report(name, case, "cuBLAS", microseconds_of(run.library, in_graph=False), "")
+        report(name, case, "cuBLAS", microseconds_of(run.cublas, in_graph=False), "")
     except Exception as error:  # noqa: BLE001 - the others are still measured
         print(f"{name:<28} cuBLAS failed: {error}", flush=True)
 

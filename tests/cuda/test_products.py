@@ -102,7 +102,7 @@ def check(cuda, compiler, kernel, form, what, rows, columns, inner, pad=0, offse
     sides = [cuda.xp.asnumpy(whole) for whole in wholes]
     if isinstance(what, int):
         blocks = products.narrow_tile(columns).blocks(rows, columns)
-        shared = products.narrow_shared_bytes(form.kind, columns, inner)
+        shared = products.narrow_tile(columns).shared_bytes(inner)
     else:
         blocks, shared = what.blocks(rows, columns), what.shared_bytes(inner)
     kernel((blocks,), (products.THREADS,), (arguments_of(form, rows, columns, inner, views, scale),), shared_mem=shared)

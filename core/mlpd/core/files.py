@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import tempfile
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -9,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 _READ_BYTES = 1024 * 1024
+_DIGEST_BYTES = 32
 # A clock of files ticks in milliseconds: two changes within one tick look like one.
 _SETTLED_NANOSECONDS = 10**9
 
@@ -44,6 +46,38 @@ def write_atomic(path: Path, content: bytes) -> FileDigest:
         raise
     sync_directory(path.parent)
     return FileDigest(hashlib.sha256(content).hexdigest(), len(content))
+
+
+class CodeFiles:
+    """Compiled code in files of ``directory``, each with a digest; None = nowhere. A file that is damaged is none."""
+
+    def __init__(self, directory: Path | None) -> None:
+        self._directory = directory
+
+    def read(self, name: str) -> bytes | None:
+        """Return the code that `keep` stored, None where that is missing or damaged."""
+        if self._directory is None:
+            return None
+        with suppress(OSError):
+            content = (self._directory / name).read_bytes()
+            if _code_digest(name, content[_DIGEST_BYTES:]) == content[:_DIGEST_BYTES]:
+                return content[_DIGEST_BYTES:]
+        return None
+
+    def keep(self, name: str, code: bytes) -> None:
+        """Move code into its file in one step, if it can be written, so that others find all of it or nothing."""
+        if self._directory is None:
+            return
+        with suppress(OSError):
+            self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(dir=self._directory) as scratch:
+                path = Path(scratch) / name
+                path.write_bytes(_code_digest(name, code) + code)
+                os.replace(path, self._directory / name)
+
+
+def _code_digest(name: str, code: bytes) -> bytes:
+    return hashlib.sha256(name.encode() + code).digest()
 
 
 def sync_directory(path: Path) -> None:

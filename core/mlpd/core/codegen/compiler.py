@@ -1,18 +1,15 @@
 """Compiles kernels with LLVM, and keeps object code in files that are verified before they are used."""
 
 import hashlib
-import os
-import tempfile
 import threading
 from collections.abc import Callable, Hashable
-from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
 import llvmlite
 from llvmlite import binding, ir
+from mlpd.core.files import CodeFiles
 
-_DIGEST_BYTES = 32
 _SOURCES = (
     *(f"arithmetic/{name}.py" for name in ("numbers", "elementary", "functions")),
     *(f"codegen/{name}.py" for name in ("values", "writing", "products", "emitter", "schedule", "compiler")),
@@ -67,8 +64,7 @@ class Compiler:
         )
         empty = binding.parse_assembly("")
         self._engine = binding.create_mcjit_compiler(empty, self._machine)
-        self._directory = directory / source_digest()[:16] if directory else None
-        self._trusts = trusts
+        self._files, self._trusts = CodeFiles(directory / source_digest()[:16] if directory else None), trusts
         self._lock = threading.Lock()
         self._addresses: dict[Hashable, int] = {}
         self.compiled_count = 0
@@ -85,10 +81,10 @@ class Compiler:
 
     def _load(self, key: Hashable, write: Callable[[ir.Module, str], None]) -> int:
         name = "f" + hashlib.sha256(f"{source_digest()}{key!r}".encode()).hexdigest()
-        code = self._read(name)
+        code = self._files.read(name) if self._trusts else None
         if code is None:
             code = self._compile(name, write)
-            self._keep(name, code)
+            self._files.keep(name, code)
         self._engine.add_object_file(binding.ObjectFileRef.from_data(code))
         self._engine.finalize_object()
         address: int = self._engine.get_function_address(name)
@@ -109,27 +105,3 @@ class Compiler:
         self.compiled_count += 1
         code: bytes = self._machine.emit_object(parsed)
         return code
-
-    def _read(self, name: str) -> bytes | None:
-        if self._directory is None or not self._trusts:
-            return None
-        with suppress(OSError):
-            content = (self._directory / name).read_bytes()
-            if _digest(name, content[_DIGEST_BYTES:]) == content[:_DIGEST_BYTES]:
-                return content[_DIGEST_BYTES:]
-        return None
-
-    def _keep(self, name: str, code: bytes) -> None:
-        """Move the code into its file in one step, so that other processes find all of it or nothing."""
-        if self._directory is None:
-            return
-        with suppress(OSError):
-            self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-            with tempfile.TemporaryDirectory(dir=self._directory) as scratch:
-                path = Path(scratch) / name
-                path.write_bytes(_digest(name, code) + code)
-                os.replace(path, self._directory / name)
-
-
-def _digest(name: str, code: bytes) -> bytes:
-    return hashlib.sha256(name.encode() + code).digest()

@@ -1,12 +1,10 @@
 """Compiles CUDA code by NVRTC with options of our own, and keeps the machine code in files that are verified."""
 
 import hashlib
-import os
-import tempfile
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from mlpd.core.files import CodeFiles
 from mlpd.core.plans.runner import RunnerUnavailable
 
 # CuPy's own kernels flush subnormal numbers, and NVRTC would contract products and sums into one rounding.
@@ -14,7 +12,6 @@ OPTIONS = (
     *("--std=c++17", "--device-as-default-execution-space"),
     *("--fmad=false", "--ftz=false", "--prec-div=true", "--prec-sqrt=true"),
 )
-_DIGEST_BYTES = 32
 
 
 class CudaCompiler:
@@ -30,7 +27,7 @@ class CudaCompiler:
         self._nvrtc, self._new_module = nvrtc, function.Module
         self._options = (f"-arch=sm_{Device().compute_capability}", *OPTIONS)
         self._target = f"{nvrtc.getVersion()} {self._options}"
-        self._directory = directory
+        self._files = CodeFiles(directory)
         self._functions: dict[str, Any] = {}
         self.compiled_count = 0
 
@@ -46,12 +43,12 @@ class CudaCompiler:
         return self._functions[source]
 
     def _code(self, source: str) -> bytes:
-        name = hashlib.sha256(f"{self._target}\n{source}".encode()).hexdigest()
-        code = self._read(name)
+        name = hashlib.sha256(f"{self._target}\n{source}".encode()).hexdigest() + ".cubin"
+        code = self._files.read(name)
         if code is None:
             code = self._compile(source)
             self.compiled_count += 1
-            self._keep(name, code)
+            self._files.keep(name, code)
         return code
 
     def _compile(self, source: str) -> bytes:
@@ -69,27 +66,3 @@ class CudaCompiler:
         finally:
             nvrtc.destroyProgram(program)
         return code
-
-    def _read(self, name: str) -> bytes | None:
-        if self._directory is None:
-            return None
-        with suppress(OSError):
-            content = (self._directory / f"{name}.cubin").read_bytes()
-            if _digest(name, content[_DIGEST_BYTES:]) == content[:_DIGEST_BYTES]:
-                return content[_DIGEST_BYTES:]
-        return None
-
-    def _keep(self, name: str, code: bytes) -> None:
-        """Move the code into its file in one step, so that other processes find all of it or nothing."""
-        if self._directory is None:
-            return
-        with suppress(OSError):
-            self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-            with tempfile.TemporaryDirectory(dir=self._directory) as scratch:
-                path = Path(scratch) / name
-                path.write_bytes(_digest(name, code) + code)
-                os.replace(path, self._directory / f"{name}.cubin")
-
-
-def _digest(name: str, code: bytes) -> bytes:
-    return hashlib.sha256(name.encode() + code).digest()

@@ -25,7 +25,7 @@ from mlpd.core.cuda.groups import (
     number_in,
     view_of,
 )
-from mlpd.core.devices.arrays import Array, address_of
+from mlpd.core.devices.arrays import Array, address_of, is_row_major
 from mlpd.core.plans.plan import Task
 from mlpd.core.plans.ranges import Range
 from mlpd.core.plans.recording import (
@@ -225,7 +225,7 @@ class Fuser:
             raise NotRecordable(f"a product can't be compiled of {a.dtype} and {b.dtype} into {op.out.dtype}")
         if not a.shape[1]:
             raise NotRecordable("a product of nothing can't be compiled")
-        if not _is_row_major(op.out) or not all(_is_row_major(m) or _is_row_major(m.T) for m in (a, b)):
+        if not is_row_major(op.out) or not all(is_row_major(m) or is_row_major(m.T) for m in (a, b)):
             raise NotRecordable(f"a product of matrices with strides {a.strides} and {b.strides} can't be compiled")
         _require_apart("a product", Range.of(op.out), Range.of(a), Range.of(b))
         group = Group(Grid(*op.out.shape))
@@ -262,10 +262,6 @@ def _fits(group: Group, grid: Grid) -> bool:
     if grid.columns > 1:
         return narrow and not group.sources
     return (narrow and (not group.sources or group.has_product)) or group.rows_whole
-
-
-def _is_row_major(matrix: Array) -> bool:
-    return bool(matrix.shape[1] == 1 or matrix.strides[1] == matrix.itemsize)
 
 
 def _require_apart(name: str, out: Range, *reads: Range) -> None:

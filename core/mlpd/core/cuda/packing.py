@@ -23,8 +23,8 @@ from mlpd.core.cuda.calls import (
     blocks_of,
 )
 from mlpd.core.cuda.groups import Draw, Group, MatrixProduct, Sum, bits_of
-from mlpd.core.cuda.products import narrow_shared_bytes, narrow_tile, tile_for
-from mlpd.core.devices.arrays import Array, address_of
+from mlpd.core.cuda.products import narrow_tile, tile_for
+from mlpd.core.devices.arrays import Array, address_of, is_row_major
 
 _OPERATIONS_A_WORD = 30  # of Philox, roughly; they are integer operations, counted as floating-point ones
 _INTEGER = "int64"
@@ -126,7 +126,7 @@ def _sums(first: Sum, sums: Sequence[Sum], count: int) -> _Source:
 def _product(group: Group, product: MatrixProduct) -> _Source:
     op = product.op
     (a, b), out, kind = op.operands[:2], op.out, op.out.dtype.name
-    a_inner, b_inner = _is_row_major(a), not _is_row_major(b)
+    a_inner, b_inner = is_row_major(a), not is_row_major(b)
     (rows, inner), columns = a.shape, b.shape[1]
     lines = (a if a_inner else a.T), (b.T if b_inner else b), out
     numbers: list[Any] = []
@@ -134,13 +134,9 @@ def _product(group: Group, product: MatrixProduct) -> _Source:
         numbers += [address_of(matrix), _line_stride(matrix)]
     adds = op.name == "add_product"
     numbers += [rows, columns, inner, bits_of(op.operands[2], kind) if adds else 0]
-    if group.rows_whole:
-        tile, shared = narrow_tile(columns), narrow_shared_bytes(kind, columns, inner)
-    else:
-        tile = tile_for(kind, rows, columns, inner)
-        shared = tile.shared_bytes(inner)
+    tile = narrow_tile(columns) if group.rows_whole else tile_for(kind, rows, columns, inner)
     code = ProductCode(Product(kind, a_inner, b_inner, adds), tile, product.target)
-    return _Source(code, numbers, tile.blocks(rows, columns), shared, op.operations)
+    return _Source(code, numbers, tile.blocks(rows, columns), tile.shared_bytes(inner), op.operations)
 
 
 def _line_stride(matrix: Array) -> int:
@@ -148,7 +144,3 @@ def _line_stride(matrix: Array) -> int:
     if len(matrix) == 1:
         return int(matrix.shape[1])
     return int(matrix.strides[0]) // int(matrix.itemsize)
-
-
-def _is_row_major(matrix: Array) -> bool:
-    return bool(matrix.shape[1] == 1 or matrix.strides[1] == matrix.itemsize)

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 from mlpd.core.codegen.kernels import Product
+from mlpd.core.cuda.numbers import TYPES
 
 SOURCE = "".join(Path(__file__).with_name(name).read_text("utf-8") for name in ("slabs.cuh", "products.cuh"))
 THREADS = 256  # of a block
@@ -22,7 +23,6 @@ _SPAN = 128  # bytes of a line in a slab of a tile whose warps work apart
 _PROCESSORS = 132  # of an H100
 _START = 2000  # cycles before the first multiplication and after the last
 _STORED = 16  # elements that a processor stores in a cycle
-_TYPES = {"float32": "float", "float64": "double"}
 
 
 @dataclass(frozen=True)
@@ -109,23 +109,18 @@ def narrow_tile(columns: int) -> Tile:
     return _NARROW if columns <= _NARROW.columns else _LESS_NARROW
 
 
-def narrow_shared_bytes(kind: str, columns: int, inner: int) -> int:  # noqa: ARG001 - a span is the same in any type
-    """Return the bytes of shared memory of a block of ``narrow_product``."""
-    return narrow_tile(columns).shared_bytes(inner)
-
-
 def call(product: Product, tile: Tile, arguments: str) -> str:
     """Return the C++ expression that makes a tile of ``product``.
 
     ``arguments`` are a ``products::ProductOf``, the tile's number, a ``char*`` to shared memory, aligned to 16 bytes,
     and what is done with each element: ``epilogue(row, column, value)``.
     """
-    return f"products::product<{_TYPES[product.kind]}, products::{tile.name}, {_flags(product)}>({arguments})"
+    return f"products::product<{TYPES[product.kind]}, products::{tile.name}, {_flags(product)}>({arguments})"
 
 
 def narrow_call(product: Product, columns: int, arguments: str) -> str:
     """Return the C++ expression that makes rows of a ``product`` of ``columns`` columns: ``epilogue(row, values)``."""
-    return f"products::narrow_product<{_TYPES[product.kind]}, {columns}, {_flags(product)}>({arguments})"
+    return f"products::narrow_product<{TYPES[product.kind]}, {columns}, {_flags(product)}>({arguments})"
 
 
 def _flags(product: Product) -> str:

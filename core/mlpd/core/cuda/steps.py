@@ -23,10 +23,10 @@ class NumberReader:
         """Return the next integer."""
         return f"(long long){self.address()}"
 
-    def whole(self, kind: str = "int") -> str:
-        """Return the name of a variable for the next integer."""
+    def whole(self) -> str:
+        """Return the name of a variable for the next integer, an ``int``."""
         name = self._writer.name("n")
-        self._writer.add(f"const {kind} {name} = ({kind}){self.next()};")
+        self._writer.add(f"const int {name} = (int){self.next()};")
         return name
 
     def number(self, kind: str) -> Code:

@@ -243,6 +243,11 @@ def address_of(array: Array) -> int:
     return address
 
 
+def is_row_major(matrix: Array) -> bool:
+    """Return whether the numbers of each row lie next to each other."""
+    return bool(matrix.shape[1] == 1 or matrix.strides[1] == matrix.itemsize)
+
+
 def matrix(device: Device, shape: tuple[int, ...], dtype: Any) -> Array:
     """Return an array of any values that lies in memory as the device has it, row after row or column after column."""
     if device.memory_order == "C":

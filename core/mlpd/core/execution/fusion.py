@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from mlpd.core.codegen.kernels import KINDS, ArgMax, ArrayOperand, Call, Draw, Kernel, Product, Ref, Step
-from mlpd.core.devices.arrays import HostArray
+from mlpd.core.devices.arrays import HostArray, is_row_major
 from mlpd.core.plans.plan import Task
 from mlpd.core.plans.ranges import Range
 from mlpd.core.plans.recording import ELEMENTWISE, Chosen, NotRecordable, Op, Scalar, calculation_type, require_floats
@@ -302,23 +302,19 @@ def _product(op: Op) -> Call:
     reads = (a, b, out) if adds else (a, b)
     if {a.dtype, b.dtype} != {out.dtype}:
         raise NotRecordable(f"a product can't be compiled of {a.dtype} and {b.dtype} into {out.dtype}")
-    if not _is_row_major(out):
+    if not is_row_major(out):
         a, b, out = b.T, a.T, out.T
     (rows, inner), columns = a.shape, b.shape[1]
-    a_inner, b_inner = _is_row_major(a), not _is_row_major(b)
+    a_inner, b_inner = is_row_major(a), not is_row_major(b)
     lines = (a if a_inner else a.T), (b.T if b_inner else b), out
     if not inner:
         raise NotRecordable("a product of nothing can't be compiled")
-    if not all(map(_is_row_major, lines)):
+    if not all(map(is_row_major, lines)):
         raise NotRecordable(f"a product of matrices with strides {a.strides} and {b.strides} can't be compiled")
     places = [number for matrix in lines for number in (matrix.ctypes.data, matrix.strides[0])]
     in_place = not b_inner and rows <= _FEW_ROWS and b.nbytes >= _LARGE_BYTES
     kernel = Product(out.dtype.name, a_inner, b_inner, adds, in_place)
     return Call(kernel, (rows, columns, inner, *places, *op.operands[2:]), reads, (op.out,), op.operations)
-
-
-def _is_row_major(matrix: HostArray) -> bool:
-    return matrix.shape[1] == 1 or matrix.strides[1] == matrix.itemsize
 
 
 def _require_scalars(name: str, *operands: Any) -> None:

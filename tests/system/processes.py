@@ -2,7 +2,7 @@
 
 import json
 import sqlite3
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 
 
@@ -12,8 +12,15 @@ def children_of(pid: int) -> list[int]:
 
 
 def workers_among(pids: list[int]) -> list[int]:
-    """Return the process ids of workers."""
-    return [pid for pid in pids if "mlpd.server.executors.worker" in Path(f"/proc/{pid}/cmdline").read_text()]
+    """Return the process ids of workers; until a process runs a worker's module, it shares its parent's memory."""
+    return [pid for pid in pids if "mlpd.server.executors.worker" in _command_of(pid)]
+
+
+def _command_of(pid: int) -> str:
+    """Return a process's command line, an empty one where it has ended since it was listed."""
+    with suppress(FileNotFoundError, ProcessLookupError):
+        return Path(f"/proc/{pid}/cmdline").read_text()
+    return ""
 
 
 def worker_of(server) -> int:

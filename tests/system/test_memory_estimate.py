@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from mlpd.client import Client, training_spec
 
-from .processes import children_of
+from .processes import children_of, workers_among
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 
@@ -65,7 +65,7 @@ class Peak(threading.Thread):
     def __init__(self, server_pid):
         super().__init__(daemon=True)
         self._ended = threading.Event()
-        while not (found := set(children_running("mlpd.server.executors.worker", server_pid)) - self._watched):
+        while not (found := set(workers_among(children_of(server_pid))) - self._watched):
             time.sleep(0.01)
         (self._worker,) = found
         self._watched.add(self._worker)
@@ -89,11 +89,6 @@ class Peak(threading.Thread):
         while not self._ended.wait(0.01):
             with suppress(FileNotFoundError, ProcessLookupError):  # it has just ended
                 self._sizes = list(map(max, self._sizes, sizes_of(self._worker)))
-
-
-def children_running(module, pid):
-    """Return a process's children that run ``module``; until they do, they share their parent's memory."""
-    return [child for child in children_of(pid) if module in Path(f"/proc/{child}/cmdline").read_text()]
 
 
 def sizes_of(pid):

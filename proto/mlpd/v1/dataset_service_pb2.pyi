@@ -44,6 +44,10 @@ class Dataset(_message.Message):
     INPUT_MAXIMUM_FIELD_NUMBER: _builtins.int
     WHOLE_INPUTS_FIELD_NUMBER: _builtins.int
     INPUT_NAMES_FIELD_NUMBER: _builtins.int
+    COLUMNS_FIELD_NUMBER: _builtins.int
+    CLASS_NAMES_FIELD_NUMBER: _builtins.int
+    TARGET_NAMES_FIELD_NUMBER: _builtins.int
+    ENCODED_SIZE_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Resource name."""
     sha256: _builtins.str
@@ -74,6 +78,10 @@ class Dataset(_message.Message):
     """Largest value in the inputs."""
     whole_inputs: _builtins.bool
     """Whether all inputs are whole numbers, whatever their type."""
+    encoded_size: _builtins.int
+    """Values that a network sees of a row: its numbers, one for each category, and one for each column that lacks values
+    in some rows. A model's first layer has so many units.
+    """
     @_builtins.property
     def class_row_counts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """Rows of each class, by label."""
@@ -85,6 +93,18 @@ class Dataset(_message.Message):
     @_builtins.property
     def input_names(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Names of the inputs' columns, in order; empty where they have none, and in lists."""
+
+    @_builtins.property
+    def columns(self) -> _containers.RepeatedCompositeFieldContainer[_types_pb2.Column]:
+        """The inputs' columns, in order; empty where they have no names, and in lists."""
+
+    @_builtins.property
+    def class_names(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Names of the classes, by label; empty where they have none, and in lists."""
+
+    @_builtins.property
+    def target_names(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Name of what the labels are, or of each target; empty where there is none, and in lists."""
 
     def __init__(
         self,
@@ -107,10 +127,14 @@ class Dataset(_message.Message):
         input_maximum: _builtins.float = ...,
         whole_inputs: _builtins.bool = ...,
         input_names: _abc.Iterable[_builtins.str] | None = ...,
+        columns: _abc.Iterable[_types_pb2.Column] | None = ...,
+        class_names: _abc.Iterable[_builtins.str] | None = ...,
+        target_names: _abc.Iterable[_builtins.str] | None = ...,
+        encoded_size: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["class_count", b"class_count", "class_row_counts", b"class_row_counts", "create_time", b"create_time", "data_type", b"data_type", "input_maximum", b"input_maximum", "input_minimum", b"input_minimum", "input_names", b"input_names", "input_size", b"input_size", "name", b"name", "row_count", b"row_count", "sha256", b"sha256", "size_bytes", b"size_bytes", "target_data_type", b"target_data_type", "target_maximum", b"target_maximum", "target_minimum", b"target_minimum", "target_size", b"target_size", "weighted", b"weighted", "whole_inputs", b"whole_inputs"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["class_count", b"class_count", "class_names", b"class_names", "class_row_counts", b"class_row_counts", "columns", b"columns", "create_time", b"create_time", "data_type", b"data_type", "encoded_size", b"encoded_size", "input_maximum", b"input_maximum", "input_minimum", b"input_minimum", "input_names", b"input_names", "input_size", b"input_size", "name", b"name", "row_count", b"row_count", "sha256", b"sha256", "size_bytes", b"size_bytes", "target_data_type", b"target_data_type", "target_maximum", b"target_maximum", "target_minimum", b"target_minimum", "target_names", b"target_names", "target_size", b"target_size", "weighted", b"weighted", "whole_inputs", b"whole_inputs"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

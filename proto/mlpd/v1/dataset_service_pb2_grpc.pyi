@@ -32,8 +32,13 @@ class DatasetServiceStub:
     A data set travels and is stored as one safetensors file: "inputs" [N, width] (FP32, FP64, FP16, UINT8,
     INT32 or INT64); either "labels" [N] (INT64, INT32 or UINT8), classes 0, 1, 2, ..., or "targets" [N, outputs]
     (FP32, FP64 or UINT8), numbers, or 0 and 1 for labels that do not exclude each other; and if rows count unequally in
-    training "weights" [N] (FP32 or FP64). Its metadata may name the columns of the inputs: "input_names", a JSON list of
-    distinct, printable texts of 1 to 256 characters, one a column; its header may have up to 1 MiB.
+    training "weights" [N] (FP32 or FP64). Its metadata, all of it optional, says what these numbers stand for; names are
+    distinct, printable texts of 1 to 256 characters, and the header may have up to 1 MiB:
+      "input_names", a JSON list of the names of the inputs' columns, where all are numbers and none is missing;
+      "columns", in its place, a JSON list of one object a column: "name", "kind" ("number", "boolean", "category" or
+      "date") and for a category "categories", a list of distinct names; only so may an input be NaN, which is missing;
+      "class_names", a JSON list of the names of the classes 0, 1, 2, ...;
+      "target_names", a JSON list of the name of what the labels are, or of each target.
     """
 
     @_typing.overload
@@ -57,8 +62,13 @@ class DatasetServiceAsyncStub(DatasetServiceStub):
     A data set travels and is stored as one safetensors file: "inputs" [N, width] (FP32, FP64, FP16, UINT8,
     INT32 or INT64); either "labels" [N] (INT64, INT32 or UINT8), classes 0, 1, 2, ..., or "targets" [N, outputs]
     (FP32, FP64 or UINT8), numbers, or 0 and 1 for labels that do not exclude each other; and if rows count unequally in
-    training "weights" [N] (FP32 or FP64). Its metadata may name the columns of the inputs: "input_names", a JSON list of
-    distinct, printable texts of 1 to 256 characters, one a column; its header may have up to 1 MiB.
+    training "weights" [N] (FP32 or FP64). Its metadata, all of it optional, says what these numbers stand for; names are
+    distinct, printable texts of 1 to 256 characters, and the header may have up to 1 MiB:
+      "input_names", a JSON list of the names of the inputs' columns, where all are numbers and none is missing;
+      "columns", in its place, a JSON list of one object a column: "name", "kind" ("number", "boolean", "category" or
+      "date") and for a category "categories", a list of distinct names; only so may an input be NaN, which is missing;
+      "class_names", a JSON list of the names of the classes 0, 1, 2, ...;
+      "target_names", a JSON list of the name of what the labels are, or of each target.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -78,8 +88,13 @@ class DatasetServiceServicer(metaclass=_abc_1.ABCMeta):
     A data set travels and is stored as one safetensors file: "inputs" [N, width] (FP32, FP64, FP16, UINT8,
     INT32 or INT64); either "labels" [N] (INT64, INT32 or UINT8), classes 0, 1, 2, ..., or "targets" [N, outputs]
     (FP32, FP64 or UINT8), numbers, or 0 and 1 for labels that do not exclude each other; and if rows count unequally in
-    training "weights" [N] (FP32 or FP64). Its metadata may name the columns of the inputs: "input_names", a JSON list of
-    distinct, printable texts of 1 to 256 characters, one a column; its header may have up to 1 MiB.
+    training "weights" [N] (FP32 or FP64). Its metadata, all of it optional, says what these numbers stand for; names are
+    distinct, printable texts of 1 to 256 characters, and the header may have up to 1 MiB:
+      "input_names", a JSON list of the names of the inputs' columns, where all are numbers and none is missing;
+      "columns", in its place, a JSON list of one object a column: "name", "kind" ("number", "boolean", "category" or
+      "date") and for a category "categories", a list of distinct names; only so may an input be NaN, which is missing;
+      "class_names", a JSON list of the names of the classes 0, 1, 2, ...;
+      "target_names", a JSON list of the name of what the labels are, or of each target.
     """
 
     @_abc_1.abstractmethod

@@ -26,7 +26,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from mlpd.v1 import types_pb2 as mlpd_dot_v1_dot_types__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bmlpd/v1/model_service.proto\x12\x07mlpd.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x13mlpd/v1/types.proto\"\xea\x01\n\x0cModelVersion\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x19\n\x11parameters_sha256\x18\x02 \x01(\t\x12\x14\n\x0ctraining_job\x18\x03 \x01(\t\x12 \n\x04spec\x18\x04 \x01(\x0b\x32\x12.mlpd.v1.ModelSpec\x12\x0c\n\x04task\x18\x05 \x01(\t\x12\x17\n\x0fparameter_count\x18\x06 \x01(\x03\x12/\n\x0b\x63reate_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04loss\x18\x08 \x01(\t\x12\x13\n\x0binput_names\x18\t \x03(\t\"&\n\x16GetModelVersionRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"G\n\x17GetModelVersionResponse\x12,\n\rmodel_version\x18\x01 \x01(\x0b\x32\x15.mlpd.v1.ModelVersion\"Q\n\x18ListModelVersionsRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"c\n\x19ListModelVersionsResponse\x12-\n\x0emodel_versions\x18\x01 \x03(\x0b\x32\x15.mlpd.v1.ModelVersion\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t2\xca\x01\n\x0cModelService\x12Y\n\x0fGetModelVersion\x12\x1f.mlpd.v1.GetModelVersionRequest\x1a .mlpd.v1.GetModelVersionResponse\"\x03\x90\x02\x01\x12_\n\x11ListModelVersions\x12!.mlpd.v1.ListModelVersionsRequest\x1a\".mlpd.v1.ListModelVersionsResponse\"\x03\x90\x02\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bmlpd/v1/model_service.proto\x12\x07mlpd.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x13mlpd/v1/types.proto\"\xcb\x02\n\x0cModelVersion\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x19\n\x11parameters_sha256\x18\x02 \x01(\t\x12\x14\n\x0ctraining_job\x18\x03 \x01(\t\x12 \n\x04spec\x18\x04 \x01(\x0b\x32\x12.mlpd.v1.ModelSpec\x12\x0c\n\x04task\x18\x05 \x01(\t\x12\x17\n\x0fparameter_count\x18\x06 \x01(\x03\x12/\n\x0b\x63reate_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04loss\x18\x08 \x01(\t\x12\x13\n\x0binput_names\x18\t \x03(\t\x12 \n\x07\x63olumns\x18\n \x03(\x0b\x32\x0f.mlpd.v1.Column\x12\x13\n\x0b\x63lass_names\x18\x0b \x03(\t\x12\x14\n\x0ctarget_names\x18\x0c \x03(\t\x12\x12\n\ninput_size\x18\r \x01(\x03\"&\n\x16GetModelVersionRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"G\n\x17GetModelVersionResponse\x12,\n\rmodel_version\x18\x01 \x01(\x0b\x32\x15.mlpd.v1.ModelVersion\"Q\n\x18ListModelVersionsRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"c\n\x19ListModelVersionsResponse\x12-\n\x0emodel_versions\x18\x01 \x03(\x0b\x32\x15.mlpd.v1.ModelVersion\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t2\xca\x01\n\x0cModelService\x12Y\n\x0fGetModelVersion\x12\x1f.mlpd.v1.GetModelVersionRequest\x1a .mlpd.v1.GetModelVersionResponse\"\x03\x90\x02\x01\x12_\n\x11ListModelVersions\x12!.mlpd.v1.ListModelVersionsRequest\x1a\".mlpd.v1.ListModelVersionsResponse\"\x03\x90\x02\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -38,15 +38,15 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_MODELSERVICE'].methods_by_name['ListModelVersions']._loaded_options = None
   _globals['_MODELSERVICE'].methods_by_name['ListModelVersions']._serialized_options = b'\220\002\001'
   _globals['_MODELVERSION']._serialized_start=95
-  _globals['_MODELVERSION']._serialized_end=329
-  _globals['_GETMODELVERSIONREQUEST']._serialized_start=331
-  _globals['_GETMODELVERSIONREQUEST']._serialized_end=369
-  _globals['_GETMODELVERSIONRESPONSE']._serialized_start=371
-  _globals['_GETMODELVERSIONRESPONSE']._serialized_end=442
-  _globals['_LISTMODELVERSIONSREQUEST']._serialized_start=444
-  _globals['_LISTMODELVERSIONSREQUEST']._serialized_end=525
-  _globals['_LISTMODELVERSIONSRESPONSE']._serialized_start=527
-  _globals['_LISTMODELVERSIONSRESPONSE']._serialized_end=626
-  _globals['_MODELSERVICE']._serialized_start=629
-  _globals['_MODELSERVICE']._serialized_end=831
+  _globals['_MODELVERSION']._serialized_end=426
+  _globals['_GETMODELVERSIONREQUEST']._serialized_start=428
+  _globals['_GETMODELVERSIONREQUEST']._serialized_end=466
+  _globals['_GETMODELVERSIONRESPONSE']._serialized_start=468
+  _globals['_GETMODELVERSIONRESPONSE']._serialized_end=539
+  _globals['_LISTMODELVERSIONSREQUEST']._serialized_start=541
+  _globals['_LISTMODELVERSIONSREQUEST']._serialized_end=622
+  _globals['_LISTMODELVERSIONSRESPONSE']._serialized_start=624
+  _globals['_LISTMODELVERSIONSRESPONSE']._serialized_end=723
+  _globals['_MODELSERVICE']._serialized_start=726
+  _globals['_MODELSERVICE']._serialized_end=928
 # @@protoc_insertion_point(module_scope)

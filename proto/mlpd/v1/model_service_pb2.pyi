@@ -35,6 +35,10 @@ class ModelVersion(_message.Message):
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     LOSS_FIELD_NUMBER: _builtins.int
     INPUT_NAMES_FIELD_NUMBER: _builtins.int
+    COLUMNS_FIELD_NUMBER: _builtins.int
+    CLASS_NAMES_FIELD_NUMBER: _builtins.int
+    TARGET_NAMES_FIELD_NUMBER: _builtins.int
+    INPUT_SIZE_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Resource name."""
     parameters_sha256: _builtins.str
@@ -49,6 +53,8 @@ class ModelVersion(_message.Message):
     """Numbers that were trained."""
     loss: _builtins.str
     """Loss it was trained with, which says what its outputs mean."""
+    input_size: _builtins.int
+    """Values in a row to predict; the network's own first layer may have more."""
     @_builtins.property
     def spec(self) -> _types_pb2.ModelSpec:
         """The network."""
@@ -60,6 +66,20 @@ class ModelVersion(_message.Message):
     @_builtins.property
     def input_names(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Names of its inputs, in order, as its training data had them; empty where they had none, and in lists."""
+
+    @_builtins.property
+    def columns(self) -> _containers.RepeatedCompositeFieldContainer[_types_pb2.Column]:
+        """What a row to predict has, in order: categories as here, -1 for one that is not among them, and NaN for a missing
+        value where the column may lack it. Empty where the training data had no names, and in lists.
+        """
+
+    @_builtins.property
+    def class_names(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Names of the classes, in order; empty where they have none, and in lists."""
+
+    @_builtins.property
+    def target_names(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Name of what is predicted, or of each number; empty where there is none, and in lists."""
 
     def __init__(
         self,
@@ -73,10 +93,14 @@ class ModelVersion(_message.Message):
         create_time: _timestamp_pb2.Timestamp | None = ...,
         loss: _builtins.str = ...,
         input_names: _abc.Iterable[_builtins.str] | None = ...,
+        columns: _abc.Iterable[_types_pb2.Column] | None = ...,
+        class_names: _abc.Iterable[_builtins.str] | None = ...,
+        target_names: _abc.Iterable[_builtins.str] | None = ...,
+        input_size: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "spec", b"spec"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "input_names", b"input_names", "loss", b"loss", "name", b"name", "parameter_count", b"parameter_count", "parameters_sha256", b"parameters_sha256", "spec", b"spec", "task", b"task", "training_job", b"training_job"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["class_names", b"class_names", "columns", b"columns", "create_time", b"create_time", "input_names", b"input_names", "input_size", b"input_size", "loss", b"loss", "name", b"name", "parameter_count", b"parameter_count", "parameters_sha256", b"parameters_sha256", "spec", b"spec", "target_names", b"target_names", "task", b"task", "training_job", b"training_job"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

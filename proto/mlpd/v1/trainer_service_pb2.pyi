@@ -1685,7 +1685,7 @@ class LabelledRows(_message.Message):
     LABELS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def inputs(self) -> _types_pb2.Tensor:
-        """[N, input_size], columns in the order of ModelVersion.input_names. Required."""
+        """[N, ModelVersion.input_size], columns in the order of ModelVersion.columns. Required."""
 
     @_builtins.property
     def labels(self) -> _types_pb2.Tensor:
@@ -1846,7 +1846,7 @@ class PredictRequest(_message.Message):
     """As EvaluateRequest.model. Required."""
     @_builtins.property
     def inputs(self) -> _types_pb2.Tensor:
-        """[N, input_size], in the units of the training data, columns in the order of ModelVersion.input_names. N times the
+        """[N, ModelVersion.input_size], in the units of the training data, columns as in ModelVersion.columns. N times the
         model's outputs must be at most GetServerInfoResponse.max_prediction_values. Required.
         """
 

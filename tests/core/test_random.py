@@ -1,5 +1,7 @@
 """Random numbers: pinned, so that no upgrade changes a run, and the same words on every device."""
 
+import hashlib
+
 import numpy as np
 import pytest
 from mlpd.core.data.augmentation import AugmentationSpec, Augmenter
@@ -21,10 +23,23 @@ def test_an_order_is_a_permutation_that_depends_on_seed_and_epoch_alone():
     assert not np.array_equal(order, permutation(2, 2, 1000))
 
 
+NORMAL = 1.6168675378479802
+DIGEST = "50ae7ebae2c4bd716b4d7382ce02c82530adeb6c275908d0a0ec9b23346fcca3"
+
+
+def test_normal_numbers_have_the_same_bits_on_every_processor():
+    numbers = normal(3, Purpose.WEIGHTS, 2, 30_001)
+    assert hashlib.sha256(numbers.astype("<f8").tobytes()).hexdigest() == DIGEST
+    u = uniform(3, Purpose.WEIGHTS, 2, 30_002).astype(np.longdouble)
+    radius, angle = np.sqrt(-2 * np.log(u[:15_001])), (2 * np.pi * u[15_001:].astype(np.float64)).astype(np.longdouble)
+    exact = np.concatenate([radius * np.cos(angle), radius * np.sin(angle)])[:30_001]
+    assert np.abs(numbers - exact).max() < 1e-15
+
+
 def test_random_numbers_are_pinned():
     assert permutation(1, 0, 8).tolist() == [5, 4, 6, 0, 7, 2, 3, 1]
     assert uniform(1, Purpose.WEIGHTS, 0, 2).tolist() == [0.2699070645804525, 0.9929787238884438]
-    assert normal(1, Purpose.WEIGHTS, 0, 1)[0] == pytest.approx(1.6168675378479802, rel=1e-12)
+    assert normal(1, Purpose.WEIGHTS, 0, 1)[0] == NORMAL
     assert held_out_rows(np.arange(12) % 3, 4, 1).tolist() == [3, 5, 7, 10]
     assert mixing_share(1, 2, 3, 0.4) == pytest.approx(0.926471362101679, rel=1e-12)
 

@@ -7,7 +7,8 @@ import numpy as np
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from mlpd.core.data.augmentation import AugmentationSpec
-from mlpd.core.data.datasets import Dataset, DatasetInfo
+from mlpd.core.data.datasets import Dataset
+from mlpd.core.data.inspection import DatasetInfo
 from mlpd.core.devices.arrays import Cpu
 from mlpd.core.models.metrics import evaluate
 from mlpd.core.models.predictor import Predictor

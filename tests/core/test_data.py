@@ -5,7 +5,8 @@ import json
 import numpy as np
 import pytest
 from mlpd.core.data import mnist
-from mlpd.core.data.datasets import DataError, Dataset, inspect_dataset, open_dataset, write_dataset
+from mlpd.core.data.datasets import DataError, Dataset, open_dataset, write_dataset
+from mlpd.core.data.inspection import inspect_dataset
 from safetensors.numpy import save
 
 X = np.arange(12, dtype=np.float32).reshape(4, 3)

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 from mlpd.core.data.augmentation import AugmentationSpec
-from mlpd.core.data.datasets import DatasetInfo
+from mlpd.core.data.inspection import DatasetInfo
 from mlpd.core.network.architecture import ModelSpec
 from mlpd.core.network.losses import Huber, MeanSquared, Poisson, SigmoidCrossEntropy, SoftmaxCrossEntropy
 from mlpd.core.optimization.optimizers import Adam, Sgd

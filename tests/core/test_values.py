@@ -5,14 +5,9 @@ import json
 import numpy as np
 import pytest
 from mlpd.core.data import datasets as data
-from mlpd.core.data.datasets import (
-    DataError,
-    Dataset,
-    default_input_scale,
-    inspect_dataset,
-    open_dataset,
-    write_dataset,
-)
+from mlpd.core.data.columns import Column, Schema
+from mlpd.core.data.datasets import DataError, Dataset, open_dataset, write_dataset
+from mlpd.core.data.inspection import default_input_scale, inspect_dataset
 from safetensors.numpy import save
 
 TYPES = ["uint8", "int32", "int64", "float16", "float32", "float64"]
@@ -21,7 +16,7 @@ LABELS = np.array([0, 1])
 
 
 def info_of(path, inputs, targets=LABELS, names=()):
-    write_dataset(path, Dataset(inputs, targets, None, names))
+    write_dataset(path, Dataset(inputs, targets, None, Schema(tuple(map(Column, names)))))
     return inspect_dataset(path)
 
 
@@ -65,13 +60,13 @@ def test_targets_are_looked_at_in_the_same_way(tmp_path, targets, span, whole):
 @pytest.mark.parametrize("names", [("a", "b", "c"), ("länge", "幅", "0"), tuple("abcdefgh"), ()])
 def test_names_of_columns_come_back_from_the_file(tmp_path, names):
     inputs = np.zeros((2, len(names) or 3))
-    assert info_of(tmp_path / "a", inputs, names=names).input_names == names
-    assert open_dataset(tmp_path / "a").input_names == names
+    assert info_of(tmp_path / "a", inputs, names=names).schema.input_names == names
+    assert open_dataset(tmp_path / "a").schema.input_names == names
 
 
 def test_thousands_of_columns_can_have_names(tmp_path):
     names = tuple(f"a column with a longer name, number {i}" for i in range(8000))
-    assert info_of(tmp_path / "a", np.zeros((2, 8000), np.uint8), names=names).input_names == names
+    assert info_of(tmp_path / "a", np.zeros((2, 8000), np.uint8), names=names).schema.input_names == names
 
 
 @pytest.mark.parametrize(
@@ -100,4 +95,4 @@ def test_names_that_can_not_tell_columns_apart_are_refused(tmp_path, text, sente
 
 def test_other_metadata_are_nobodys_business(tmp_path):
     (tmp_path / "a").write_bytes(save({"inputs": np.zeros((2, 3)), "labels": LABELS}, {"format": "np"}))
-    assert inspect_dataset(tmp_path / "a").input_names == ()
+    assert inspect_dataset(tmp_path / "a").schema.input_names == ()

@@ -105,7 +105,7 @@ def test_examples_of_a_warm_start_are_scaled_as_its_source_was():
     case = run(standardize_inputs=True, input_scale=1.0)
     source = trained(case)
     brighter = replace(case.data, inputs=case.data.inputs.astype(np.float32) + 1000)
-    examples = Examples.of(case.spec, brighter, None, source.model.scaling)
+    examples = Examples.of(case.spec, brighter, None, source.model)
     assert examples.scaling is source.model.scaling
     own, taken = (
         np.asarray(scaling.shift) for scaling in (Examples.of(case.spec, brighter, None).scaling, examples.scaling)

@@ -2,7 +2,8 @@
 
 import numpy as np
 import pytest
-from mlpd.core.data.datasets import DataError, Dataset, inspect_dataset, write_dataset
+from mlpd.core.data.datasets import DataError, Dataset, write_dataset
+from mlpd.core.data.inspection import inspect_dataset
 from mlpd.core.spec.training import LossSpec, ValidationSpec
 from mlpd.core.steps.examples import NothingToLearn
 

@@ -5,7 +5,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from mlpd.core.data.datasets import Dataset, inspect_dataset, write_dataset
+from mlpd.core.data.datasets import Dataset, write_dataset
+from mlpd.core.data.inspection import inspect_dataset
 from mlpd.core.models.model import load_model
 from mlpd.core.network.architecture import ModelSpec
 from mlpd.core.spec.training import WarmStartSpec

@@ -61,7 +61,7 @@ def layers(*sizes):
         (rings_spec(runner="fast"), {"spec.runner"}),
         (rings_spec(split="columns"), {"spec.split"}),
         (rings_spec(split="rows", model=types.ModelSpec(layer_sizes=[])), {"spec.model.layer_sizes"}),
-        (rings_spec(split="rows", model=types.ModelSpec(layer_sizes=[0, 0])), {"spec.model.layer_sizes"}),
+        (rings_spec(split="rows", model=types.ModelSpec(layer_sizes=[2, 0, 3])), {"spec.model.layer_sizes"}),
         (rings_spec(environment_change="ignore"), {"spec.environment_change"}),
         (rings_spec(seed=-1), {"spec.seed"}),
         (rings_spec(device=99), {"spec.device"}),

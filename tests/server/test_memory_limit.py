@@ -13,7 +13,13 @@ from mlpd.server.jobs.resolution import _check_memory
 from .test_lifecycle import SPEC
 
 ROWS: Any = SimpleNamespace(
-    size_bytes=100_000, row_count=1000, input_size=100, dtype="uint8", target_dtype="uint8", weighted=False
+    size_bytes=100_000,
+    row_count=1000,
+    encoded_size=100,
+    needs_encoding=False,
+    dtype="uint8",
+    target_dtype="uint8",
+    weighted=False,
 )
 SMALL = DeviceReport(True, "cpu", memory_bytes=500_000_000)
 COMPILED = replace(SPEC, runner="compiled", split="units", block_count=2)

@@ -31,7 +31,9 @@ DATA_TYPES: Mapping[str, str] = {
     "int64": "DATA_TYPE_INT64",
 }
 SETTINGS: Mapping[str, Setting] = {
-    "layer_sizes": Setting(WHOLES, "model.layer_sizes", "Units per layer, input first: 784,532,10."),
+    "layer_sizes": Setting(
+        WHOLES, "model.layer_sizes", "Units per layer, input first: 784,532,10; 0 first or last is what the data need."
+    ),
     "activation": Setting(
         TEXTS,
         "model.activations",
@@ -203,6 +205,11 @@ SETTINGS: Mapping[str, Setting] = {
     ),
     "mixup_alpha": Setting(
         NUMBER, "loss.mixup_alpha", "Mix pairs of rows, in shares from Beta(alpha, alpha); default: 0."
+    ),
+    "standardize_targets": Setting(
+        FLAG,
+        "loss.standardize_targets",
+        "Learn numbers as distances from their mean, in deviations of the training rows.",
     ),
     "augment_image_height": Setting(
         WHOLE, "augmentation.image_height", "Lines of an image; default: images are square."

@@ -628,6 +628,7 @@ class Loss(_message.Message):
     CLASS_WEIGHTS_FIELD_NUMBER: _builtins.int
     BALANCED_CLASSES_FIELD_NUMBER: _builtins.int
     MIXUP_ALPHA_FIELD_NUMBER: _builtins.int
+    STANDARDIZE_TARGETS_FIELD_NUMBER: _builtins.int
     kind: _builtins.str
     """What is minimised: softmax_cross_entropy, sigmoid_cross_entropy, mean_squared, huber, mean_absolute or poisson.
     Unset: by the task.
@@ -640,6 +641,10 @@ class Loss(_message.Message):
     """Weigh classes by the inverse of their row counts; resolved into class_weights."""
     mixup_alpha: _builtins.float
     """Mix pairs of rows, in shares from Beta(alpha, alpha). Zhang et al. 2018. In [0, 1]; default 0."""
+    standardize_targets: _builtins.bool
+    """Learn numbers as distances from their mean, in deviations of the training rows. Losses are in these units; both
+    are stored in the model version, and predictions are in the units of the training data.
+    """
     @_builtins.property
     def class_weights(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
         """How much rows of each class count, by label. They are scaled so that their mean over the rows is 1. At least 0."""
@@ -653,10 +658,11 @@ class Loss(_message.Message):
         class_weights: _abc.Iterable[_builtins.float] | None = ...,
         balanced_classes: _builtins.bool = ...,
         mixup_alpha: _builtins.float = ...,
+        standardize_targets: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_huber_delta", b"_huber_delta", "huber_delta", b"huber_delta"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_huber_delta", b"_huber_delta", "balanced_classes", b"balanced_classes", "class_weights", b"class_weights", "huber_delta", b"huber_delta", "kind", b"kind", "label_smoothing", b"label_smoothing", "mixup_alpha", b"mixup_alpha"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_huber_delta", b"_huber_delta", "balanced_classes", b"balanced_classes", "class_weights", b"class_weights", "huber_delta", b"huber_delta", "kind", b"kind", "label_smoothing", b"label_smoothing", "mixup_alpha", b"mixup_alpha", "standardize_targets", b"standardize_targets"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__huber_delta: _TypeAlias = _typing.Literal["huber_delta"]  # noqa: Y015
     _WhichOneofArgType__huber_delta: _TypeAlias = _typing.Literal["_huber_delta", b"_huber_delta"]  # noqa: Y015

@@ -249,8 +249,8 @@ class ModelSpec(_message.Message):
     """Type of parameters and arithmetic: float32 or float64. Default float32."""
     @_builtins.property
     def layer_sizes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
-        """Units per layer, input first: 784,532,10. Left out with a warm start, which brings the whole spec. 1 to
-        1,000,000; required.
+        """Units per layer, input first: 784,532,10; 0 first or last is what the data need. Left out with a warm start,
+        which brings the whole spec. 1 to 1,000,000; required.
         """
 
     @_builtins.property

@@ -6,11 +6,12 @@ it came. Nothing here knows SQL, protobuf or gRPC.
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import ClassVar
 
 from mlpd.core.codec import from_fields, to_fields
+from mlpd.core.data.columns import ColumnStatistics, Schema, needs_encoding
 from mlpd.core.network.architecture import ModelSpec
 from mlpd.core.spec.training import TrainingSpec
 from mlpd.server.errors import ErrorKind, ServerError
@@ -140,6 +141,7 @@ class Finished:
     model_sha256: str
     parameters_sha256: str
     parameter_count: int
+    schema: Schema = field(default_factory=Schema)
 
 
 @dataclass(frozen=True)
@@ -233,8 +235,8 @@ class Job:
 class DatasetRecord:
     """A stored data set; its file is named by ``sha256``.
 
-    ``target_size`` 0 = rows have labels of classes. ``input_names`` is empty where columns have no names, and in lists,
-    which leave names out. ``create_time`` in nanoseconds since 1970.
+    ``target_size`` 0 = rows have labels of classes; ``encoded_size`` is how many values a network sees of a row.
+    ``schema`` and the ``statistics`` of its columns are empty in lists. ``create_time`` in nanoseconds since 1970.
     """
 
     id: str
@@ -251,13 +253,23 @@ class DatasetRecord:
     weighted: bool
     input_range: tuple[float, float]
     whole_inputs: bool
+    encoded_size: int
     create_time: int
-    input_names: tuple[str, ...] = ()
+    schema: Schema = field(default_factory=Schema)
+    statistics: tuple[ColumnStatistics, ...] = ()
+
+    @property
+    def needs_encoding(self) -> bool:
+        """Whether a network can't take its rows as they are."""
+        return needs_encoding(self.schema, self.statistics)
 
 
 @dataclass(frozen=True)
 class ModelRecord:
-    """A published model version; its file is named by ``file_sha256``. Names and time as in `DatasetRecord`."""
+    """A published model version; its file is named by ``file_sha256``. Schema and time as in `DatasetRecord`.
+
+    ``input_size`` is that of a row to predict, which a network may see encoded as more values.
+    """
 
     model_id: str
     version: int
@@ -268,8 +280,9 @@ class ModelRecord:
     task: str
     loss: str
     parameter_count: int
+    input_size: int
     create_time: int
-    input_names: tuple[str, ...] = ()
+    schema: Schema = field(default_factory=Schema)
 
 
 @dataclass(frozen=True)

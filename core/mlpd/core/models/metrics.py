@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from math import isfinite
 
 import numpy as np
+from mlpd.core.data.arrangement import Arrangement
 from mlpd.core.data.datasets import Dataset
 from mlpd.core.models.predictor import Predictor
 from mlpd.core.models.scores import Scorer, Scores
@@ -63,14 +64,14 @@ class Counts:
 def evaluate(
     predictor: Predictor,
     dataset: Dataset,
-    columns: NDArray[np.intp] | None = None,
+    arrangement: Arrangement | None = None,
     *,
     include_confusion: bool = False,
     include_scores: bool = False,
 ) -> Iterator[Counts]:
     """Score ``dataset``, yielding the counts so far after each batch; the last ones are the answer.
 
-    ``columns`` says where each input of the model stands in a row; None = in the model's order.
+    ``arrangement`` puts its rows as the model has them; None = they are so.
     """
     device, capacity, model = predictor.device, predictor.capacity, predictor.model
     xp, outputs_size = device.xp, model.spec.layer_sizes[-1]
@@ -84,11 +85,12 @@ def evaluate(
     faulty = FaultyRows()
     for start in range(0, len(dataset), capacity):
         chosen = slice(start, start + capacity)
-        targets = np.array(dataset.targets[chosen])
+        targets, inputs = np.array(dataset.targets[chosen]), dataset.inputs[chosen]
+        if arrangement:
+            targets, inputs = arrangement.targets(targets), arrangement.inputs(inputs)
         rows = len(targets)
-        inputs = dataset.inputs[chosen]
-        outputs = predictor.forward(inputs if columns is None else inputs[:, columns])
-        on_device = device.from_host(task.prepare(targets, model.spec.dtype))
+        outputs = predictor.forward(inputs)
+        on_device = device.from_host(task.prepare(model.scaled(targets), model.spec.dtype))
         with np.errstate(all="ignore"):  # as in a forward pass
             task.spread(on_device, wanted[:rows])
             loss(outputs, wanted[:rows], None, gradient[:rows], total, 1.0)

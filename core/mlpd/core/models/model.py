@@ -2,18 +2,21 @@
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from mlpd.core.codec import from_fields, to_fields
+from mlpd.core.data.columns import Schema
+from mlpd.core.data.encoding import Encoder
 from mlpd.core.devices.arrays import Array, HostArray
 from mlpd.core.files import FileDigest, write_atomic
 from mlpd.core.network.architecture import ModelSpec, parameter_count, statistic_count
 from mlpd.core.network.losses import Loss
 from mlpd.core.network.network import Weights
-from mlpd.core.network.scaling import Move, Scaling
+from mlpd.core.network.scaling import Move, Scaling, TargetScaling
 from mlpd.core.network.tasks import TASKS
 from mlpd.core.optimization.state import StateVectors
 from mlpd.core.state_file import StateFileError, pack, unpack
@@ -21,9 +24,10 @@ from mlpd.core.state_file import StateFileError, pack, unpack
 
 @dataclass(frozen=True)
 class Model:
-    """A network with its weights: flat vectors of ``spec.dtype`` in host memory, and how its inputs are scaled.
+    """A network with its weights: flat vectors of ``spec.dtype`` in host memory, and how it reads rows.
 
-    ``task`` and ``loss`` say what its outputs mean.
+    ``schema`` says what a row's numbers stand for and how they are encoded, ``scaling`` what is done to inputs then,
+    and ``target_scaling`` what was done to targets; ``task`` and ``loss`` say what the network's outputs mean.
     """
 
     spec: ModelSpec
@@ -32,6 +36,8 @@ class Model:
     parameters: Array
     statistics: Array
     scaling: Scaling
+    schema: Schema = field(default_factory=Schema)
+    target_scaling: TargetScaling | None = None
 
     @property
     def weights(self) -> Weights:
@@ -51,6 +57,15 @@ class Model:
         """Numbers that a row's prediction has."""
         return TASKS[self.task].prediction_count(self.spec.layer_sizes[-1])
 
+    @cached_property
+    def encoder(self) -> Encoder | None:
+        """What encodes rows; None where the network takes them as they are."""
+        return None if self.schema.is_plain else Encoder(self.schema.columns)
+
+    def scaled(self, targets: HostArray) -> HostArray:
+        """Return targets, of rows in their own units, as the network learned them."""
+        return targets if self.target_scaling is None else self.target_scaling(targets)
+
     def predict(self, xp: Any, outputs: Array, predictions: Array, spare_row: Array) -> None:
         """Write what ``outputs`` (rows, outputs) predict: probabilities, of both classes if binary, or numbers.
 
@@ -58,6 +73,8 @@ class Model:
         """
         logits = TASKS[self.task].logits(xp, outputs, predictions)
         self.loss.predict(xp, logits, predictions, spare_row)
+        if self.target_scaling:
+            self.target_scaling.restore(xp, predictions)
 
     @np.errstate(all="ignore")  # as in a forward pass
     def predictions(self, outputs: HostArray) -> HostArray:
@@ -77,10 +94,13 @@ def save_model(
         vectors |= {"input_shift": model.scaling.shift, "input_factor": np.asarray(model.scaling.factor)}
     if move := model.scaling.move:
         vectors |= {"input_origin": move.origin, "input_size": move.size}
+    if targets := model.target_scaling:
+        vectors |= {"target_mean": targets.mean, "target_deviation": targets.deviation}
     fields = {
         "model": to_fields(model.spec),
         "task": model.task,
         "loss": to_fields(model.loss),
+        "schema": to_fields(model.schema),
         "optimizer_step": optimizer_step,
         "provenance": dict(provenance),
     }
@@ -108,7 +128,11 @@ def load_trained(path: Path, sha256: str) -> TrainedModel:
         state = StateVectors.from_named(vectors)
         move = Move(vectors["input_origin"], vectors["input_size"]) if "input_origin" in vectors else None
         scaling = Scaling(vectors.get("input_shift"), vectors.get("input_factor", spec.input_scale), move)
-        model = Model(spec, task, loss, *state.current, scaling)
+        targets = None
+        if "target_mean" in vectors:
+            targets = TargetScaling(vectors["target_mean"], vectors["target_deviation"])
+        schema = from_fields(Schema, fields["schema"])
+        model = Model(spec, task, loss, *state.current, scaling, schema, targets)
         trained = TrainedModel(model, state.moments, int(fields["optimizer_step"]))
     except (KeyError, TypeError, ValueError) as error:
         raise StateFileError(f"{path.name} must hold a model: {error}") from error

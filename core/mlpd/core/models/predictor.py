@@ -37,7 +37,11 @@ class Predictor:
     @np.errstate(all="ignore")  # what overflows shows in the outputs; a BLAS may also raise flags for spare lanes
     def forward(self, inputs: HostArray) -> Array:
         """Return outputs (rows, outputs) on the device, in a buffer that the next call overwrites."""
-        return self._forward(self.device.xp, 0, self.device.from_host(self._scaling.moved(inputs)))
+        return self._forward(self.device.xp, 0, self.device.from_host(self._read(inputs)))
+
+    def _read(self, inputs: HostArray) -> HostArray:
+        """Return rows as the device is to scale them: encoded if need be, and moved."""
+        return self._scaling.moved(self.model.encoder(inputs) if self.model.encoder else inputs)
 
     def _predictions(self, outputs: Array) -> HostArray:
         """Return what the last rows' ``outputs`` predict."""
@@ -103,7 +107,7 @@ class CompiledPredictor(Predictor):
 
     def forward(self, inputs: HostArray) -> Array:
         """Return outputs (rows, outputs), in a buffer that the next call overwrites."""
-        moved = self._scaling.moved(inputs)
+        moved = self._read(inputs)
         if moved.dtype not in self._raw:
             self._raw[moved.dtype] = np.zeros((self.capacity, moved.shape[1]), readable_type(moved.dtype))
         self._raw[moved.dtype][: len(moved)] = moved

@@ -30,7 +30,8 @@ class ModelSpec:
 
     layer_sizes: tuple[int, ...] = setting(
         REQUIRED,
-        "Units per layer, input first: 784,532,10. Left out with a warm start, which brings the whole spec.",
+        "Units per layer, input first: 784,532,10; 0 first or last is what the data need. Left out with a warm start, "
+        "which brings the whole spec.",
         WIDTHS,
         number=1,
         unit="units",

@@ -106,6 +106,32 @@ class Scaling:
             xp.multiply(out, self.factor, out=out, casting="same_kind")
 
 
+@dataclass(frozen=True)
+class TargetScaling:
+    """Mean and deviation (outputs,) of the targets that a network was trained on; it learned them as 0 and 1."""
+
+    mean: HostArray
+    deviation: HostArray
+
+    @classmethod
+    def of(cls, targets: HostArray) -> "TargetScaling":
+        """Return that of ``targets`` (rows, outputs); one that never changes keeps its size."""
+        numbers = targets.astype(np.float64)
+        deviation = numbers.std(axis=0)
+        return cls(numbers.mean(axis=0), np.where((deviation > 0) & np.isfinite(deviation), deviation, 1.0))
+
+    def __call__(self, targets: HostArray) -> HostArray:
+        """Return ``targets`` (rows, outputs) as the network learns them, float64."""
+        scaled: HostArray = (targets.astype(np.float64) - self.mean) / self.deviation
+        return scaled
+
+    def restore(self, xp: Any, predictions: Array) -> None:
+        """Put ``predictions`` (rows, outputs) of the network back in the targets' units, in place."""
+        dtype = predictions.dtype
+        xp.multiply(predictions, self.deviation.astype(dtype), out=predictions)
+        xp.add(predictions, self.mean.astype(dtype), out=predictions)
+
+
 def blocks(inputs: HostArray) -> Iterator[HostArray]:
     """Cut rows into blocks that fit in little memory."""
     rows = max(1, _BLOCK_VALUES // inputs.shape[1])

@@ -35,6 +35,10 @@ class StoredRows(Rows, Protocol):
         """Type of the inputs."""
 
     @property
+    def needs_encoding(self) -> bool:
+        """Whether a network can't take its rows as they are."""
+
+    @property
     def target_dtype(self) -> str:
         """Type of the labels or targets."""
 
@@ -56,14 +60,14 @@ def estimate_bytes(spec: TrainingSpec, rows: StoredRows, row_bytes: int, thread_
     )
 
 
-def _device_bytes(spec: TrainingSpec, rows: Rows, row_bytes: int) -> int:
+def _device_bytes(spec: TrainingSpec, rows: StoredRows, row_bytes: int) -> int:
     """Add up vectors, buffers of a pass forward and back, data and orders."""
     size, layers, capacity = np.dtype(spec.model.dtype).itemsize, spec.model.layers(), micro_batch_rows(spec)
     vectors = size * parameter_count(layers) + _saved_bytes(spec)
     inputs, outputs = spec.model.layer_sizes[0], spec.model.layer_sizes[-1]
     # Compiled code loads the next rows to a place of their own.
     buffers = capacity * (2 * sum(_widths(spec)) + (spec.runner == "compiled") * (inputs + 2 * outputs))
-    data = rows.row_count * (row_bytes + 2 * _INDEX_BYTES)
+    data = rows.row_count * ((_encoded_bytes(rows) or row_bytes) + 2 * _INDEX_BYTES)
     return vectors + size * buffers + _work_bytes(layers, capacity, size) + data
 
 
@@ -117,7 +121,14 @@ def _bytes_a_row(spec: TrainingSpec, rows: StoredRows, row_bytes: int) -> int:
     # Compiled code has no float16: such inputs are copied as float32.
     converted = 2 if spec.runner == "compiled" and rows.dtype == "float16" else 0
     copies = row_bytes * ((spec.validation.fraction > 0) + converted)
-    return _ORDERING_BYTES + copies + targets * (rows.target_dtype != dtype) + weights
+    converts_targets = rows.target_dtype != dtype or spec.loss.standardize_targets
+    return _ORDERING_BYTES + copies + _encoded_bytes(rows) + targets * converts_targets + weights
+
+
+def _encoded_bytes(rows: StoredRows) -> int:
+    """Return the bytes of a row that is encoded before it is used; 0 where rows are used as they are."""
+    size = np.result_type(np.dtype(rows.dtype), np.float32).itemsize
+    return size * rows.encoded_size * rows.needs_encoding
 
 
 def _saved_bytes(spec: TrainingSpec) -> int:

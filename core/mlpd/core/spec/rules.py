@@ -37,8 +37,8 @@ class Rows(Protocol):
         """Rows."""
 
     @property
-    def input_size(self) -> int:
-        """Values in a row."""
+    def encoded_size(self) -> int:
+        """Values that a network sees of a row."""
 
     @property
     def class_row_counts(self) -> tuple[int, ...]:
@@ -99,8 +99,8 @@ def _data_violations(spec: TrainingSpec, train: Rows | None, validation: Rows | 
     if task is None or not 2 <= len(sizes) <= LAYER_LIMIT:
         return
     for name, rows in (("train_dataset", train), ("validation_dataset", validation)):
-        if rows and sizes[0] != rows.input_size:
-            rule = f"begin with {rows.input_size}, the width of {name}'s rows"
+        if rows and sizes[0] != rows.encoded_size:
+            rule = f"begin with {rows.encoded_size}, the width of {name}'s rows"
             yield _violation("model.layer_sizes", rule, sizes[0])
         if rows:
             yield from _target_violations(spec, name, rows)
@@ -149,6 +149,9 @@ def _loss_violations(spec: TrainingSpec, train: Rows | None) -> Iterator[Violati
     yield from one_of("loss.kind", loss.kind.name, [kind.name for kind in task.losses], f" for task {spec.task}")
     if loss.label_smoothing and not task.smooths_targets:
         yield _violation("loss.label_smoothing", f"be 0 for task {spec.task}", loss.label_smoothing)
+    if loss.standardize_targets and (task.has_classes or task.target_limits or isinstance(loss.kind, Poisson)):
+        where = f"loss {loss.kind.name}" if isinstance(loss.kind, Poisson) else f"task {spec.task}"
+        yield _violation("loss.standardize_targets", f"be unset for {where}", "true")
     if loss.class_weights:
         weights, classes = loss.class_weights, task.class_count(max(spec.model.layer_sizes[-1:] or (0,)))
         if not task.has_classes:

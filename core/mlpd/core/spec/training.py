@@ -73,6 +73,12 @@ class LossSpec:
     mixup_alpha: float = setting(
         0.0, "Mix pairs of rows, in shares from Beta(alpha, alpha). Zhang et al. 2018.", SHARE, number=6
     )
+    standardize_targets: bool = setting(
+        False,
+        "Learn numbers as distances from their mean, in deviations of the training rows. Losses are in these units; "
+        "both are stored in the model version, and predictions are in the units of the training data.",
+        number=7,
+    )
 
 
 @dataclass(frozen=True)

@@ -1,12 +1,16 @@
 """Prepares data sets for a run: splits, weights and scales them, on the host and from the spec alone."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from typing import Protocol
 
 import numpy as np
+from mlpd.core.data.arrangement import arrangement
+from mlpd.core.data.columns import Schema
 from mlpd.core.data.datasets import WEIGHT_SUMS, Dataset
+from mlpd.core.data.encoding import Encoder, encoded, learned_columns
 from mlpd.core.data.splits import held_out_rows
 from mlpd.core.devices.arrays import HostArray
-from mlpd.core.network.scaling import Move, Scaling, blocks
+from mlpd.core.network.scaling import Move, Scaling, TargetScaling, blocks
 from mlpd.core.network.tasks import TASKS
 from mlpd.core.spec.training import TrainingSpec
 from numpy.typing import NDArray
@@ -16,12 +20,29 @@ class NothingToLearn(Exception):
     """The rows to train on leave a run nothing to learn; the message says why."""
 
 
+class Source(Protocol):
+    """How a model to go on from reads its rows."""
+
+    @property
+    def schema(self) -> Schema:
+        """What they stand for."""
+
+    @property
+    def scaling(self) -> Scaling:
+        """What is done to inputs."""
+
+    @property
+    def target_scaling(self) -> TargetScaling | None:
+        """What was done to targets."""
+
+
 @dataclass(frozen=True)
 class Examples:
-    """Rows to train on and to validate on, how inputs are scaled, and how much each training row counts.
+    """Rows to train on and to validate on, how a model reads rows like them, and how much each training row counts.
 
-    ``row_count`` is that of the data set before any were held out. Inputs of ``train`` are moved but not scaled; the
-    device scales them. ``weights`` (rows, 1) have a mean of 1; None = all rows count alike.
+    ``row_count`` is that of the data set before any were held out. Inputs are encoded as ``schema`` says, and those of
+    ``train`` are moved but not scaled; the device scales them. Targets are scaled. ``weights`` (rows, 1) have a mean of
+    1; None = all rows count alike.
     """
 
     row_count: int
@@ -29,26 +50,56 @@ class Examples:
     validation: Dataset | None
     scaling: Scaling
     weights: HostArray | None
+    schema: Schema = field(default_factory=Schema)
+    target_scaling: TargetScaling | None = None
 
     @classmethod
     def of(
-        cls, spec: TrainingSpec, dataset: Dataset, validation: Dataset | None, scaling: Scaling | None = None
+        cls, spec: TrainingSpec, dataset: Dataset, validation: Dataset | None, source: Source | None = None
     ) -> "Examples":
-        """Prepare data sets for a run; ``scaling`` is that of a warm start's model, None = one made from the data.
+        """Prepare data sets for a run that goes on from ``source``, None = all is learned from the rows to train on.
 
-        Raises `NothingToLearn`.
+        Raises `NothingToLearn`, and `SchemasDiffer` for data sets that can't be put as one another.
         """
         row_count, held_out = len(dataset), spec.held_out_count(len(dataset))
+        if source:
+            own = source.schema if source.schema.columns else replace(source.schema, columns=dataset.schema.columns)
+            own = replace(own, class_names=own.class_names or dataset.schema.class_names)
+            dataset = arrangement(dataset.schema, own).dataset(dataset, own)
+        kept = None
         if held_out:
             chosen = held_out_rows(dataset.targets, held_out, spec.seed)
+            kept = np.setdiff1d(np.arange(row_count), chosen)
             validation = dataset.rows(chosen)
-            dataset = dataset.rows(np.setdiff1d(np.arange(row_count), chosen))
+        schema = dataset.schema if source and source.schema.columns else _learned(dataset, kept)
+        if validation:
+            validation = arrangement(validation.schema, schema).dataset(validation, schema)
+        dataset = dataset if kept is None else dataset.rows(kept)
+        if not schema.is_plain:
+            dataset, validation = _encoded(dataset, schema), validation and _encoded(validation, schema)
+        scaling = source.scaling if source else None
         if scaling is None:
             scaling = Scaling.of(spec.model, dataset.inputs, images=spec.augmentation is not None)
         if scaling.move:
             dataset = _moved(dataset, scaling.move)
         _check_inputs(spec, dataset.inputs, scaling)
-        return cls(row_count, dataset, validation, scaling, _row_weights(spec, dataset))
+        target_scaling = source.target_scaling if source else None
+        if spec.loss.standardize_targets and target_scaling is None:
+            target_scaling = TargetScaling.of(dataset.targets)
+        if target_scaling:
+            dataset = replace(dataset, targets=target_scaling(dataset.targets))
+            validation = validation and replace(validation, targets=target_scaling(validation.targets))
+        return cls(row_count, dataset, validation, scaling, _row_weights(spec, dataset), schema, target_scaling)
+
+
+def _learned(dataset: Dataset, kept: NDArray[np.int64] | None) -> Schema:
+    """Return the schema of a model that is trained on the ``kept`` rows of a data set, None = on all."""
+    schema = dataset.schema
+    return replace(schema, columns=learned_columns(schema.columns, dataset.inputs, kept)) if schema.columns else schema
+
+
+def _encoded(dataset: Dataset, schema: Schema) -> Dataset:
+    return replace(dataset, inputs=encoded(Encoder(schema.columns), dataset.inputs))
 
 
 def _moved(dataset: Dataset, move: Move) -> Dataset:

@@ -108,7 +108,8 @@ class TrainingState:
         spec, vectors = self.spec, self.blocks.read()
         kept = StateVectors(self._best or vectors.scored, vectors.moments).map(self.device.to_host)
         self._require_finite(kept)
-        model = Model(spec.model, spec.task, spec.loss.kind, *kept.current, self.examples.scaling)
+        how = self.examples
+        model = Model(spec.model, spec.task, spec.loss.kind, *kept.current, how.scaling, how.schema, how.target_scaling)
         return TrainedModel(model, kept.moments, self.optimizer_step)
 
     def _require_finite(self, vectors: StateVectors) -> None:

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
+from mlpd.core.data.columns import Schema
 from mlpd.core.devices.arrays import Cpu, Device, HostArray
 from mlpd.core.models.model import Model
 from mlpd.core.models.predictor import Predictor
@@ -68,8 +69,9 @@ def _compare(
         return None
     mean = sum((targets * weights).sum(axis=0, keepdims=True) for _, targets, weights in sample) / total_weight
     rivals = [mean, *([sample.median()] if isinstance(spec.loss.kind, MeanAbsolute | Huber) else [])]
-    # Training rows are moved already.
-    predictor = Predictor(device, replace(model, scaling=replace(model.scaling, move=None)), sample.block_rows)
+    # Training rows are encoded and moved already.
+    moved = replace(model, schema=Schema(), scaling=replace(model.scaling, move=None))
+    predictor = Predictor(device, moved, sample.block_rows)
     constants = [spec.loss.kind.outputs_for(rival) for rival in rivals]
     loss, constant_losses = 0.0, np.zeros(len(constants))
     low, high = np.full_like(mean, np.inf), np.full_like(mean, -np.inf)

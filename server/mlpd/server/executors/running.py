@@ -154,12 +154,11 @@ class _Run:
     def _restore(self, device: Device) -> TrainingState:
         attempt, spec = self._attempt, self._attempt.spec
         source = self._source()
-        scaling = source.model.scaling if source else None
         train = self._open(spec.train_dataset, attempt.train_path, spec.train_sha256)
         validation = None
         if attempt.validation_path:
             validation = self._open(spec.validation.dataset, attempt.validation_path, spec.validation.sha256)
-        examples = Examples.of(spec, train, validation, scaling)
+        examples = Examples.of(spec, train, validation, source.model if source else None)
         for saved in self._attempt.checkpoints:
             try:
                 checkpoint = load_checkpoint(self._attempt.checkpoint_path(saved.step), saved.sha256)
@@ -251,7 +250,8 @@ class _Run:
         digest = save_model(partial, trained.model, trained.moments, trained.optimizer_step, provenance)
         partial.replace(self._attempt.models_directory / f"{digest.sha256}.safetensors")
         sync_directory(self._attempt.models_directory)
-        return Finished(digest.sha256, trained.model.sha256, len(trained.model.parameters))
+        model = trained.model
+        return Finished(digest.sha256, model.sha256, len(model.parameters), model.schema)
 
     def _warn(self, message: str) -> None:
         """Send a warning that the disk refuses, once until a checkpoint has been written again."""

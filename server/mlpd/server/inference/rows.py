@@ -3,9 +3,11 @@
 from dataclasses import dataclass
 
 import numpy as np
+from mlpd.core.data.arrangement import Arrangement
 from mlpd.core.data.datasets import Dataset
+from mlpd.core.data.encoding import Encoder
 from mlpd.core.network.tasks import TASKS
-from mlpd.server.columns import order_of
+from mlpd.server.columns import arranged
 from mlpd.server.errors import InvalidRequest
 from mlpd.server.names import version_name
 from mlpd.server.records import DatasetRecord, ModelRecord
@@ -25,8 +27,8 @@ def prediction_inputs(record: ModelRecord, tensor: Tensor) -> NDArray[np.generic
 
     Raises `InvalidRequest` for rows that do not fit the model, are not finite, or are too many to be answered at once.
     """
-    input_size, *_, output_count = record.spec.layer_sizes
-    inputs = inputs_from("inputs", tensor, input_size)
+    output_count = record.spec.layer_sizes[-1]
+    inputs = inputs_from("inputs", tensor, record.input_size, _encoder(record))
     if len(inputs) * output_count > MAX_PREDICTION_VALUES:
         most = MAX_PREDICTION_VALUES // output_count
         text = f"inputs.shape must be of at most {most} rows for {output_count} outputs, got {len(inputs)}"
@@ -38,12 +40,12 @@ def prediction_inputs(record: ModelRecord, tensor: Tensor) -> NDArray[np.generic
 class ScoredRows:
     """Rows or a data set to score a model on, and the ``field`` of the request that errors name for them.
 
-    ``columns`` says where each input of the model stands in a row; None = in the model's order.
+    ``arrangement`` puts the rows as the model has them.
     """
 
     field: str
     rows: Dataset | DatasetRecord
-    columns: NDArray[np.intp] | None
+    arrangement: Arrangement
 
 
 def scored_rows(
@@ -57,10 +59,10 @@ def scored_rows(
     if include_confusion:
         _check_confusion(record)
     if isinstance(data, DatasetRecord):
-        chosen, row_count = ScoredRows("dataset", data, _columns(record, data)), data.row_count
+        chosen, row_count = ScoredRows("dataset", data, _arrangement(record, data)), data.row_count
     else:
         rows = _labelled_rows(record, data)
-        chosen, row_count = ScoredRows("rows.inputs", rows, None), len(rows)
+        chosen, row_count = ScoredRows("rows.inputs", rows, Arrangement()), len(rows)
     if include_scores:
         _check_scored(record, row_count)
     return chosen
@@ -70,19 +72,24 @@ def _class_count(record: ModelRecord) -> int:
     return TASKS[record.task].class_count(record.spec.layer_sizes[-1])
 
 
+def _encoder(record: ModelRecord) -> Encoder | None:
+    """Return what encodes rows for a model; None where it takes them as they are."""
+    return None if record.schema.is_plain else Encoder(record.schema.columns)
+
+
 def _labelled_rows(record: ModelRecord, rows: LabelledRows) -> Dataset:
-    input_size, *_, output_count = record.spec.layer_sizes
-    inputs = inputs_from("rows.inputs", rows.inputs, input_size)
+    output_count = record.spec.layer_sizes[-1]
+    inputs = inputs_from("rows.inputs", rows.inputs, record.input_size, _encoder(record))
     if classes := _class_count(record):
         return Dataset(inputs, labels_from("rows.labels", rows.labels, len(inputs), classes))
     return Dataset(inputs, targets_from("rows.labels", rows.labels, len(inputs), output_count))
 
 
-def _columns(record: ModelRecord, dataset: DatasetRecord) -> NDArray[np.intp] | None:
-    """Return `ScoredRows.columns` for ``dataset``; raises `InvalidRequest` if it does not fit the model."""
-    input_size, *_, output_count = record.spec.layer_sizes
+def _arrangement(record: ModelRecord, dataset: DatasetRecord) -> Arrangement:
+    """Return `ScoredRows.arrangement` for ``dataset``; raises `InvalidRequest` if it does not fit the model."""
+    input_size, output_count = record.input_size, record.spec.layer_sizes[-1]
     name = version_name(record.model_id, record.version)
-    columns = order_of("dataset", dataset.input_names, record.input_names, name)
+    how = arranged("dataset", dataset, record, name)
     classes = _class_count(record)
     wanted = f"at most {classes} classes" if classes else f"{output_count} numbers as targets"
     found = f"{len(dataset.class_row_counts)} classes"
@@ -96,7 +103,7 @@ def _columns(record: ModelRecord, dataset: DatasetRecord) -> NDArray[np.intp] | 
             f"got {dataset.input_size} and {found}",
             "SHAPE_MISMATCH",
         )
-    return columns
+    return how
 
 
 def _check_confusion(record: ModelRecord) -> None:

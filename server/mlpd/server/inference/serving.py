@@ -98,7 +98,7 @@ class Serving:
     async def evaluate(
         self, record: ModelRecord, data: LabelledRows | DatasetRecord, *, include_confusion: bool, include_scores: bool
     ) -> Evaluation:
-        """Score a model version on ``data``; a data set's columns are put in the model's order by their names.
+        """Score a model version on ``data``; a data set's rows are put as the model's by their names.
 
         Stops between batches when the caller is cancelled. Raises `InvalidRequest` for rows that do not fit or whose
         losses or scores are not finite, and `DataLoss` if a file is damaged.
@@ -114,7 +114,7 @@ class Serving:
                 batches = evaluate(
                     predictor,
                     dataset,
-                    chosen.columns,
+                    chosen.arrangement,
                     include_confusion=include_confusion,
                     include_scores=include_scores,
                 )

@@ -7,7 +7,7 @@ from math import isqrt
 from typing import TypeVar
 
 from mlpd.core.data.augmentation import AugmentationSpec
-from mlpd.core.data.datasets import default_input_scale
+from mlpd.core.data.inspection import default_input_scale
 from mlpd.core.data.splits import train_class_counts
 from mlpd.core.data_types import LARGEST_LABEL
 from mlpd.core.execution.opening import missing_for
@@ -50,7 +50,7 @@ def resolved_spec(resolved: trainer.TrainingSpec) -> TrainingSpec:
 
 def _spec(asked: trainer.TrainingSpec, sources: Sources, device: str) -> TrainingSpec:
     train = sources.train
-    model = _model(asked.model, sources)
+    model = _model(asked.model, sources, asked.task)
     task, outputs = asked.task or _default_task(model, sources, asked.loss.kind), max(model.layer_sizes[-1:] or (0,))
     loss = _loss(asked.loss, TASKS[task].losses[0] if task in TASKS else SoftmaxCrossEntropy)
     sha256 = sources.validation.sha256 if sources.validation else ""
@@ -96,7 +96,7 @@ def _with_blocks(spec: TrainingSpec, asked: trainer.TrainingSpec) -> TrainingSpe
     return replace(spec, split=asked.split or split, block_count=count)
 
 
-def _model(asked: types.ModelSpec, sources: Sources) -> ModelSpec:
+def _model(asked: types.ModelSpec, sources: Sources, task: str) -> ModelSpec:
     if sources.model and not asked.layer_sizes:
         return sources.model.spec
     hidden = max(len(asked.layer_sizes) - 2, 0)
@@ -109,10 +109,22 @@ def _model(asked: types.ModelSpec, sources: Sources) -> ModelSpec:
     return value_of(
         ModelSpec,
         asked,
+        layer_sizes=_sizes(asked.layer_sizes, sources.train, task),
         activations=_one_each(asked.activations, "relu", hidden),
         dropout_rates=_one_each(asked.dropout_rates, 0.0, hidden),
         input_scale=asked.input_scale if asked.HasField("input_scale") else scale,
     )
+
+
+def _sizes(asked: Sequence[int], train: DatasetRecord | None, task: str) -> tuple[int, ...]:
+    """Return the sizes of layers, where the first or the last is 0 with what the data need."""
+    sizes = list(asked)
+    if train and len(sizes) > 1:
+        sizes[0] = sizes[0] or train.encoded_size
+        has_one_output = task in TASKS and TASKS[task].output_limits == (1, 1)
+        classes = 1 if has_one_output else len(train.class_row_counts)
+        sizes[-1] = sizes[-1] or train.target_size or classes
+    return tuple(sizes)
 
 
 def _loss(asked: trainer.Loss, default: type[Loss]) -> LossSpec:

@@ -2,6 +2,7 @@
 
 import asyncio
 import hashlib
+from dataclasses import replace
 
 from mlpd.core.execution.opening import missing_for
 from mlpd.core.planning.memory import estimate_bytes
@@ -73,7 +74,7 @@ def _resolved(
 ) -> tuple[TrainingSpec, int]:
     """Return the resolved spec and the bytes of memory that its run takes; raises as `resolve`."""
     spec = full_spec(asked, sources, device)
-    for violation in find_violations(spec, sources.train, sources.validation):
+    for violation in find_violations(spec, *_encoded(sources)):
         check.add(f"spec.{violation.field}", f"spec.{violation.description}")
     check.loss(asked.loss, spec)
     check.warm_start(asked, spec, sources)
@@ -83,6 +84,19 @@ def _resolved(
     if missing := missing_for(spec.runner, spec.device):
         raise PreconditionFailed("RUNNER_UNAVAILABLE", f"spec.runner must be a runner that this server has: {missing}")
     return spec, _check_memory(spec, sources.train, report, thread_count)
+
+
+def _encoded(sources: Sources) -> tuple[DatasetRecord | None, DatasetRecord | None]:
+    """Return the data sets with the widths that their rows will have: those of the model to go on from, or the first.
+
+    Whether they can have them, `Violations.columns` tells.
+    """
+    train, validation, model = sources.train, sources.validation, sources.model
+    if train and model and train.input_size == model.input_size:
+        train = replace(train, encoded_size=model.spec.layer_sizes[0])
+    if train and validation and validation.input_size == train.input_size:
+        validation = replace(validation, encoded_size=train.encoded_size)
+    return train, validation
 
 
 async def _sources(spec: trainer.TrainingSpec, check: Violations, store: Store, files: StoredFiles) -> Sources:

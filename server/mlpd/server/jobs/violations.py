@@ -14,7 +14,7 @@ from mlpd.core.network.tasks import TASKS
 from mlpd.core.optimization.optimizers import OPTIMIZERS
 from mlpd.core.spec.rules import one_of
 from mlpd.core.spec.training import TrainingSpec
-from mlpd.server.columns import check_same
+from mlpd.server.columns import arranged
 from mlpd.server.errors import FieldViolation, InvalidRequest
 from mlpd.server.jobs.defaults import Sources
 from mlpd.server.names import shown, version_name
@@ -122,7 +122,7 @@ class Violations:
             self.add("spec.optimizer", f"{text}, {before}, got {now}")
 
     def columns(self, asked: trainer.TrainingSpec, sources: Sources) -> None:
-        """Check that data sets and model, where their columns have names, have the same in the same order."""
+        """Check that data sets and model, where they have names for columns and classes, have the same."""
         train, validation, model = sources.train, sources.validation, sources.model
         pairs: list[tuple[str, DatasetRecord, DatasetRecord | ModelRecord, str]] = []
         if train and validation:
@@ -131,10 +131,10 @@ class Violations:
             name = version_name(model.model_id, model.version)
             pairs += [("spec.train_dataset", train, model, name)] if train else []
             # Where the training data have names, the validation data were compared with those.
-            if validation and not (train and train.input_names):
+            if validation and not (train and train.schema.columns):
                 pairs.append(("spec.validation_dataset", validation, model, name))
         for field, found, wanted, owner in pairs:
-            self(partial(check_same, field, found.input_names, wanted.input_names, owner))
+            self(partial(arranged, field, found, wanted, owner))
 
     def unknown_fields(self, path: str, message: Message) -> None:
         """Look for fields that only a newer client knows: to ignore one would be to train something else."""

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import structlog
 from mlpd.core.data import mnist
-from mlpd.core.data.datasets import DataError, Dataset, DatasetInfo, inspect_dataset, write_dataset
+from mlpd.core.data.datasets import DataError, Dataset, write_dataset
+from mlpd.core.data.inspection import DatasetInfo, inspect_dataset
 from mlpd.server.asynchronous import to_the_end
 from mlpd.server.errors import DataLoss, FieldViolation, InvalidRequest, NotFound, ResourceExhausted
 from mlpd.server.names import check_id, shown
@@ -100,8 +101,10 @@ class Datasets:
                 weighted=info.weighted,
                 input_range=info.input_range,
                 whole_inputs=info.whole_inputs,
+                encoded_size=info.encoded_size,
                 create_time=time.time_ns(),
-                input_names=info.input_names,
+                schema=info.schema,
+                statistics=info.statistics,
             )
         )
 

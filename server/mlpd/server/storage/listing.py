@@ -46,5 +46,5 @@ def _newest(query: sa.Select[Any], number: sa.Column[int], before: int | None, l
 
 
 def _listed(table: sa.Table) -> list[sa.Column[Any]]:
-    """Return all columns but ``input_names``: a thousand entries with a thousand names each would be too much."""
-    return [column for column in table.c if column.name != "input_names"]
+    """Return all columns but those of names: a thousand entries with a thousand names each would be too much."""
+    return [column for column in table.c if column.name not in ("schema", "statistics")]

@@ -3,7 +3,7 @@
 import sqlalchemy as sa
 
 # Goes up with every change of the tables, or of what is stored in them.
-VERSION = 5
+VERSION = 6
 
 metadata = sa.MetaData()
 
@@ -76,7 +76,9 @@ datasets = sa.Table(
     sa.Column("weighted", sa.Boolean, nullable=False),
     sa.Column("input_range", sa.JSON, nullable=False),
     sa.Column("whole_inputs", sa.Boolean, nullable=False),
-    sa.Column("input_names", sa.JSON, nullable=False),
+    sa.Column("encoded_size", sa.BigInteger, nullable=False),
+    sa.Column("schema", sa.JSON, nullable=False),
+    sa.Column("statistics", sa.JSON, nullable=False),
     sa.Column("create_time", sa.BigInteger, nullable=False),
 )
 
@@ -93,7 +95,8 @@ models = sa.Table(
     sa.Column("task", sa.Text, nullable=False),
     sa.Column("loss", sa.Text, nullable=False),
     sa.Column("parameter_count", sa.BigInteger, nullable=False),
-    sa.Column("input_names", sa.JSON, nullable=False),
+    sa.Column("input_size", sa.BigInteger, nullable=False),
+    sa.Column("schema", sa.JSON, nullable=False),
     sa.Column("create_time", sa.BigInteger, nullable=False),
     sa.UniqueConstraint("model_id", "version"),
 )

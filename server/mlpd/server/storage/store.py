@@ -12,7 +12,6 @@ from typing import Any, Protocol, TypeVar
 
 import sqlalchemy as sa
 from mlpd.core.codec import to_fields
-from mlpd.core.spec.training import TrainingSpec
 from mlpd.server.asynchronous import to_the_end
 from mlpd.server.errors import AlreadyExists, DataLoss, NotFound, ResourceExhausted
 from mlpd.server.names import job_name, shown, version_name
@@ -336,21 +335,12 @@ def _publish_model(connection: sa.Connection, job_id: str, finished: Finished, n
         task=spec.task,
         loss=spec.loss.kind.name,
         parameter_count=finished.parameter_count,
+        input_size=len(finished.schema.columns) or spec.model.layer_sizes[0],
         create_time=now,
-        input_names=_input_names(connection, spec),
+        schema=finished.schema,
     )
     connection.execute(table.insert().values(to_fields(record)))
     return version_name(record.model_id, record.version)
-
-
-def _input_names(connection: sa.Connection, spec: TrainingSpec) -> tuple[str, ...]:
-    """Return the names of inputs in the training data, else in the model to go on from; empty if neither has any."""
-    names = sa.select(schema.datasets.c.input_names).where(schema.datasets.c.sha256 == spec.train_sha256).limit(1)
-    found = connection.execute(names).scalar()
-    if not found and spec.warm_start:
-        names = sa.select(schema.models.c.input_names).where(schema.models.c.file_sha256 == spec.warm_start.sha256)
-        found = connection.execute(names.limit(1)).scalar()
-    return tuple(found or ())
 
 
 def _count(connection: sa.Connection, where: sa.ColumnElement[bool]) -> int:

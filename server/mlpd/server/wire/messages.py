@@ -1,6 +1,7 @@
 """Records as protobuf messages."""
 
 from google.protobuf.timestamp_pb2 import Timestamp
+from mlpd.core.data.columns import Column, ColumnStatistics
 from mlpd.server.names import dataset_name, job_name, version_name
 from mlpd.server.records import (
     AttemptStarted,
@@ -22,6 +23,7 @@ from mlpd.server.wire.tensors import data_type_of
 from mlpd.v1 import dataset_service_pb2 as datasets
 from mlpd.v1 import model_service_pb2 as models
 from mlpd.v1 import trainer_service_pb2 as trainer
+from mlpd.v1 import types_pb2 as types
 
 _STATES = {state: trainer.TrainingJob.State.Value(f"STATE_{state}") for state in JobState}
 _SPLITS = {
@@ -115,7 +117,11 @@ def dataset_message(record: DatasetRecord) -> datasets.Dataset:
         input_minimum=record.input_range[0],
         input_maximum=record.input_range[1],
         whole_inputs=record.whole_inputs,
-        input_names=record.input_names,
+        input_names=record.schema.input_names,
+        columns=[_column(*pair) for pair in zip(record.schema.columns, record.statistics, strict=True)],
+        class_names=record.schema.class_names,
+        target_names=record.schema.target_names,
+        encoded_size=record.encoded_size,
         create_time=_timestamp(record.create_time),
     )
 
@@ -130,8 +136,26 @@ def model_message(record: ModelRecord) -> models.ModelVersion:
         task=record.task,
         loss=record.loss,
         parameter_count=record.parameter_count,
-        input_names=record.input_names,
+        input_size=record.input_size,
+        input_names=record.schema.input_names,
+        columns=[_column(column, ColumnStatistics()) for column in record.schema.columns],
+        class_names=record.schema.class_names,
+        target_names=record.schema.target_names,
         create_time=_timestamp(record.create_time),
+    )
+
+
+def _column(column: Column, known: ColumnStatistics) -> types.Column:
+    return types.Column(
+        name=column.name,
+        kind=types.Column.Kind.Value(f"KIND_{column.kind.upper()}"),
+        categories=column.categories,
+        missing_count=known.missing_count,
+        mean=known.mean,
+        deviation=known.deviation,
+        minimum=known.minimum,
+        maximum=known.maximum,
+        missing_value=column.missing_value,
     )
 
 

@@ -5,8 +5,10 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from mlpd.core.data.encoding import Encoder
 from mlpd.core.data_types import DATA_TYPES, LABEL_TYPES, TARGET_TYPES
 from mlpd.server.errors import InvalidRequest
+from mlpd.server.names import shown
 from mlpd.v1 import types_pb2 as types
 from numpy.typing import NDArray
 
@@ -29,11 +31,13 @@ def fill_tensor(tensor: types.Tensor, array: NDArray[np.generic]) -> None:
     tensor.data = array.tobytes()
 
 
-def inputs_from(field: str, tensor: types.Tensor, input_size: int) -> NDArray[np.generic]:
+def inputs_from(
+    field: str, tensor: types.Tensor, input_size: int, encoder: Encoder | None = None
+) -> NDArray[np.generic]:
     """Return rows (rows, input_size) as a view of ``tensor``.
 
     Raises `InvalidRequest` for another shape, a byte length that does not fit it, or a value that is not finite
-    as float32.
+    as float32; or, where rows are for an ``encoder``, that it does not take.
     """
     array = _array_from(field, tensor, tuple(DATA_TYPES))
     if array.ndim != 2 or array.shape[0] < 1 or array.shape[1] != input_size:
@@ -42,7 +46,10 @@ def inputs_from(field: str, tensor: types.Tensor, input_size: int) -> NDArray[np
             f"{field}.shape must be [N, {input_size}] with N >= 1, got {_shown(tensor.shape)}",
             "SHAPE_MISMATCH",
         )
-    _check_finite(field, array)
+    if encoder:
+        _check_encoded(field, array, encoder)
+    else:
+        _check_finite(field, array)
     return array
 
 
@@ -92,6 +99,13 @@ def _check_finite(field: str, array: NDArray[Any]) -> None:
             f"({finite.size - np.count_nonzero(finite)} such values)",
             rows=row,
         )
+
+
+def _check_encoded(field: str, array: NDArray[Any], encoder: Encoder) -> None:
+    if fault := encoder.fault(array):
+        value = array[fault.row, encoder.columns.index(fault.column)]
+        text = f"{field} must {fault.rule}, in the column {shown(fault.column.name)}, got {value} at row {fault.row}"
+        raise InvalidRequest.field(f"{field}.data", text, rows=fault.row)
 
 
 def _array_from(field: str, tensor: types.Tensor, dtypes: Sequence[str]) -> NDArray[Any]:

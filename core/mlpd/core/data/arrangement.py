@@ -1,0 +1,113 @@
+"""Rows of one table put as those of another: columns by their names, categories and classes by theirs."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+from mlpd.core.data.columns import CATEGORY, UNKNOWN, Column, Schema
+from mlpd.core.data.datasets import Dataset
+from mlpd.core.devices.arrays import HostArray
+from numpy.typing import NDArray
+
+_SHOWN_NAMES, _SHOWN_CHARACTERS = 5, 40
+
+
+class SchemasDiffer(ValueError):
+    """A table can't be put as another, for its ``what``, columns or classes; the message completes "it ..."."""
+
+    def __init__(self, message: str, what: str = "columns") -> None:
+        super().__init__(message)
+        self.what = what
+
+
+@dataclass(frozen=True)
+class Arrangement:
+    """Where each column of a table is found in another, and new places of its categories and classes.
+
+    ``order`` None = columns are in their places; ``places`` has those of a column's categories by the column's place in
+    the new order, ``labels`` those of classes; what is left out stays as it is.
+    """
+
+    order: NDArray[np.intp] | None = None
+    places: Mapping[int, NDArray[np.int64]] = field(default_factory=dict)
+    labels: NDArray[np.int64] | None = None
+
+    def inputs(self, rows: HostArray) -> HostArray:
+        """Return ``rows`` (rows, columns), a copy unless all is in its place."""
+        arranged = rows if self.order is None else rows[:, self.order]
+        if self.places:
+            arranged = np.array(arranged, np.float64 if arranged.dtype.kind != "f" else arranged.dtype)
+        for column, places in self.places.items():
+            values = arranged[:, column]
+            known = values >= 0
+            values[known] = places[values[known].astype(np.intp)]
+        return arranged
+
+    def targets(self, targets: HostArray) -> HostArray:
+        """Return labels (rows,) or targets (rows, outputs)."""
+        return targets if self.labels is None else self.labels[targets]
+
+    def dataset(self, dataset: Dataset, schema: Schema) -> Dataset:
+        """Return ``dataset`` as one of ``schema``, in memory unless all is in its place."""
+        inputs, targets = self.inputs(dataset.inputs), self.targets(dataset.targets)
+        return replace(dataset, inputs=inputs, targets=targets, schema=schema)
+
+
+def arrangement(found: Schema, wanted: Schema, row_counts: Sequence[int] = ()) -> Arrangement:
+    """Return how rows of ``found`` become rows of ``wanted``; ``row_counts`` are those of ``found``'s classes.
+
+    Where either has no names, places count. Raises `SchemasDiffer` for columns that only one of them has, or has of
+    another kind, and for classes with rows that ``wanted`` does not know.
+    """
+    labels = _labels(found.class_names, wanted.class_names, row_counts)
+    if not found.columns and not wanted.is_plain:
+        special = next(column for column in wanted.columns if not column.is_plain)
+        raise SchemasDiffer(f"has no names for its columns, while {_shown(special.name)} is not a plain number")
+    if not found.columns or not wanted.columns:
+        return Arrangement(labels=labels)
+    own = {column.name: (place, column) for place, column in enumerate(found.columns)}
+    _check_names(found.input_names, wanted.input_names)
+    places = {}
+    for place, column in enumerate(wanted.columns):
+        _, other = own[column.name]
+        if column.kind != other.kind:
+            raise SchemasDiffer(f"has a {other.kind} in {_shown(column.name)}, not a {column.kind}")
+        if column.kind == CATEGORY and column.categories != other.categories:
+            places[place] = _places(other, column)
+    order = np.array([own[column.name][0] for column in wanted.columns], np.intp)
+    in_place = np.array_equal(order, np.arange(len(order)))
+    return Arrangement(None if in_place else order, places, labels)
+
+
+def _check_names(found: Sequence[str], wanted: Sequence[str]) -> None:
+    missing, extra = set(wanted) - set(found), set(found) - set(wanted)
+    if missing or extra:
+        parts = [f"lacks {_listed(missing, wanted)}"] if missing else []
+        parts += [f"has also {_listed(extra, found)}"] if extra else []
+        raise SchemasDiffer(" and ".join(parts))
+
+
+def _places(found: Column, wanted: Column) -> NDArray[np.int64]:
+    known = {category: place for place, category in enumerate(wanted.categories)}
+    return np.array([known.get(category, UNKNOWN) for category in found.categories], np.int64)
+
+
+def _labels(found: Sequence[str], wanted: Sequence[str], row_counts: Sequence[int]) -> NDArray[np.int64] | None:
+    if not found or not wanted or found == wanted:
+        return None
+    known = {name: label for label, name in enumerate(wanted)}
+    strange = {name for name, count in zip(found, row_counts, strict=False) if count and name not in known}
+    if strange:
+        raise SchemasDiffer(f"has also {_listed(strange, found)}", "classes")
+    return np.array([known.get(name, 0) for name in found], np.int64)
+
+
+def _listed(names: set[str], order: Sequence[str]) -> str:
+    """Return the first of ``names`` as they stand in ``order``, and how many more there are."""
+    listed = [_shown(name) for name in order if name in names]
+    more = f" and {len(listed) - _SHOWN_NAMES} more" if len(listed) > _SHOWN_NAMES else ""
+    return ", ".join(listed[:_SHOWN_NAMES]) + more
+
+
+def _shown(name: str) -> str:
+    return ascii(name if len(name) <= _SHOWN_CHARACTERS else f"{name[:_SHOWN_CHARACTERS]}...")

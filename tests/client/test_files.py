@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from mlpd.client import InvalidRequest
-from mlpd.client.files import read_labelled, read_rows
+from mlpd.client.tables import read_labelled, read_rows
 
 
 def arrays_of(rows):
@@ -27,7 +27,7 @@ def arrays_of(rows):
 def test_csv_with_and_without_a_header(tmp_path, text, column):
     path = tmp_path / "a.csv"
     path.write_bytes(text.encode())
-    arrays = arrays_of(read_labelled(path, column))
+    arrays = arrays_of(read_labelled(path, target=column))
     assert arrays.keys() == {"inputs", "labels"}
     assert arrays["inputs"].tolist() == [[1, 2], [3, 4]]
     assert arrays["labels"].tolist() == [0, 1]
@@ -36,16 +36,16 @@ def test_csv_with_and_without_a_header(tmp_path, text, column):
 def test_csv_with_targets_and_weights(tmp_path):
     path = tmp_path / "a.csv"
     path.write_text("a,price,b,size,w\n1,10,2,20,0.5\n3,30,4,40,1\n")
-    arrays = arrays_of(read_labelled(path, target_columns=["price", "3"], weight_column="w"))
+    arrays = arrays_of(read_labelled(path, target=["price", "3"], weight="w"))
     assert {name: array.tolist() for name, array in arrays.items()} == {
         "inputs": [[1, 2], [3, 4]],
         "targets": [[10, 20], [30, 40]],
         "weights": [0.5, 1],
     }
-    with pytest.raises(InvalidRequest, match=r"target_columns must be one of a, price, b, size, w, got height"):
-        read_labelled(path, target_columns=["height"])
+    with pytest.raises(InvalidRequest, match=r"target must be one of a, price, b, size, w, got height"):
+        read_labelled(path, target=["height"])
     with pytest.raises(InvalidRequest, match=r"each column must have one use, price of a.csv has several"):
-        read_labelled(path, target_columns=["price", "price"])
+        read_labelled(path, target=["price", "price"])
 
 
 def test_npz_with_targets_and_weights(tmp_path):
@@ -61,26 +61,26 @@ def test_npz_with_targets_and_weights(tmp_path):
 @pytest.mark.parametrize(
     ("content", "column", "sentence"),
     [
-        (b"", "-1", "a.csv must hold at least one row of numbers, got none"),
-        (b"a,b\n", "-1", "a.csv must hold at least one row of numbers, got none"),
+        (b"", "-1", "a.csv must hold at least one row, got none"),
+        (b"a,b\n", "-1", "a.csv must hold at least one row, got none"),
         (b"1,2\n3\n", "-1", "a.csv, line 2, must have 2 cells as the first line, got 1"),
         (b"a,b\n1,2\n3\n", "-1", "a.csv, line 3, must have 2 cells as the first line, got 1"),
-        (b"a,b\n\n1,2\n3,x\n", "-1", "a.csv, line 4, column 2, must be a number, got 'x'"),
-        (b"1,2\n3,x\n", "-1", "a.csv, line 2, column 2, must be a number, got 'x'"),
+        (b"b,a\n\n2,1\nx,3\n4,5\n", "-1", "a.csv, line 4, column b, must be a number, got 'x'"),
+        (b"1,2\nx,3\n4,5\n", "-1", "a.csv, line 2, column 1, must be a number, got 'x'"),
         (b"1,2\n3,1,5\n", "-1", "a.csv, line 2, must have 2 cells as the first line, got 3"),
-        (b"1,2\n\x00,3\n", "-1", "a.csv"),
-        (b"\xff\xfe1,2\n", "-1", "can't be read as CSV in UTF-8"),
-        (b"1,2\n", "3", "label_column must be between -2 and 1 in a.csv, got 3"),
-        (b"1,2\n", "y", "label_column must be a number: the file has no header, got y"),
-        (b"a,b\n1,2\n", "y", "label_column must be one of a, b, got y"),
-        (b"1\n2\n", "-1", "label_column must be between"),
+        (b"1,2\n\x00,3\n", "-1", "a.csv, line 2, must be text, got a NUL byte"),
+        (b"1,2\n\xff,3\n", "-1", "can't be read as CSV in UTF-8"),
+        (b"1,2\n", "3", "target must be between -2 and 1 in a.csv, got 3"),
+        (b"1,2\n", "y", "target must be a number: the file has no header, got y"),
+        (b"a,b\n1,2\n", "y", "target must be one of a, b, got y"),
+        (b"1\n2\n", "-1", "target must be between"),
     ],
 )
 def test_csv_that_does_not_fit_gets_one_sentence(tmp_path, content, column, sentence):
     path = tmp_path / "a.csv"
     path.write_bytes(content)
     with pytest.raises(InvalidRequest) as caught:
-        read_labelled(path, column)
+        read_labelled(path, target=column)
     assert sentence in str(caught.value)
     assert "\n" not in str(caught.value)
 

@@ -82,13 +82,13 @@ def test_frames_whose_columns_are_only_numbered_have_no_names(client, iris, mode
 def test_columns_of_mixed_types_become_numbers(client, iris):
     mixed = pd.DataFrame({"wide": iris[NAMES[1]] > 3, "length": iris[NAMES[2]], "count": np.arange(150, dtype="int16")})
     stored = client.upload("frame-mixed", mixed, iris["target"])
-    assert (stored.input_size, stored.input_maximum, list(stored.input_names)) == (3, 149, ["wide", "length", "count"])
+    assert (stored.input_size, stored.input_maximum) == (3, 149)
 
 
 @pytest.mark.parametrize(
     ("name", "value", "sentence"),
     [
-        ("kind", "setosa", "inputs must hold numbers, got .* in the column 'kind'"),
+        ("kind", [["setosa"]] * 150, "inputs, column kind, must hold numbers, true or false, texts or dates, got list"),
         ("Unnamed: 0", 1, "inputs must have a name for each column, got 'Unnamed: 0'; leave it out if an index"),
         ("a\nb", 1, r"inputs must have names that are printable texts of 1 to 256 characters, got 'a\\nb'"),
         (7, 1, "inputs must have columns that texts name, got 7"),

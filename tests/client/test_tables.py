@@ -5,9 +5,10 @@ from typing import Any
 import numpy as np
 import pytest
 from mlpd.client import InvalidRequest
-from mlpd.client.files import read_labelled, read_rows
+from mlpd.client.tables import Column, read_labelled, read_rows
 
 BODY = "5.1,3.5,1.4,0.2,0\n4.9,3.0,1.4,0.2,0\n6.3,3.3,6.0,2.5,1\n"
+AB = [Column("a"), Column("b")]
 DOUBT = "can be a header or a row: say which, with --header or --no-header"
 
 
@@ -41,7 +42,7 @@ def test_one_column_without_a_name_is_not_guessed_either(csv):
     assert DOUBT in refusal(read_rows, path)
     assert read_rows(path, header=True).inputs.tolist() == [[5.3], [6.1]]
     assert read_rows(path, header=False).inputs.tolist() == [[0], [5.3], [6.1]]
-    assert "line 3, must be a number, got an empty line" in refusal(read_rows, csv("5.3\n6.1\n\n7\n"))
+    assert "line 3, must hold a value, got an empty line" in refusal(read_rows, csv("5.3\n6.1\n\n7\n"))
 
 
 @pytest.mark.parametrize(
@@ -71,14 +72,14 @@ def test_a_first_row_with_a_missing_value_does_not_vanish(csv, cell, place):
     cells[place] = cell
     path = csv(f"{','.join(cells)}\n{BODY}")
     for read in (read_labelled, read_rows):
-        sentence = refusal(read, path)
-        assert f"a.csv, line 1, column {place + 1}, must be a number, got {cell!r}" in sentence
-        assert "--header" in sentence
-    assert len(read_rows(csv(f"a,b,{cell},d,e\n{BODY}"), ["a", "b"], header=True).inputs) == 3
+        rows = read(path)
+        assert rows.inputs.shape == (4, 4 if read is read_labelled else 5)
+        assert np.argwhere(np.isnan(rows.inputs)).tolist() == [[0, place]]
+    assert len(read_rows(csv(f"a,b,{cell},d,e\n{BODY}"), AB, header=True).inputs) == 3
 
 
 def test_what_only_python_takes_for_a_number_is_none(csv):
-    assert "line 2, column 1, must be a number, got '1_0'" in refusal(read_rows, csv("3,2\n1_0,2\n"))
+    assert "line 2, column 1, must be a number, got '1_0'" in refusal(read_rows, csv("3,2\n1_0,2\n4,2\n"))
 
 
 def test_names_of_a_header_can_be_shown(csv):
@@ -124,20 +125,18 @@ def test_a_column_without_a_name_that_does_not_count_rows_is_refused(csv, name):
 
 def test_a_label_beside_targets_does_not_become_an_input(csv):
     path = csv("a,species,t,u\n1,0,3,4\n2,1,5,6\n")
-    sentence = refusal(read_labelled, path, "species", ["t", "u"])
-    assert "label_column must be unset with target_columns, got species" in sentence
-    rows = read_labelled(path, target_columns=["t", "u"], leave_out=["species"])
+    rows = read_labelled(path, target=["t", "u"], leave_out=["species"])
     assert (rows.inputs.tolist(), rows.left_out, rows.sources) == ([[1], [2]], ("species",), {"targets": ("t", "u")})
 
 
 @pytest.mark.parametrize(
     ("settings", "name"),
     [
-        ({"label_column": "l", "weight_column": "l"}, "l"),
-        ({"weight_column": "-1"}, "l"),
-        ({"target_columns": ["a", "0"]}, "a"),
-        ({"target_columns": ["a", "b"], "weight_column": "b"}, "b"),
-        ({"label_column": "a", "leave_out": ["a"]}, "a"),
+        ({"target": "l", "weight": "l"}, "l"),
+        ({"weight": "-1"}, "l"),
+        ({"target": ["a", "0"]}, "a"),
+        ({"target": ["a", "b"], "weight": "b"}, "b"),
+        ({"target": "a", "leave_out": ["a"]}, "a"),
     ],
 )
 def test_a_column_has_one_use(csv, settings, name):
@@ -145,21 +144,25 @@ def test_a_column_has_one_use(csv, settings, name):
     assert f"each column must have one use, {name} of a.csv has several" in refusal(read_labelled, path, **settings)
 
 
-def test_texts_as_labels_and_inputs_are_refused_with_a_way_out(csv):
-    path = csv("a,town,species\n1,Rome,setosa\n2,Oslo,virginica\n")
-    assert "texts as labels are not supported yet" in refusal(read_labelled, path, leave_out=["town"])
-    assert "got 'Rome'; leave the column out with --leave-out" in refusal(read_labelled, path, "a")
+def test_texts_are_classes_and_categories(csv):
+    path = csv("a,town,species\n1,Rome,virginica\n2,Oslo,setosa\n3,Rome,setosa\n")
+    rows: Any = read_labelled(path)
+    assert np.array_equal(rows.labels, [1, 0, 0])
+    assert (rows.class_names, rows.target_names) == (("setosa", "virginica"), ("species",))
+    assert (rows.inputs.tolist(), rows.columns[1].categories) == ([[1, 1], [2, 0], [3, 1]], ("Oslo", "Rome"))
+    rows = read_labelled(path, target="a")
+    assert np.array_equal(rows.targets, [[1], [2], [3]])
 
 
 def test_columns_are_found_by_their_names_whatever_else_a_file_holds(csv):
     path = csv("species,id,b,a\nsetosa,x1,2,1\nvirginica,x2,4,3\n")
-    rows = read_rows(path, ["a", "b"], "models/m/versions/1")
+    rows = read_rows(path, AB, "models/m/versions/1")
     assert (rows.inputs.tolist(), rows.input_names, rows.left_out) == ([[1, 2], [3, 4]], ("a", "b"), ("species", "id"))
-    assert read_rows(csv("b,a\n2,1\n4,3\n"), ["a", "b"]).inputs.tolist() == [[1, 2], [3, 4]]
+    assert read_rows(csv("b,a\n2,1\n4,3\n"), AB).inputs.tolist() == [[1, 2], [3, 4]]
     path = csv("species,id,b,a\nsetosa,x1,2,1\n")
-    sentence = refusal(read_rows, path, ["a", "b", "c"], "models/m/versions/1")
+    sentence = refusal(read_rows, path, [*AB, Column("c")], "models/m/versions/1")
     assert sentence.startswith("a.csv must have the columns of models/m/versions/1, but it lacks c; it has species, id")
-    assert read_rows(csv("2,1\n4,5\n"), ["a", "b"]).inputs.tolist() == [[2, 1], [4, 5]]
+    assert read_rows(csv("2,1\n4,5\n"), AB).inputs.tolist() == [[2, 1], [4, 5]]
 
 
 def test_an_archive_tells_what_it_was_taken_for(tmp_path):
@@ -172,7 +175,7 @@ def test_an_archive_tells_what_it_was_taken_for(tmp_path):
     )
     rows = read_labelled(tmp_path / "a.npz")
     assert (rows.input_names, rows.left_out, rows.sources) == (("a", "b", "c"), ("ids",), {"labels": ("labels",)})
-    read = read_rows(tmp_path / "a.npz", ["c", "a"], "models/m")
+    read = read_rows(tmp_path / "a.npz", [Column("c"), Column("a")], "models/m")
     assert (read.inputs.shape, read.left_out) == ((2, 2), ("labels", "ids", "b"))
 
 
@@ -186,9 +189,9 @@ def test_two_arrays_for_one_use_are_refused(tmp_path, pair):
 @pytest.mark.parametrize(
     ("settings", "name"),
     [
-        ({"label_column": "l"}, "label_column"),
-        ({"target_columns": ["t"]}, "target_columns"),
-        ({"weight_column": "w"}, "weight_column"),
+        ({"target": "l"}, "target"),
+        ({"target": ["t"]}, "target"),
+        ({"weight": "w"}, "weight"),
         ({"leave_out": ["a"]}, "leave_out"),
         ({"header": False}, "header"),
     ],

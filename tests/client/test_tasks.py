@@ -88,7 +88,7 @@ def test_arrays_that_can_not_be_stored_get_one_sentence(client, arguments, sente
 def test_a_csv_of_numbers_from_the_command_line_to_predictions(server, tmp_path):
     table = np.column_stack([X, Y, np.ones(240)])
     np.savetxt(tmp_path / "rows.csv", table, "%.9g", ",", header="a,b,c,price,w", comments="")
-    flags = ["--target-columns", "price", "--weight-column", "w"]
+    flags = ["--target", "price", "--weight", "w"]
     done = run("datasets", "add", "prices", tmp_path / "rows.csv", *flags, server=server)
     assert (done.returncode, "1 numbers" in done.stdout) == (0, True), done.stderr
     flags = [

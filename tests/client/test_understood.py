@@ -70,7 +70,7 @@ def test_columns_in_another_order_give_the_same_answers(mlpd, refused, write, fl
     said = mlpd("predict", "iris", turned)
     assert "the first line of turned.csv names the columns" in said
     assert "left out: species" in said
-    mlpd("datasets", "add", "iris-turned", turned, "--label-column", "species")
+    mlpd("datasets", "add", "iris-turned", turned, "--target", "species")
     assert mlpd("evaluate", "iris", "iris-turned", "--json")["accuracy"] >= 0.96
     assert "the columns of iris-turned are matched by name with models/iris/versions/1" in mlpd(
         "evaluate", "iris", "iris-turned"
@@ -101,7 +101,7 @@ def test_a_header_of_numbers_is_not_taken_for_a_row(mlpd, refused, write, flower
 def test_what_was_understood_is_said(mlpd, write, flowers):
     table = np.column_stack([np.arange(150), flowers, np.ones(150)])
     path = write("index.csv", table, f",{HEADER},w")
-    said = mlpd("datasets", "add", "said", path, "--label-column", "species", "--weight-column", "w")
+    said = mlpd("datasets", "add", "said", path, "--target", "species", "--weight", "w")
     for text in (
         "150 rows of 4 inputs: sepal_length, sepal_width, petal_length, petal_width",
         "labels from species",
@@ -158,7 +158,7 @@ def test_the_task_is_said_and_is_that_of_the_values(mlpd, server, tmp_path, writ
     np.savez(tmp_path / "signs.npz", inputs=inputs, targets=signs.astype(np.uint8))
     table = write("signs.csv", np.column_stack([inputs, signs]), "a,b,t,u")
     mlpd("datasets", "add", "signs-npz", tmp_path / "signs.npz")
-    mlpd("datasets", "add", "signs-csv", table, "--target-columns", "t,u")
+    mlpd("datasets", "add", "signs-csv", table, "--target", "t,u")
     flags = ["--layer-sizes", "2,2", "--epochs", 1, "--learning-rate", 0.1, "--wait", "--json"]
     result = mlpd("train", "--dataset", "signs-csv", *flags)
     assert (result["job"]["spec"]["task"], result["notes"][0]) == ("multilabel", "task multilabel, by the data")

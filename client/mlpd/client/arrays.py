@@ -2,16 +2,17 @@
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from mlpd.client.columns import check_names, named_rows
+from mlpd.client.columns import check_names
 from mlpd.client.errors import InvalidRequest
 from mlpd.client.settings import DATA_TYPES, LARGEST_LABEL
+from mlpd.client.tables.table import LabelledTable
 from mlpd.v1 import types_pb2 as types
 from numpy.typing import ArrayLike, NDArray
-from safetensors.numpy import save_file
 
 Array = NDArray[np.generic]
 
@@ -19,6 +20,9 @@ _DATA_TYPES: dict[np.dtype[np.generic], types.DataType.ValueType] = {
     np.dtype(name).newbyteorder("<"): types.DataType.Value(data_type) for name, data_type in DATA_TYPES.items()
 }
 _DTYPES = {data_type: dtype for dtype, data_type in _DATA_TYPES.items()}
+# What a data-set file calls a type; in a file, tensors of types that come first here come first.
+_FILE_TYPES = {"<i8": "I64", "<f8": "F64", "<f4": "F32", "<i4": "I32", "<f2": "F16", "|u1": "U8"}
+_FILE_ORDER = list(_FILE_TYPES)
 # Types without a wire form of their own, and the smallest that holds all their values.
 _WIDENED = {"bool": "u1", "int8": "i4", "int16": "i4", "uint16": "i4", "uint32": "i8"}
 
@@ -121,42 +125,48 @@ def split(rows: Array, message_bytes: int, target_bytes: int = 0, row_limit: int
         yield slice(start, start + size)
 
 
-def dataset_tensors(
-    inputs: ArrayLike,
-    input_names: Sequence[str] | None,
-    *,
-    labels: ArrayLike | None,
-    targets: ArrayLike | None,
-    weights: ArrayLike | None,
-) -> tuple[dict[str, Array], tuple[str, ...]]:
-    """Return the tensors of a data-set file and the names of its columns, none where they have none.
-
-    Raises `InvalidRequest` for rows or names that can't be stored.
-    """
-    answers = {"labels": labels, "targets": targets, "weights": weights}
-    values, names = named_rows("inputs", inputs, input_names, answers)
-    rows = rows_from("inputs", values)
-    check_finite("inputs", rows)
-    if names:
-        check_names("input_names", names, rows.shape[1])
-    if (labels is None) == (targets is None):
+def dataset_tensors(table: LabelledTable) -> dict[str, Array]:
+    """Return the tensors of a data-set file; raises `InvalidRequest` for rows or names that can't be stored."""
+    rows = rows_from("inputs", table.inputs)
+    if table.is_plain:
+        check_finite("inputs", rows)
+    if table.columns:
+        check_names("input_names", table.input_names, rows.shape[1])
+    if (table.labels is None) == (table.targets is None):
         raise InvalidRequest("labels or targets must be given, and not both")
     tensors = {"inputs": rows}
-    if labels is not None:
-        tensors["labels"] = labels_from("labels", labels, len(rows))
-    if targets is not None:
-        tensors["targets"] = targets_from("targets", targets, len(rows))
-    if weights is not None:
-        tensors["weights"] = weights_from("weights", weights, len(rows))
-    return tensors, names
+    if table.labels is not None:
+        tensors["labels"] = labels_from("labels", table.labels, len(rows))
+    if table.targets is not None:
+        tensors["targets"] = targets_from("targets", table.targets, len(rows))
+    if table.weights is not None:
+        tensors["weights"] = weights_from("weights", table.weights, len(rows))
+    return tensors
 
 
-def write_dataset(path: Path, tensors: Mapping[str, Array], input_names: Sequence[str] = ()) -> tuple[str, int]:
-    """Write a data-set file, with the names of its columns if they have any, and return its SHA-256 and size."""
-    metadata = {"input_names": json.dumps(list(input_names), ensure_ascii=False)} if input_names else None
-    save_file({name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}, path, metadata)
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest(), path.stat().st_size
+def write_dataset(path: Path, tensors: Mapping[str, Array], metadata: Mapping[str, str]) -> tuple[str, int]:
+    """Write a data-set file and return its SHA-256 and size; arrays are C-ordered and not copied.
+
+    The bytes are those of `safetensors.numpy.save_file`, which would copy each array.
+    """
+    order = sorted(tensors, key=lambda name: (_FILE_ORDER.index(tensors[name].dtype.str), name))
+    header: dict[str, Any] = {"__metadata__": dict(sorted(metadata.items()))} if metadata else {}
+    start = 0
+    for name in order:
+        array = tensors[name]
+        kind, stop = _FILE_TYPES[array.dtype.str], start + array.nbytes
+        header[name] = {"dtype": kind, "shape": array.shape, "data_offsets": [start, stop]}
+        start = stop
+    text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    digest = hashlib.sha256()
+    parts: list[Any] = [len(text).to_bytes(8, "little"), text]
+    parts += [tensors[name].reshape(-1).view(np.uint8).data for name in order]
+    with path.open("wb") as file:
+        for part in parts:
+            file.write(part)
+            digest.update(part)
+    return digest.hexdigest(), 8 + len(text) + start
 
 
 def _array(name: str, values: ArrayLike) -> Array:

@@ -99,8 +99,12 @@ def upload(
     path: Path,
     chunk_bytes: int,
     patience: Patience,
+    on_progress: Callable[[int, int], None] | None = None,
 ) -> T:
-    """Send the file at ``path``, from its beginning at each attempt; getting further than ever renews the patience."""
+    """Send the file at ``path``, from its beginning at each attempt; getting further than ever renews the patience.
+
+    ``on_progress`` is called with the bytes sent and those of the file.
+    """
     sent_bytes = furthest_bytes = 0
 
     def requests() -> Iterator[UploadDatasetRequest]:
@@ -110,6 +114,8 @@ def upload(
             while chunk := file.read(chunk_bytes):
                 yield UploadDatasetRequest(chunk=chunk)
                 sent_bytes = max(sent_bytes, file.tell())
+                if on_progress:
+                    on_progress(file.tell(), header.size_bytes)
 
     while True:
         try:

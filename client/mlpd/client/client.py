@@ -2,12 +2,13 @@
 
 import tempfile
 import uuid
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, Self, TypeVar, Unpack
 
 import grpc
 import numpy as np
@@ -27,6 +28,8 @@ from mlpd.client.columns import is_frame, rows_for
 from mlpd.client.errors import InvalidRequest, JobCancelled, JobFailed, ServerError
 from mlpd.client.parts import refusals_of
 from mlpd.client.recipes import model_name, resource_name
+from mlpd.client.tables import LabelledTable, TableOptions, schema_of
+from mlpd.client.tables.memory import understood
 from mlpd.v1 import dataset_service_pb2 as dataset_pb
 from mlpd.v1 import model_service_pb2 as model_pb
 from mlpd.v1 import trainer_service_pb2 as pb
@@ -244,28 +247,42 @@ class Client:
     def upload(
         self,
         name: str,
-        inputs: ArrayLike,
-        labels: ArrayLike | None = None,
+        data: Any,
+        labels: Any = None,
         *,
-        targets: ArrayLike | None = None,
-        weights: ArrayLike | None = None,
+        targets: Any = None,
+        weights: Any = None,
         input_names: Sequence[str] | None = None,
+        like: str = "",
+        on_progress: Callable[[int, int], None] | None = None,
+        **options: Unpack[TableOptions],
     ) -> dataset_pb.Dataset:
-        """Store rows (rows, width) with what to learn of them as the data set ``name``.
+        """Store rows with what to learn of them as the data set ``name``; a name never moves to other content.
 
-        That is ``labels`` (rows,), classes 0, 1, 2, ...; or ``targets`` (rows, outputs), numbers, or 0 and 1 for labels
-        that do not exclude each other. ``weights`` (rows,) say how much each row counts. Columns have the names of a
-        data frame, or ``input_names``. The same content again is not sent twice; a name never moves to other content.
+        ``data`` are a path of a file, a frame of any library, an array (rows, width), or what
+        `mlpd.client.tables.read_labelled` gave. What is learnt is a column of a table, by ``target`` and the other
+        ``options`` of `mlpd.client.tables.TableOptions`; or it is given: ``labels`` (rows,), classes 0, 1, 2, ... or
+        their names; or ``targets`` (rows, outputs), numbers, or 0 and 1 for labels that do not exclude each other.
+        ``weights`` (rows,) say how much each row counts. An array's columns have the names ``input_names``. Columns and
+        classes are read as those of the data set that it is ``like``. A column that is left out because its texts are
+        too many is warned of. The same content again is not sent twice. ``on_progress`` is called with bytes sent and
+        all bytes.
         """
-        tensors, names = dataset_tensors(inputs, input_names, labels=labels, targets=targets, weights=weights)
+        schema = schema_of(self.dataset(like)) if like else None
+        table = understood(data, labels, targets, weights, input_names, schema, **options)
+        for sentence in () if isinstance(data, LabelledTable) else table.warnings:
+            warnings.warn(sentence, stacklevel=2)
+        tensors = dataset_tensors(table)
         with tempfile.TemporaryDirectory(prefix="mlpd-") as folder:
             path = Path(folder) / "dataset.safetensors"
-            sha256, size_bytes = write_dataset(path, tensors, names)
+            sha256, size_bytes = write_dataset(path, tensors, table.metadata())
             header = dataset_pb.UploadDatasetRequest.Header(
                 dataset_id=name.removeprefix("datasets/"), sha256=sha256, size_bytes=size_bytes
             )
             chunk_bytes = self.server_info.preferred_chunk_bytes
-            return upload(self._datasets.UploadDataset, header, path, chunk_bytes, self._patience()).dataset
+            return upload(
+                self._datasets.UploadDataset, header, path, chunk_bytes, self._patience(), on_progress
+            ).dataset
 
     def dataset(self, name: str) -> dataset_pb.Dataset:
         """Return what is known of a data set."""

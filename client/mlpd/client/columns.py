@@ -1,6 +1,6 @@
 """Columns by their names: those of frames and files, and those that a model was trained on."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -64,23 +64,6 @@ def frame_rows(field: str, frame: Any, labels: Sequence[Any]) -> Array:
     if not columns:
         raise InvalidRequest(f"{field} must have at least one column, got none")
     return np.column_stack(columns)
-
-
-def named_rows(
-    field: str, inputs: Any, names: Sequence[str] | None, answers: Mapping[str, Any]
-) -> tuple[ArrayLike, tuple[str, ...]]:
-    """Return rows as an array, with ``names`` for their columns, or those of a frame.
-
-    Raises `InvalidRequest` where a frame still has a column that is among the ``answers``, what is to be learned of it.
-    """
-    if is_frame(inputs):
-        for name, values in answers.items():
-            own = list(values.columns) if is_frame(values) else [getattr(values, "name", None)]
-            if both := [label for label in own if isinstance(label, str) and label in inputs.columns]:
-                raise InvalidRequest(f"{field} must not have the columns of {name}, got {both[0]!r} in both")
-    found = tuple(names) if names is not None else frame_names(field, inputs) if is_frame(inputs) else ()
-    rows = frame_rows(field, inputs, list(inputs.columns)) if is_frame(inputs) else inputs
-    return rows, found
 
 
 def rows_for(field: str, inputs: Any, wanted: Sequence[str], owner: str) -> ArrayLike:

@@ -1,15 +1,32 @@
 """``mlpd datasets``: list, add and show."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
+import numpy as np
 import typer
 from mlpd.client.cli import notes
 from mlpd.client.cli.connection import COMPUTING_SECONDS, connect
-from mlpd.client.cli.output import SERVER, Header, Json, Server, console, fields_of, print_json, show_notes, table
-from mlpd.client.files import read_labelled
+from mlpd.client.cli.output import (
+    SERVER,
+    Header,
+    Json,
+    Server,
+    console,
+    fields_of,
+    plain,
+    print_json,
+    progress_of,
+    show_notes,
+    table,
+)
+from mlpd.client.columns import listed
+from mlpd.client.tables import TableOptions, read_labelled, schema_of
 from mlpd.v1 import types_pb2 as types
 from mlpd.v1.dataset_service_pb2 import Dataset
+from rich.markup import escape
+from rich.table import Table
 
 app = typer.Typer(help="List data sets, add your own.", no_args_is_help=True)
 
@@ -25,67 +42,113 @@ def list_datasets(server: Server = SERVER, as_json: Json = False) -> None:
         _show(found)
 
 
+@app.command("describe")
 @app.command()
 def show(
     name: Annotated[str, typer.Argument(help="Data set.")], server: Server = SERVER, as_json: Json = False
 ) -> None:
-    """Show one data set."""
+    """Show one data set: its columns, and classes or targets."""
     with connect(server) as client:
         found = client.dataset(name)
     said = notes.of_inputs(found)
     if as_json:
         print_json({"dataset": fields_of(found), "notes": said})
+        return
+    _show([found])
+    if found.columns:
+        console.print(_columns_table(found.columns))
+    elif found.input_names:
+        console.print(f"columns: {', '.join(found.input_names)}", markup=False)
+    whole = "whole numbers " if found.whole_inputs else ""
+    console.print(f"inputs: {whole}from {found.input_minimum:g} to {found.input_maximum:g}")
+    show_notes(said)
+    learnt = f" {', '.join(found.target_names)}" if found.target_names else ""
+    if found.target_size:
+        console.print(f"targets{learnt} from {found.target_minimum:g} to {found.target_maximum:g}", markup=False)
+    elif found.class_names:
+        counts = zip(found.class_names, found.class_row_counts, strict=True)
+        rows = ", ".join(f"{plain(name)} {count}" for name, count in counts)
+        console.print(f"rows of each class of{learnt}: {rows}", markup=False)
     else:
-        _show([found])
-        if found.input_names:
-            console.print(f"columns: {', '.join(found.input_names)}", markup=False)
-        whole = "whole numbers " if found.whole_inputs else ""
-        console.print(f"inputs: {whole}from {found.input_minimum:g} to {found.input_maximum:g}")
-        show_notes(said)
-        if found.target_size:
-            console.print(f"targets from {found.target_minimum:g} to {found.target_maximum:g}")
-        else:
-            console.print("rows of each class:", ", ".join(map(str, found.class_row_counts)))
+        console.print("rows of each class:", ", ".join(map(str, found.class_row_counts)))
 
 
 @app.command()
 def add(
     name: Annotated[str, typer.Argument(help="Name for the data set.")],
-    path: Annotated[Path, typer.Argument(help="Rows: .npz (inputs; labels or targets; weights) or .csv.")],
-    label_column: Annotated[
-        str | None, typer.Option(help="Of a .csv: column name, or number, -1 = last, which is the default.")
+    path: Annotated[Path, typer.Argument(help="A table (.csv, .tsv, .parquet, .feather, .jsonl) or arrays (.npz).")],
+    target: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Column to learn, by name or number, -1 = last; several with commas or by several options.",
+            show_default="label, target, class or y, else the last",
+        ),
     ] = None,
-    target_columns: Annotated[
-        str, typer.Option(help="Of a .csv: columns of numbers to predict, with commas, in place of labels.")
+    weight: Annotated[str, typer.Option(help="Column that says how much each row counts.")] = "",
+    category: Annotated[list[str] | None, typer.Option(help="Columns to take as texts, like numbers of kinds.")] = None,
+    leave_out: Annotated[list[str] | None, typer.Option(help="Columns that are no inputs.")] = None,
+    task: Annotated[
+        str,
+        typer.Option(help="Take the target for classes (multiclass) or numbers (regression).", show_default="by it"),
     ] = "",
-    weight_column: Annotated[str, typer.Option(help="Of a .csv: how much each row counts.")] = "",
-    leave_out: Annotated[
-        str, typer.Option(help="Of a .csv: columns that are no inputs, with commas, like those that number the rows.")
-    ] = "",
+    like: Annotated[str, typer.Option(help="Data set whose columns and classes these are too.")] = "",
     header: Header = None,
+    separator: Annotated[str, typer.Option(help="Between cells: , ; tab or another.", show_default="found")] = "",
+    decimal: Annotated[str, typer.Option(help="Decimal point: . or ,", show_default="found")] = "",
+    encoding: Annotated[str, typer.Option(help="Of a text file.", show_default="utf-8, or as it is marked")] = "",
     server: Server = SERVER,
     as_json: Json = False,
 ) -> None:
     """Store the rows of a file on the server."""
-    columns, ignored = (
-        [column.strip() for column in text.split(",")] if text else [] for text in (target_columns, leave_out)
+    options = TableOptions(
+        target=target,
+        weight=weight,
+        category=category or [],
+        leave_out=leave_out or [],
+        task=task,
+        header=header,
+        separator=separator,
+        decimal=decimal,
+        encoding=encoding,
     )
-    rows = read_labelled(path, label_column, columns, weight_column, leave_out=ignored, header=header)
     with connect(server, COMPUTING_SECONDS) as client:
-        stored = client.upload(
-            name,
-            rows.inputs,
-            rows.labels,
-            targets=rows.targets,
-            weights=rows.weights,
-            input_names=rows.input_names,
-        )
+        schema = schema_of(client.dataset(like)) if like else None
+        with progress_of(f"reading {path.name}") as on_progress:
+            rows = read_labelled(path, schema, on_progress=on_progress, **options)
+        with progress_of(f"sending {name}") as on_progress:
+            stored = client.upload(name, rows, on_progress=on_progress)
     said = [*notes.of_labelled(rows, path.name), *notes.of_inputs(stored)]
     if as_json:
         print_json({"dataset": fields_of(stored), "understood": notes.fields_of_rows(rows), "notes": said})
     else:
         show_notes(said)
         _show([stored])
+
+
+def _columns_table(columns: Sequence[types.Column]) -> Table:
+    rows = table("column", "kind", "missing#", "mean#", "deviation#", "least#", "largest#", "categories")
+    for column in columns:
+        kind = types.Column.Kind.Name(column.kind).removeprefix("KIND_").lower()
+        numbers = (column.mean, column.deviation, column.minimum, column.maximum)
+        if kind == "category":
+            shown = [""] * len(numbers)
+        elif kind == "date":
+            first, last = (_date(days) for days in (column.minimum, column.maximum))
+            shown = [_date(column.mean), f"{column.deviation:.6g} days", first, last]
+        else:
+            shown = [f"{number:.6g}" for number in numbers]
+        rows.add_row(
+            escape(plain(column.name)),
+            kind,
+            f"{column.missing_count:,}",
+            *shown,
+            escape(plain(listed(column.categories))),
+        )
+    return rows
+
+
+def _date(days: float) -> str:
+    return str(np.datetime64("1970-01-01T00:00") + np.timedelta64(round(days * 1440), "m")).replace("T00:00", "")
 
 
 def _show(datasets: list[Dataset]) -> None:

@@ -22,7 +22,7 @@ from mlpd.client.cli.output import (
 )
 from mlpd.client.client import Prediction
 from mlpd.client.errors import InvalidRequest
-from mlpd.client.files import read_rows
+from mlpd.client.tables import Column, columns_from, read_rows
 from numpy.typing import NDArray
 from rich.table import Table
 
@@ -51,7 +51,9 @@ def evaluate(
 
 def predict(
     model: Annotated[str, typer.Argument(help="Model, or model/version.")],
-    rows: Annotated[Path, typer.Argument(help="Inputs without labels: .npy, .npz or .csv.")],
+    rows: Annotated[
+        Path, typer.Argument(help="Inputs without labels: a table (.csv, .parquet, ...) or arrays (.npy, .npz).")
+    ],
     output: Annotated[Path | None, typer.Option(help="Write the predictions to this .npz or .csv.")] = None,
     header: Header = None,
     server: Server = SERVER,
@@ -62,7 +64,8 @@ def predict(
         raise InvalidRequest(f"output must end in .npz or .csv, got {output.name}")
     with connect(server, COMPUTING_SECONDS) as client:
         version = client.model(model)
-        read = read_rows(rows, version.input_names, version.name, header=header)
+        columns = columns_from(version.columns) or tuple(map(Column, version.input_names))
+        read = read_rows(rows, columns, version.name, header=header)
         prediction = client.predict(version.name, read.inputs)
     said = [
         *notes.of_rows(read, rows.name),

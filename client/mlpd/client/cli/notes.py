@@ -3,9 +3,10 @@
 from collections.abc import Sequence
 from typing import Any
 
+from mlpd.client.cli.output import plain
 from mlpd.client.client import Client
 from mlpd.client.columns import listed
-from mlpd.client.files import LabelledRows, Rows
+from mlpd.client.tables import LabelledTable, Table
 from mlpd.v1.dataset_service_pb2 import Dataset
 from mlpd.v1.trainer_service_pb2 import TrainingJob, TrainingSpec
 
@@ -66,17 +67,22 @@ def of_columns(found: Sequence[str], wanted: Sequence[str], data: str, owner: st
     return []
 
 
-def of_rows(rows: Rows, name: str) -> list[str]:
+def of_rows(rows: Table, name: str) -> list[str]:
     """Say what a file's first line was taken for, and what was left out."""
     notes = []
     if rows.header is not None:
         notes.append(f"the first line of {name} {'names the columns' if rows.header else 'is a row'}")
     if rows.left_out:
         notes.append(f"left out: {listed(rows.left_out)}")
-    return notes
+    for column, texts in rows.unknown.items():
+        count = sum(texts.values())
+        notes.append(
+            f"{count:,} rows have a text in {plain(column)} that is not among its categories: {listed([*texts])}"
+        )
+    return [*notes, *rows.notes, *rows.warnings]
 
 
-def of_labelled(rows: LabelledRows, name: str) -> list[str]:
+def of_labelled(rows: LabelledTable, name: str) -> list[str]:
     """Say what the columns or arrays of a file were taken for."""
     width = rows.inputs[0].size if len(rows.inputs) else 0
     names = f": {listed(rows.input_names)}" if rows.input_names else ""
@@ -85,11 +91,13 @@ def of_labelled(rows: LabelledRows, name: str) -> list[str]:
     return [*notes, *of_rows(rows, name)]
 
 
-def fields_of_rows(rows: Rows) -> dict[str, Any]:
+def fields_of_rows(rows: Table) -> dict[str, Any]:
     """Return what was understood of a file as JSON fields."""
     fields: dict[str, Any] = {"input_names": list(rows.input_names), "left_out": list(rows.left_out)}
     if rows.header is not None:
         fields["header"] = rows.header
-    if isinstance(rows, LabelledRows):
+    if not rows.is_plain:
+        fields["columns"] = [column.fields() for column in rows.columns]
+    if isinstance(rows, LabelledTable):
         fields |= {role: list(columns) for role, columns in rows.sources.items()}
     return fields

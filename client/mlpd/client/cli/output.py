@@ -2,7 +2,8 @@
 
 import json
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from math import isfinite
 from typing import Annotated, Any, Literal
 
@@ -14,6 +15,8 @@ from mlpd.client.client import DEFAULT_ADDRESS, Evaluation
 from mlpd.v1.trainer_service_pb2 import TrainingJob
 from numpy.typing import NDArray
 from rich.console import Console
+from rich.markup import escape
+from rich.progress import Progress
 from rich.table import Table
 
 Server = Annotated[str, typer.Option("--server", envvar="MLPD_SERVER", help="Address of the server.")]
@@ -43,6 +46,15 @@ def show_notes(notes: Iterable[str]) -> None:
     """Print what was understood, a line each."""
     for note in notes:
         console.print(note, markup=False)
+
+
+@contextmanager
+def progress_of(what: str) -> Iterator[Callable[[int, int], None]]:
+    """Show a bar for what takes long, on a terminal; yield what takes the bytes that are done and all."""
+    bar = Progress(console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty())
+    with bar:
+        task = bar.add_task(escape(plain(what)), total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
 def plain(text: str) -> str:

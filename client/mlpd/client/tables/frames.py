@@ -1,0 +1,100 @@
+"""Tables that know the types of their columns: frames, Parquet, Arrow and JSON lines."""
+
+from collections.abc import Collection, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from mlpd.client.columns import check_names, frame_names, is_unnamed
+from mlpd.client.errors import InvalidRequest
+from mlpd.client.tables.cells import kind_of
+from mlpd.client.tables.header import Header
+from mlpd.client.tables.libraries import load
+from mlpd.client.tables.source import Source
+
+_BATCH_ROWS = 65_536
+_FORMATS = {".parquet": "parquet", ".feather": "feather", ".arrow": "feather", ".ipc": "feather"}
+TYPED_SUFFIXES = (*_FORMATS, ".jsonl", ".ndjson")
+
+
+class Typed(Source):
+    """A table of Arrow's, in memory or in a file that is read by the batch."""
+
+    def __init__(self, name: str, content: Any, names: Sequence[str]) -> None:
+        self._content = content
+        self.header = Header(name, len(content.schema), tuple(names))
+        self.notes = []
+        self.kinds = [kind_of(kind) for kind in content.schema.types]
+
+    def batches(self, columns: Sequence[int], texts: Collection[int]) -> Iterator[list[Any]]:
+        """Yield the ``columns``, each in its own type."""
+        arrow, schema = load("pyarrow", self.header.table), self._content.schema
+        for column in columns:
+            if not self.kinds[column]:
+                rule = "must hold numbers, true or false, texts or dates"
+                way = f"leave it out: --leave-out {self.header.name(column)} (leave_out=[...])"
+                place = f"{self.header.table}, {self.header.place(column)},"
+                raise InvalidRequest(f"{place} {rule}, got {str(schema.types[column])[:40]}; {way}")
+        wanted = [schema.names[column] for column in columns]
+        try:
+            if isinstance(self._content, arrow.Table):
+                for batch in self._content.select(wanted).to_batches(_BATCH_ROWS):
+                    yield batch.columns
+            else:
+                for batch in self._content.to_batches(columns=wanted, batch_size=_BATCH_ROWS):
+                    yield batch.columns
+        except (arrow.ArrowException, OSError) as error:
+            raise _unreadable(self.header.table, error) from error
+
+    def where(self, row: int) -> str:
+        """Return how an error names a row."""
+        return f"{self.header.table}, row {row}"
+
+
+def open_typed(path: Path) -> Typed:
+    """Open a .parquet, .feather, .arrow or JSON lines file; raises `InvalidRequest` where it is none."""
+    arrow = load("pyarrow", path.name)
+    suffix = path.suffixes[-2].lower() if path.suffix == ".gz" and len(path.suffixes) > 1 else path.suffix.lower()
+    try:
+        if suffix in _FORMATS:
+            content = load("pyarrow.dataset", path.name).dataset(str(path), format=_FORMATS[suffix])
+        else:
+            with arrow.input_stream(str(path), compression="detect") as file:
+                content = load("pyarrow.json", path.name).read_json(file)
+    except (arrow.ArrowException, OSError) as error:
+        raise _unreadable(str(path), error) from error
+    return Typed(path.name, content, _checked(path.name, content.schema.names))
+
+
+def frame_source(name: str, frame: Any) -> Typed:
+    """Take a frame of any library; its index is not a column. Raises `InvalidRequest` for what is no table."""
+    arrow = load("pyarrow", name)
+    names = None
+    if hasattr(frame, "columns") and not isinstance(frame, arrow.Table):
+        names = frame_names(name, frame)
+    try:
+        if type(frame).__module__.startswith("pandas"):
+            table = arrow.Table.from_pandas(frame, preserve_index=False)
+        elif hasattr(frame, "__arrow_c_stream__"):
+            table = arrow.table(frame)
+        elif hasattr(frame, "__dataframe__"):
+            table = load("pyarrow.interchange", name).from_dataframe(frame)
+        else:
+            table = arrow.table({str(label): arrow.array(frame[label]) for label in frame.columns})
+    except (arrow.ArrowException, TypeError, ValueError) as error:
+        raise InvalidRequest(f"{name} must be a table: {_one_line(error)}") from error
+    return Typed(name, table, _checked(name, table.schema.names) if names is None else names)
+
+
+def _checked(name: str, names: list[str]) -> list[str]:
+    check_names(name, names, len(names))
+    if unnamed := [own for own in names if is_unnamed(own)]:
+        raise InvalidRequest(f"{name} must have a name for each column, got {unnamed[0]!r}; leave it out if an index")
+    return names
+
+
+def _unreadable(what: str, error: Exception) -> InvalidRequest:
+    return InvalidRequest(f"{what} can't be read as a table: {_one_line(error)}")
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:200]

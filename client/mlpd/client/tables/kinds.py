@@ -1,0 +1,199 @@
+"""What the cells of a column are: the same rules for every file and frame.
+
+A cell without a value is empty, ``?``, ``-``, ``NA``, ``N/A``, ``nan``, ``null`` or ``none`` in any case; spaces around
+a cell count for nothing. Of the cells that have a value,
+
+- all are numbers: a **number**;
+- all are ISO dates, or dates with a time: a **date**, as days since 1970-01-01, in UTC where it says no zone;
+- all are true, false, yes or no in any case: a **boolean**; 0 and 1 are numbers;
+- else it is text, a **category**: one of its distinct texts, sorted. With more than 256 of them, or more than 20 that
+  are more than half of the cells, the column is left out, unless it is asked for; it may have up to 10,000.
+
+Where more than half are numbers, or dates, but not all, the first other cell is refused.
+"""
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime
+
+from mlpd.client.errors import InvalidRequest
+from mlpd.client.tables.columns import Column
+
+MISSING = frozenset(("", "?", "-", "na", "n/a", "nan", "null", "none"))
+CATEGORY_LIMIT, ASKED_CATEGORY_LIMIT = 256, 10_000
+MANY_CATEGORIES = 20
+EXACT_WHOLE_LIMIT = 2**53  # a float64 holds every whole number up to here
+
+_BOOLEANS = {"false": 0.0, "no": 0.0, "true": 1.0, "yes": 1.0}
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
+_WHOLE = re.compile(r"[+-]?\d+", re.ASCII)
+# What people take for numbers, and would miss if it became a text: 1,5 and 1,234.5.
+_LIKE_NUMBER = re.compile(r"[+-]?(\d+,\d+|\d{1,3}([,.]\d{3})+([,.]\d+)?)", re.ASCII)
+_DATE = re.compile(r"\d{4}-\d\d-\d\d([T ]\d\d:\d\d(:\d\d(\.\d{1,6})?)?(Z|[+-]\d\d:?\d\d)?)?", re.ASCII)
+_TRAILING_ZEROS = re.compile(r"(-?\d+)\.0+", re.ASCII)
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_NAME_LIMIT_CHARACTERS = 256
+_DAY_SECONDS = 86_400
+
+Cell = bool | int | float | str | date | None
+
+
+class BadCell(InvalidRequest):
+    """A ``row``, counted from 0, has a cell that breaks ``rule``; whoever knows the table says where that is."""
+
+    def __init__(self, row: int, rule: str, text: str) -> None:
+        super().__init__(f"row {row} {rule}, got {text[:40]!r}")
+        self.row = row
+        self.rule = rule
+        self.text = text
+
+
+def text_of(cell: Cell) -> str | None:
+    """Return a cell of a frame as a file would have it, without spaces around; None where its value is missing."""
+    if isinstance(cell, bool):
+        return "true" if cell else "false"
+    if isinstance(cell, datetime):
+        return cell.isoformat(" ")
+    if isinstance(cell, date):
+        return cell.isoformat()
+    text = (repr(cell) if isinstance(cell, float) else str(cell)).strip()
+    return None if text.lower() in MISSING else text
+
+
+def category_of(text: str) -> str:
+    """Return what a text is called as a category or class: as it is, but 1 where it is 1.0."""
+    whole = _TRAILING_ZEROS.fullmatch(text)
+    return whole[1] if whole else text
+
+
+def number_of(text: str, decimal: str = ".") -> float:
+    """Return the number that a text is; raises `ValueError` with a rule where it is none, or can't be held exactly."""
+    plain = text.replace(",", ".") if decimal == "," and "." not in text else text
+    if not _NUMBER.fullmatch(plain) or (decimal == "," and "." in text):
+        raise ValueError("must be a number")
+    value = float(plain)
+    if _WHOLE.fullmatch(plain) and abs(value) >= EXACT_WHOLE_LIMIT and int(plain) != int(value):
+        raise ValueError("must be a whole number that float64 holds exactly")
+    return value
+
+
+def date_of(text: str) -> float:
+    """Return days since 1970-01-01, in UTC where a text names no zone; raises `ValueError` where it is no date."""
+    rule = "must be an ISO date, like 2026-11-27 or 2026-11-27 08:30"
+    if not _DATE.fullmatch(text):
+        raise ValueError(rule)
+    try:
+        time = datetime.fromisoformat(text)
+    except ValueError:
+        raise ValueError(rule) from None
+    since = (time if time.tzinfo else time.replace(tzinfo=UTC)) - _EPOCH
+    return since.days + (since.seconds + since.microseconds / 1e6) / _DAY_SECONDS
+
+
+def boolean_of(text: str) -> float:
+    """Return 0 or 1; raises `ValueError` where a text is neither false nor true."""
+    value = _BOOLEANS.get(text.lower(), {"0": 0.0, "1": 1.0}.get(category_of(text)))
+    if value is None:
+        raise ValueError("must be true or false, or yes or no")
+    return value
+
+
+def converter(column: Column, decimal: str = ".") -> Callable[[str], float]:
+    """Return what makes the number that a row has of a text; an unknown category is -1."""
+    match column.kind:
+        case "number":
+            return lambda text: number_of(text, decimal)
+        case "date":
+            return date_of
+        case "boolean":
+            return boolean_of
+    places = {category: float(place) for place, category in enumerate(column.categories)}
+    return lambda text: places.get(category_of(text), -1.0)
+
+
+def is_number(text: str, decimal: str = ".") -> bool:
+    """Whether a text is a number."""
+    return _holds(lambda cell: number_of(cell, decimal), text)
+
+
+@dataclass
+class Survey:
+    """What is known of the texts of a column after some of its ``rows``; distinct ones only up to a limit."""
+
+    decimal: str = "."
+    rows: int = 0
+    filled: int = 0
+    number_rows: int = 0
+    number_like_rows: int = 0
+    date_rows: int = 0
+    texts: dict[str, int] = field(default_factory=dict)
+    others: dict[str, BadCell] = field(default_factory=dict)
+
+    def add(self, text: str, count: int, row: int) -> None:
+        """Take in a text that ``count`` more rows have, first at ``row``."""
+        self.filled += count
+        for rows, kind, convert in (
+            ("number_rows", "number", lambda cell: number_of(cell, self.decimal)),
+            ("date_rows", "date", date_of),
+        ):
+            try:
+                convert(text)
+                setattr(self, rows, getattr(self, rows) + count)
+            except ValueError as error:
+                if kind not in self.others or row < self.others[kind].row:
+                    self.others[kind] = BadCell(row, str(error), text)
+        if _LIKE_NUMBER.fullmatch(text):
+            self.number_like_rows += count
+        if len(self.texts) <= ASKED_CATEGORY_LIMIT:
+            category = category_of(text)
+            self.texts[category] = self.texts.get(category, 0) + count
+
+    def column(self, name: str, *, is_asked: bool = False, limit: int | None = None) -> Column | str:
+        """Return what the column is; or why it is left out.
+
+        ``is_asked`` says that it is a category; ``limit`` is how many an unasked one may have, by default 256.
+        Raises `BadCell`, and `InvalidRequest` for categories that can't be stored.
+        """
+        if not self.filled:
+            return "it has no values"
+        kind = "category" if is_asked else self._kind()
+        if kind != "category":
+            return Column(name, kind)
+        count = len(self.texts)
+        many = count > MANY_CATEGORIES and 2 * count > self.filled
+        if count > ASKED_CATEGORY_LIMIT:
+            return f"more than {ASKED_CATEGORY_LIMIT:,} different texts in {self.filled:,} rows"
+        if not is_asked and (count > (limit or CATEGORY_LIMIT) or many):
+            return f"{count:,} different texts in {self.filled:,} rows; keep it with --category {name}"
+        categories = tuple(sorted(self.texts))
+        check_categories(name, categories)
+        return Column(name, "category", categories)
+
+    def _kind(self) -> str:
+        if self.number_rows == self.filled:
+            return "number"
+        if 2 * max(self.number_rows, self.number_like_rows) > self.filled:
+            raise self.others["number"]
+        if self.date_rows == self.filled:
+            return "date"
+        if 2 * self.date_rows > self.filled:
+            raise self.others["date"]
+        return "boolean" if all(text.lower() in _BOOLEANS for text in self.texts) else "category"
+
+
+def check_categories(name: str, categories: tuple[str, ...]) -> None:
+    """Raise `InvalidRequest` for a category that can't be stored."""
+    rule = f"printable texts of 1 to {_NAME_LIMIT_CHARACTERS} characters"
+    for category in categories:
+        if not 1 <= len(category) <= _NAME_LIMIT_CHARACTERS or not category.isprintable():
+            way = f"if it is free text, leave the column out: --leave-out {name}"
+            raise InvalidRequest(f"column {name} must have categories that are {rule}, got {category[:40]!a}; {way}")
+
+
+def _holds(convert: Callable[[str], float], text: str) -> bool:
+    try:
+        convert(text)
+    except ValueError:
+        return False
+    return True

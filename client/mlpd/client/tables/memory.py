@@ -1,0 +1,129 @@
+"""Data in memory with what to learn of them: arrays of any library, lists and frames."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from math import prod
+from typing import Any, Unpack
+
+import numpy as np
+from mlpd.client.columns import check_names, frame_rows, is_frame
+from mlpd.client.errors import InvalidRequest
+from mlpd.client.tables.answers import Answers, named_labels
+from mlpd.client.tables.cells import narrowed
+from mlpd.client.tables.columns import Column
+from mlpd.client.tables.opening import is_table
+from mlpd.client.tables.reading import TableOptions, read_labelled, read_table
+from mlpd.client.tables.table import LabelledTable, Schema, Table
+
+_DENSE_LIMIT_BYTES = 2**30
+_HOST_DEVICES = (1, 3, 11)  # of DLPack: the CPU's memory, pinned and managed
+
+
+def understood(
+    data: Any,
+    labels: Any = None,
+    targets: Any = None,
+    weights: Any = None,
+    input_names: Sequence[str] | None = None,
+    like: Schema | None = None,
+    **options: Unpack[TableOptions],
+) -> LabelledTable:
+    """Return rows and what to learn of them, from a path, a frame or an array (rows, ...).
+
+    Where neither ``labels`` nor ``targets`` are given, they are columns of the table. Raises `InvalidRequest` for what
+    can't be stored.
+    """
+    if isinstance(data, LabelledTable):
+        return data
+    if labels is None and targets is None and not _is_array(data):
+        _check_unset({"weights": weights, "input_names": input_names}, "with a table; weight names a column")
+        return read_labelled(data, like, **options)
+    answers = {"labels": labels, "targets": targets, "weights": weights}
+    if _is_array(data):
+        _check_unset({**options, "like": like}, "with an array")
+        table = _array_table(data, input_names)
+    else:
+        _check_unset({"like": like}, "where labels or targets are given; target names a column")
+        _check_apart(data, answers)
+        table = read_table(data, **options)
+        if input_names is not None:
+            check_names("input_names", input_names, len(table.columns))
+            named = (replace(column, name=name) for column, name in zip(table.columns, input_names, strict=True))
+            table = replace(table, columns=tuple(named))
+    found = None if labels is None else named_labels(labels)
+    found = found or Answers(labels=None if labels is None else host_array("labels", labels))
+    return LabelledTable(
+        **vars(table),
+        labels=found.labels,
+        targets=None if targets is None else _target_array(targets),
+        weights=None if weights is None else host_array("weights", weights),
+        class_names=found.class_names,
+    )
+
+
+def host_array(name: str, values: Any) -> Any:
+    """Return what NumPy takes as it is, and copies of arrays of other libraries in the host's memory.
+
+    Sparse arrays are filled up to 1 GiB. Raises `InvalidRequest` for an array that can't be had.
+    """
+    if isinstance(values, np.ndarray):
+        return values
+    if hasattr(values, "toarray") and hasattr(values, "nnz"):
+        size_bytes = prod(values.shape) * values.dtype.itemsize
+        if size_bytes > _DENSE_LIMIT_BYTES:
+            rule = f"{name} must have at most {_DENSE_LIMIT_BYTES:,} bytes with all their zeros"
+            raise InvalidRequest(f"{rule}, got {size_bytes:,}; leave columns out")
+        return values.toarray()
+    if not hasattr(values, "__dlpack_device__"):
+        return values
+    if values.__dlpack_device__()[0] not in _HOST_DEVICES:
+        if hasattr(values, "get"):
+            return values.get()
+        raise InvalidRequest(f"{name} must be in the host's memory, got an array on a GPU: copy it, with .cpu()")
+    try:
+        return np.from_dlpack(values)
+    except (BufferError, RuntimeError, TypeError) as error:
+        way = "detach it and copy it to the host, with .detach().cpu()"
+        raise InvalidRequest(f"{name} must be an array that NumPy can read, got {error}; {way}") from error
+
+
+def _is_array(data: Any) -> bool:
+    return not isinstance(data, str) and not hasattr(data, "__fspath__") and not is_table(data)
+
+
+def _array_table(data: Any, input_names: Sequence[str] | None) -> Table:
+    columns = tuple(map(Column, input_names or ()))
+    array = host_array("inputs", data)
+    if not isinstance(array, np.ma.MaskedArray):
+        return Table(array, columns)
+    if array.ndim != 2 or array.dtype.kind not in "biuf":
+        raise InvalidRequest(
+            f"inputs must be numbers (rows, width) where some are masked, got {array.dtype} {array.shape}"
+        )
+    values = np.ma.filled(array.astype(np.float64), np.nan)
+    is_plain = not np.isnan(values).any()
+    if not is_plain and not columns:
+        columns = tuple(Column(f"column {place + 1}") for place in range(values.shape[1]))
+    return Table(narrowed(values), columns, is_plain=is_plain)
+
+
+def _target_array(targets: Any) -> Any:
+    """Return targets as an array, a frame's columns in their order."""
+    return (
+        frame_rows("targets", targets, list(targets.columns)) if is_frame(targets) else host_array("targets", targets)
+    )
+
+
+def _check_apart(data: Any, answers: dict[str, Any]) -> None:
+    """Raise `InvalidRequest` where a frame still has a column that is among the answers, what is to be learnt of it."""
+    columns = list(getattr(data, "columns", ()))
+    for name, values in answers.items():
+        own = list(values.columns) if is_frame(values) else [getattr(values, "name", None)]
+        if both := [label for label in own if isinstance(label, str) and label in columns]:
+            raise InvalidRequest(f"inputs must not have the columns of {name}, got {both[0]!r} in both")
+
+
+def _check_unset(settings: dict[str, Any], when: str) -> None:
+    for name, value in settings.items():
+        if value is not None and not (isinstance(value, str | tuple | list) and not value):
+            raise InvalidRequest(f"{name} must be unset {when}")

@@ -1,0 +1,280 @@
+"""Rows and what to learn of them, from a user's file or frame."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypedDict, Unpack
+
+import numpy as np
+from mlpd.client.columns import is_unnamed, listed, places_of
+from mlpd.client.errors import InvalidRequest
+from mlpd.client.tables.answers import answers_from, check_task, target_column
+from mlpd.client.tables.archives import check_unset, is_archive, read_labelled_arrays, read_row_arrays
+from mlpd.client.tables.columns import Column
+from mlpd.client.tables.opening import open_source
+from mlpd.client.tables.source import Source
+from mlpd.client.tables.table import LabelledTable, Schema, Table
+from mlpd.client.tables.values import Values, assembled, read_columns
+
+_TARGET_NAMES = ("label", "target", "class", "y")
+_PLURALS = {"category": "categories", "boolean": "booleans", "date": "dates"}
+
+
+class TextOptions(TypedDict, total=False):
+    """How a text file is written; what is not said is found in it.
+
+    ``header`` says whether its first line names the columns, ``separator`` stands between cells, ``decimal`` is "." or
+    ",", ``encoding`` one that Python knows.
+    """
+
+    header: bool | None
+    separator: str
+    decimal: str
+    encoding: str
+
+
+class TableOptions(TextOptions, total=False):
+    """How a table is understood; columns go by name or number, negative from the end.
+
+    ``target`` are the columns to learn, by default the one called label, target, class or y, unless there is an x too,
+    else the last; ``weight`` is how much each row counts, ``category`` are columns to take as texts, ``leave_out``
+    those that are no inputs. ``task`` has the target be classes (multiclass, binary) or numbers (regression,
+    multilabel).
+    """
+
+    target: str | Sequence[str] | None
+    weight: str
+    category: Sequence[str]
+    leave_out: Sequence[str]
+    task: str
+
+
+def read_labelled(
+    data: Any,
+    like: Schema | None = None,
+    *,
+    on_progress: Callable[[int, int], None] | None = None,
+    **options: Unpack[TableOptions],
+) -> LabelledTable:
+    """Return rows and what to learn of them, from a path or a frame; ``like`` is what a table of the same columns is.
+
+    ``on_progress`` is called with the bytes of a text file that are read, and all; some files are read more than once.
+
+    The rules are those of `mlpd.client.tables.kinds` and `mlpd.client.tables.answers`; `archives` says what files of
+    arrays hold. Raises `InvalidRequest` with one sentence, of where, rule and value, for what does not fit.
+    """
+    if is_archive(data):
+        check_unset(Path(data), options)
+        return read_labelled_arrays(Path(data))
+    text = TextOptions(**{name: value for name, value in options.items() if name in TextOptions.__annotations__})  # type: ignore[typeddict-item]
+    source = open_source(data, text)
+    source.on_progress = on_progress
+    return _labelled(source, like, options)
+
+
+def read_table(data: Any, **options: Unpack[TableOptions]) -> Table:
+    """Return all columns of a frame as inputs, but for those to leave out."""
+    source = open_source(data, {})
+    ignored = source.header.columns("leave_out", options.get("leave_out", ()))
+    return _table(source, [place for place in range(source.header.count) if place not in ignored], options)
+
+
+def read_rows(data: Any, columns: Sequence[Column] = (), owner: str = "", **options: Unpack[TextOptions]) -> Table:
+    """Return rows without labels, from a path or a frame, for the model ``owner``.
+
+    Where both have names, columns are matched with the model's ``columns``, in their order, and are read as what these
+    are: numbers as `ModelVersion.columns` says, -1 for an unknown category. Without the model's names, columns are read
+    as what they hold. Raises `InvalidRequest` with one sentence for what does not fit.
+    """
+    if is_archive(data):
+        check_unset(Path(data), options)
+        return read_row_arrays(Path(data), columns, owner)
+    source = open_source(data, options)
+    everything = list(range(source.header.count))
+    if not columns:
+        numbering = _row_numbers(source, everything)
+        return _table(source, [place for place in everything if place not in numbering], {})
+    places = _places(source, everything, columns, owner)
+    values, left_out = read_columns(source, dict(zip(places, columns, strict=True)))
+    others = [place for place in everything if place not in places]
+    return Table(**_inputs(source, values, left_out, others, is_fixed=True))
+
+
+def _table(source: Source, places: Sequence[int], options: TableOptions) -> Table:
+    categories = source.header.columns("category", options.get("category", ()))
+    values, left_out = read_columns(source, dict.fromkeys(places), categories)
+    return Table(**_inputs(source, values, left_out, [p for p in range(source.header.count) if p not in places]))
+
+
+def _places(source: Source, among: Sequence[int], columns: Sequence[Column], owner: str) -> list[int]:
+    """Return where a model's or another table's columns are: by their names, or in order where there are none."""
+    header = source.header
+    if header.names:
+        found, _ = places_of(
+            header.table, [header.names[place] for place in among], [column.name for column in columns], owner
+        )
+        return [among[place] for place in found]
+    if len(columns) != len(among):
+        raise InvalidRequest(f"{header.table} must have {len(columns)} columns, as {owner} has, got {len(among)}")
+    return list(among)
+
+
+def _row_numbers(source: Source, places: Sequence[int]) -> list[int]:
+    """Return those columns that have no name and count the rows, 0, 1, 2, ..., as pandas writes its index.
+
+    Raises `InvalidRequest` for a column without a name that holds something else.
+    """
+    header = source.header
+    unnamed = [place for place in places if header.names and is_unnamed(header.names[place])]
+    for place in unnamed:
+        try:
+            ((_, values),) = read_columns(source, {place: Column(header.name(place))})[0].items()
+            is_counting = np.array_equal(values.array(), np.arange(values.row_count))
+        except InvalidRequest:
+            is_counting = False
+        if not is_counting:
+            where = f"{header.table}, line 1, column {place + 1}"
+            raise InvalidRequest(
+                f"{where}, must have a name, got {header.names[place]!r}; if it is an index, leave it out: --leave-out "
+                f"{place - header.count}, or index=False where pandas writes the file"
+            )
+    return unnamed
+
+
+def _labelled(source: Source, like: Schema | None, options: TableOptions) -> LabelledTable:
+    header, task = source.header, options.get("task", "")
+    uses, notes = _uses(source, like, options)
+    taken = {place for own in uses.values() for place in own}
+    inputs: dict[int, Column | None] = dict.fromkeys(place for place in range(header.count) if place not in taken)
+    if like and like.columns:
+        places = _places(source, list(inputs), like.columns, like.owner)
+        extra = [place for place in inputs if place not in places]
+        inputs = dict(zip(places, like.columns, strict=True))
+    else:
+        extra = _row_numbers(source, list(inputs))
+        inputs = {place: None for place in inputs if place not in extra}
+    if not inputs:
+        raise InvalidRequest(f"{header.table} must have columns left for inputs")
+    targets, weights = uses["target"], uses["weight"]
+    check_task(task, len(targets))
+    wanted = inputs | {place: target_column(header.name(place), like) for place in targets}
+    wanted |= {place: Column(header.name(place)) for place in weights}
+    categories = header.columns("category", options.get("category", ()))
+    values, left_out = read_columns(source, wanted, categories, targets)
+    _check_answers(source, values, left_out, [*targets, *weights])
+    answers = answers_from([values.pop(place) for place in targets], task, like)
+    weight = [values.pop(place).array() for place in weights]
+    roles = {"labels" if answers.labels is not None else "targets": targets, "weights": weights}
+    fields = _inputs(source, values, left_out, [*uses["leave_out"], *extra], is_fixed=bool(like and like.columns))
+    fields["notes"] = (*notes, *answers.notes, *fields["notes"])
+    return LabelledTable(
+        **fields,
+        labels=answers.labels,
+        targets=answers.targets,
+        weights=weight[0] if weight else None,
+        class_names=answers.class_names,
+        target_names=tuple(header.names[place] for place in targets) if header.names else (),
+        sources={role: tuple(map(header.name, own)) for role, own in roles.items() if own},
+    )
+
+
+def _uses(source: Source, like: Schema | None, options: TableOptions) -> tuple[dict[str, list[int]], list[str]]:
+    """Return where the columns are that are asked for, by use; raises `InvalidRequest` for one with several."""
+    header, target, notes = source.header, options.get("target"), []
+    if not target:
+        target, note = _target(source, like.target_names if like else ())
+        notes.append(note)
+    asked: dict[str, Sequence[str]] = {
+        "target": [target] if isinstance(target, str) else target,
+        "weight": [options["weight"]] if options.get("weight") else [],
+        "leave_out": options.get("leave_out", ()),
+    }
+    uses = {use: header.columns(use, columns) for use, columns in asked.items()}
+    taken = [column for columns in uses.values() for column in columns]
+    if twice := [column for column in taken if taken.count(column) > 1]:
+        name = header.name(twice[0])
+        raise InvalidRequest(f"each column must have one use, {name} of {header.table} has several")
+    return uses, notes
+
+
+def _target(source: Source, known: Sequence[str]) -> tuple[list[str], str]:
+    """Return which columns are learnt where nothing is said, and the note about it."""
+    header = source.header
+    if known and set(known) <= set(header.names):
+        return list(known), f"{listed(known)} is what is learnt, as in the table that this is like"
+    lower = [name.lower() for name in header.names]
+    called = [
+        name for name in header.names if name.lower() in _TARGET_NAMES and not (name.lower() == "y" and "x" in lower)
+    ]
+    if len(called) > 1:
+        raise InvalidRequest(
+            f"target must be said where several columns can be it, got {listed(called)}: --target NAME"
+        )
+    if called:
+        return called, f"{called[0]} is what is learnt, by its name; --target takes another"
+    return ["-1"], f"{header.name(header.count - 1)}, the last column, is what is learnt; --target takes another"
+
+
+def _check_answers(
+    source: Source, values: Mapping[int, Values], left_out: Mapping[int, str], places: Iterable[int]
+) -> None:
+    """Raise `InvalidRequest` for a target or weight that can't be used, or has rows without a value."""
+    for place in places:
+        column = source.header.place(place)
+        if place in left_out:
+            way = "give --target another column, or take it for classes with --category"
+            raise InvalidRequest(f"{source.header.table}, {column}, can't be learnt: {left_out[place]}; {way}")
+        own = values[place]
+        if own.first_missing is not None:
+            where = f"{source.where(own.first_missing)}, {column}"
+            rows = f"{own.missing_count:,} of {own.row_count:,} rows lack it"
+            raise InvalidRequest(f"{where}, must have a value in every row, got none; {rows}")
+        if own.unknown:
+            text, known = next(iter(own.unknown)), listed(own.column.categories)
+            raise InvalidRequest(f"{source.header.table}, {column}, must be one of {known}, got {text[:40]!r}")
+
+
+def _inputs(
+    source: Source,
+    values: Mapping[int, Values],
+    left_out: Mapping[int, str],
+    others: Sequence[int],
+    *,
+    is_fixed: bool = False,
+) -> dict[str, Any]:
+    """Return the fields of a `Table` of the columns ``values``; ``others`` are left out without a reason to tell.
+
+    Columns without any value are left out too, unless which columns there are ``is_fixed``.
+    """
+    if source.doubt:
+        raise InvalidRequest(source.doubt)
+    header, name_of = source.header, source.header.name
+    kept = {place: own for place, own in values.items() if is_fixed or own.missing_count < own.row_count}
+    empty = {place: "it has no values" for place in values if place not in kept}
+    if not kept:
+        raise InvalidRequest(f"{header.table} must have at least one row and one column with values, got none")
+    reasons = {**left_out, **empty}
+    notes = [*source.notes, *_described(list(kept.values()))]
+    columns = tuple(own.column for own in kept.values())
+    is_plain = all(own.column.kind == "number" and not own.missing_count for own in kept.values())
+    if not header.names and not is_plain:
+        notes.append("columns have no names, and are called column 1, column 2, ...")
+    return {
+        "columns": columns if header.names or not is_plain else (),
+        "is_plain": is_plain,
+        "header": source.has_header,
+        "left_out": tuple(map(name_of, sorted([*others, *reasons]))),
+        "notes": tuple(notes),
+        "warnings": tuple(f"{name_of(place)} is left out: {reason}" for place, reason in reasons.items()),
+        "unknown": {own.column.name: dict(own.unknown) for own in kept.values() if own.unknown},
+        "inputs": assembled(list(kept.values())),
+    }
+
+
+def _described(columns: Sequence[Values]) -> list[str]:
+    """Say what is not a plain number, or only one."""
+    names = {kind: [own.column.name for own in columns if own.column.kind == kind] for kind in _PLURALS}
+    notes = [f"{plural}: {listed(names[kind])}" for kind, plural in _PLURALS.items() if names[kind]]
+    missing = [f"{own.column.name} ({own.missing_count:,})" for own in columns if own.missing_count]
+    constant = [own.column.name for own in columns if own.is_constant]
+    notes += [f"values are missing: {listed(missing)}"] if missing else []
+    return [*notes, *([f"always the same: {listed(constant)}"] if constant else [])]

@@ -284,6 +284,7 @@ def test_rows_are_read_as_a_model_has_them(write):
     nan: Any = np.nan
     assert np.array_equal(rows.inputs, [[1, 1, 1, 20455], [nan, -1, 0, nan], [3, nan, 1, 1]], equal_nan=True)
     assert (rows.unknown, rows.left_out) == ({"deck": {"T": 1}}, ("name",))
+    assert rows.warnings == ("1 row has a deck that models/m has not seen: 'T'",)
     given = pd.DataFrame({"on": ["2026-01-02"], "alone": [True], "deck": ["A"], "age": [2.5]})
     assert read_rows(given, MODEL).inputs.tolist() == [[2.5, 0, 1, 20455]]
     assert read_rows(write("NA,A,yes,2026-01-01\n", "b.csv"), MODEL, header=False).inputs.shape == (1, 4)
@@ -317,6 +318,9 @@ def test_a_table_like_another_has_its_columns_and_classes(write):
     assert (table.columns, table.class_names, table.left_out) == (train.columns, train.class_names, ("id",))
     assert np.array_equal(table.inputs, [[1.0, 5.0], [0.0, np.nan]], equal_nan=True)
     assert np.array_equal(table.labels, [2, 0])
+    table = read_labelled(write("deck,age,species\nT,1,cat\nA,2,dog\nT,1,cat\n", "b.csv"), like)
+    assert (table.columns[0].categories, table.inputs[:, 0].tolist()) == (("A", "B", "T"), [2, 0, 2])
+    assert table.warnings == ("2 rows have a deck that datasets/train has not seen: 'T'",)
     with pytest.raises(InvalidRequest, match=r"b\.csv, column species, must be one of cat, dog, eel, got 'fox'"):
         read_labelled(write("deck,age,species\nA,1,fox\n", "b.csv"), like)
 

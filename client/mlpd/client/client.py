@@ -24,12 +24,12 @@ from mlpd.client.arrays import (
     write_dataset,
 )
 from mlpd.client.calls import Patience, call, open_channel, upload
-from mlpd.client.columns import is_frame, rows_for
 from mlpd.client.errors import InvalidRequest, JobCancelled, JobFailed, ServerError
 from mlpd.client.parts import refusals_of
 from mlpd.client.recipes import model_name, resource_name
 from mlpd.client.tables import LabelledTable, TableOptions, schema_of
-from mlpd.client.tables.memory import understood
+from mlpd.client.tables.answers import labels_like
+from mlpd.client.tables.memory import model_rows, understood
 from mlpd.v1 import dataset_service_pb2 as dataset_pb
 from mlpd.v1 import model_service_pb2 as model_pb
 from mlpd.v1 import trainer_service_pb2 as pb
@@ -193,7 +193,8 @@ class Client:
     ) -> Evaluation:
         """Score a model on a stored data set, or on rows (rows, width) and their labels (rows,) or targets.
 
-        Where model and data have names for their columns, a data frame's too, columns are matched by name.
+        Where model and data have names for their columns, a data frame's too, columns are matched by name; labels may
+        be the names of classes.
         Rows are split to fit the server's messages, and the counts added up; scores need all rows in one message, or
         stored. Models of up to 1024 classes come with their confusion matrix.
         """
@@ -204,8 +205,9 @@ class Client:
         if isinstance(data, str):
             request.dataset = resource_name("datasets", data)
             return _evaluation([self._call(self._trainer.Evaluate, request)])
-        rows = rows_from("inputs", rows_for("inputs", data[0], version.input_names, version.name))
-        labels = (labels_from if has_classes else targets_from)("labels", data[1], len(rows))
+        rows = rows_from("inputs", model_rows(data[0], version))
+        answers_of = labels_from if has_classes else targets_from
+        labels = answers_of("labels", labels_like(data[1], version.class_names, version.name), len(rows))
         parts = list(split(rows, self._message_bytes, labels.nbytes // max(len(labels), 1)))
         if include_scores and len(parts) > 1:
             raise InvalidRequest(
@@ -226,9 +228,7 @@ class Client:
         without names, are taken in their order.
         """
         version = self.model(model)  # a newer version must not answer some parts
-        if is_frame(inputs):
-            inputs = rows_for("inputs", inputs, version.input_names, version.name)
-        rows = rows_from("inputs", inputs)
+        rows = rows_from("inputs", model_rows(inputs, version))
         row_limit = self.server_info.max_prediction_values // version.spec.layer_sizes[-1]
         answers = []
         for part in split(rows, self._message_bytes, row_limit=row_limit):

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from typing import Any
 
-from mlpd.client.cli.output import plain
 from mlpd.client.client import Client
 from mlpd.client.columns import listed
 from mlpd.client.tables import LabelledTable, Table
@@ -74,11 +73,6 @@ def of_rows(rows: Table, name: str) -> list[str]:
         notes.append(f"the first line of {name} {'names the columns' if rows.header else 'is a row'}")
     if rows.left_out:
         notes.append(f"left out: {listed(rows.left_out)}")
-    for column, texts in rows.unknown.items():
-        count = sum(texts.values())
-        notes.append(
-            f"{count:,} rows have a text in {plain(column)} that is not among its categories: {listed([*texts])}"
-        )
     return [*notes, *rows.notes, *rows.warnings]
 
 

@@ -10,10 +10,11 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+from mlpd.client.columns import listed
 from mlpd.client.errors import InvalidRequest
 from mlpd.client.settings import LARGEST_LABEL
 from mlpd.client.tables.columns import Column
-from mlpd.client.tables.kinds import ASKED_CATEGORY_LIMIT, category_of, check_categories, text_of
+from mlpd.client.tables.kinds import ASKED_CATEGORY_LIMIT, category_of, check_categories, is_number, text_of
 from mlpd.client.tables.table import Schema
 from mlpd.client.tables.values import Values
 from numpy.typing import ArrayLike, NDArray
@@ -92,6 +93,24 @@ def named_labels(values: ArrayLike) -> Answers | None:
     check_categories("labels", classes)
     places = {name: place for place, name in enumerate(classes)}
     return Answers(labels=np.array([places[name] for name in names], np.int64), class_names=classes)
+
+
+def labels_like(values: ArrayLike, class_names: Sequence[str], owner: str) -> Any:
+    """Return labels (rows,) of a model's classes by their numbers, from texts, or from numbers that are their names.
+
+    Other values come back as they are. Raises `InvalidRequest` for a text that is no class of ``owner``.
+    """
+    array: Any = np.asarray(values) if class_names else np.empty(())
+    are_numbers = array.dtype.kind in "iuf" and all(map(is_number, class_names))
+    if array.ndim != 1 or not (array.dtype.kind in "UOT" or are_numbers):
+        return values
+    places = {name: place for place, name in enumerate(class_names)}
+    names = [None if text is None else category_of(text) for text in map(text_of, array.tolist())]
+    for row, name in enumerate(names):
+        if name not in places:
+            known = listed(class_names)
+            raise InvalidRequest(f"labels must be classes of {owner}, {known}, got {name or 'none'} at row {row}")
+    return np.array([places[name] for name in names if name is not None], np.int64)
 
 
 def _has_text(array: NDArray[Any]) -> bool:

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 from mlpd.client.tables.columns import Column
-from mlpd.client.tables.kinds import EXACT_WHOLE_LIMIT, BadCell, converter, text_of
+from mlpd.client.tables.kinds import EXACT_WHOLE_LIMIT, BadCell, category_of, converter, text_of
 from mlpd.client.tables.libraries import load
 from numpy.typing import NDArray
 
@@ -56,7 +56,7 @@ def numbers(array: Any, column: Column, decimal: str, unknown: Counter[str]) -> 
         except ValueError as error:
             raise BadCell(int(np.argmax(places == place)), str(error), text) from None
         if values[place] == -1 and column.kind == "category":
-            unknown[text] += int(counts[place])
+            unknown[category_of(text)] += int(counts[place])
     return _check_range(values[places])
 
 

@@ -28,8 +28,8 @@ EXACT_WHOLE_LIMIT = 2**53  # a float64 holds every whole number up to here
 _BOOLEANS = {"false": 0.0, "no": 0.0, "true": 1.0, "yes": 1.0}
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 _WHOLE = re.compile(r"[+-]?\d+", re.ASCII)
-# What people take for numbers, and would miss if it became a text: 1,5 and 1,234.5.
-_LIKE_NUMBER = re.compile(r"[+-]?(\d+,\d+|\d{1,3}([,.]\d{3})+([,.]\d+)?)", re.ASCII)
+# What people take for numbers, and would miss if it became a text: 1,5 and 1,234.5 and 1.234,5.
+_LIKE_NUMBER = re.compile(r"[+-]?(\d+,\d+|\d{1,3}(,\d{3})+(\.\d+)?|\d{1,3}(\.\d{3})+,\d+)", re.ASCII)
 _DATE = re.compile(r"\d{4}-\d\d-\d\d([T ]\d\d:\d\d(:\d\d(\.\d{1,6})?)?(Z|[+-]\d\d:?\d\d)?)?", re.ASCII)
 _TRAILING_ZEROS = re.compile(r"(-?\d+)\.0+", re.ASCII)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)

@@ -1,19 +1,21 @@
 """Data in memory with what to learn of them: arrays of any library, lists and frames."""
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from math import prod
 from typing import Any, Unpack
 
 import numpy as np
-from mlpd.client.columns import check_names, frame_rows, is_frame
+from mlpd.client.columns import check_names, frame_rows, is_frame, listed, rows_for
 from mlpd.client.errors import InvalidRequest
 from mlpd.client.tables.answers import Answers, named_labels
 from mlpd.client.tables.cells import narrowed
-from mlpd.client.tables.columns import Column
+from mlpd.client.tables.columns import Column, columns_from
 from mlpd.client.tables.opening import is_table
-from mlpd.client.tables.reading import TableOptions, read_labelled, read_table
+from mlpd.client.tables.reading import TableOptions, read_labelled, read_rows, read_table
 from mlpd.client.tables.table import LabelledTable, Schema, Table
+from mlpd.v1.model_service_pb2 import ModelVersion
 
 _DENSE_LIMIT_BYTES = 2**30
 _HOST_DEVICES = (1, 3, 11)  # of DLPack: the CPU's memory, pinned and managed
@@ -59,6 +61,26 @@ def understood(
         weights=None if weights is None else host_array("weights", weights),
         class_names=found.class_names,
     )
+
+
+def model_rows(inputs: Any, version: ModelVersion) -> Any:
+    """Return rows (rows, ...) for a model, from an array, or from a frame whose columns are matched by name.
+
+    Warns of categories that the model has not seen. Raises `InvalidRequest` for a column that is missing, and for one
+    too many.
+    """
+    columns = columns_from(version.columns)
+    if _is_array(inputs):
+        return host_array("inputs", inputs)
+    if is_frame(inputs) and all(column.kind == "number" for column in columns) and not hasattr(inputs, "schema"):
+        return rows_for("inputs", inputs, version.input_names, version.name)
+    table = read_rows(inputs, columns or tuple(map(Column, version.input_names)), version.name)
+    if table.left_out and is_table(inputs):
+        extra = f"got also {listed(table.left_out)}; leave them out: frame[list(model.input_names)]"
+        raise InvalidRequest(f"inputs must have only the columns of {version.name}, {extra}")
+    for sentence in table.warnings:
+        warnings.warn(sentence, stacklevel=3)
+    return table.inputs
 
 
 def host_array(name: str, values: Any) -> Any:

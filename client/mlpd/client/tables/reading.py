@@ -1,6 +1,8 @@
 """Rows and what to learn of them, from a user's file or frame."""
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypedDict, Unpack
 
@@ -10,6 +12,7 @@ from mlpd.client.errors import InvalidRequest
 from mlpd.client.tables.answers import answers_from, check_task, target_column
 from mlpd.client.tables.archives import check_unset, is_archive, read_labelled_arrays, read_row_arrays
 from mlpd.client.tables.columns import Column
+from mlpd.client.tables.kinds import check_categories
 from mlpd.client.tables.opening import open_source
 from mlpd.client.tables.source import Source
 from mlpd.client.tables.table import LabelledTable, Schema, Table
@@ -96,7 +99,7 @@ def read_rows(data: Any, columns: Sequence[Column] = (), owner: str = "", **opti
     places = _places(source, everything, columns, owner)
     values, left_out = read_columns(source, dict(zip(places, columns, strict=True)))
     others = [place for place in everything if place not in places]
-    return Table(**_inputs(source, values, left_out, others, is_fixed=True))
+    return Table(**_inputs(source, values, left_out, others, owner or "the model"))
 
 
 def _table(source: Source, places: Sequence[int], options: TableOptions) -> Table:
@@ -145,6 +148,7 @@ def _labelled(source: Source, like: Schema | None, options: TableOptions) -> Lab
     uses, notes = _uses(source, like, options)
     taken = {place for own in uses.values() for place in own}
     inputs: dict[int, Column | None] = dict.fromkeys(place for place in range(header.count) if place not in taken)
+    owner = like.owner if like and like.columns else ""
     if like and like.columns:
         places = _places(source, list(inputs), like.columns, like.owner)
         extra = [place for place in inputs if place not in places]
@@ -160,11 +164,13 @@ def _labelled(source: Source, like: Schema | None, options: TableOptions) -> Lab
     wanted |= {place: Column(header.name(place)) for place in weights}
     categories = header.columns("category", options.get("category", ()))
     values, left_out = read_columns(source, wanted, categories, targets)
+    if unknown := {place: own.unknown for place, own in values.items() if own.unknown and place in inputs}:
+        values = _with_categories(source, wanted, unknown)
     _check_answers(source, values, left_out, [*targets, *weights])
     answers = answers_from([values.pop(place) for place in targets], task, like)
     weight = [values.pop(place).array() for place in weights]
     roles = {"labels" if answers.labels is not None else "targets": targets, "weights": weights}
-    fields = _inputs(source, values, left_out, [*uses["leave_out"], *extra], is_fixed=bool(like and like.columns))
+    fields = _inputs(source, values, left_out, [*uses["leave_out"], *extra], owner)
     fields["notes"] = (*notes, *answers.notes, *fields["notes"])
     return LabelledTable(
         **fields,
@@ -175,6 +181,22 @@ def _labelled(source: Source, like: Schema | None, options: TableOptions) -> Lab
         target_names=tuple(header.names[place] for place in targets) if header.names else (),
         sources={role: tuple(map(header.name, own)) for role, own in roles.items() if own},
     )
+
+
+def _with_categories(
+    source: Source, wanted: Mapping[int, Column | None], unknown: Mapping[int, Counter[str]]
+) -> dict[int, Values]:
+    """Read columns again whose categories another table lacks: they come after that table's own."""
+    longer = dict(wanted)
+    for place, texts in unknown.items():
+        column = longer[place]
+        assert column is not None
+        check_categories(column.name, tuple(texts))
+        longer[place] = replace(column, categories=(*column.categories, *sorted(texts)))
+    values, _ = read_columns(source, longer)
+    for place, texts in unknown.items():
+        values[place].unknown = texts
+    return values
 
 
 def _uses(source: Source, like: Schema | None, options: TableOptions) -> tuple[dict[str, list[int]], list[str]]:
@@ -238,17 +260,16 @@ def _inputs(
     values: Mapping[int, Values],
     left_out: Mapping[int, str],
     others: Sequence[int],
-    *,
-    is_fixed: bool = False,
+    owner: str = "",
 ) -> dict[str, Any]:
     """Return the fields of a `Table` of the columns ``values``; ``others`` are left out without a reason to tell.
 
-    Columns without any value are left out too, unless which columns there are ``is_fixed``.
+    Columns without any value are left out too, unless they are those of an ``owner``.
     """
     if source.doubt:
         raise InvalidRequest(source.doubt)
     header, name_of = source.header, source.header.name
-    kept = {place: own for place, own in values.items() if is_fixed or own.missing_count < own.row_count}
+    kept = {place: own for place, own in values.items() if owner or own.missing_count < own.row_count}
     empty = {place: "it has no values" for place in values if place not in kept}
     if not kept:
         raise InvalidRequest(f"{header.table} must have at least one row and one column with values, got none")
@@ -256,7 +277,7 @@ def _inputs(
     notes = [*source.notes, *_described(list(kept.values()))]
     columns = tuple(own.column for own in kept.values())
     is_plain = all(own.column.kind == "number" and not own.missing_count for own in kept.values())
-    if not header.names and not is_plain:
+    if not header.names and not is_plain and not owner:
         notes.append("columns have no names, and are called column 1, column 2, ...")
     return {
         "columns": columns if header.names or not is_plain else (),
@@ -264,10 +285,20 @@ def _inputs(
         "header": source.has_header,
         "left_out": tuple(map(name_of, sorted([*others, *reasons]))),
         "notes": tuple(notes),
-        "warnings": tuple(f"{name_of(place)} is left out: {reason}" for place, reason in reasons.items()),
+        "warnings": (
+            *(f"{name_of(place)} is left out: {reason}" for place, reason in reasons.items()),
+            *(_unseen(own, owner) for own in kept.values() if own.unknown),
+        ),
         "unknown": {own.column.name: dict(own.unknown) for own in kept.values() if own.unknown},
         "inputs": assembled(list(kept.values())),
     }
+
+
+def _unseen(values: Values, owner: str) -> str:
+    count = sum(values.unknown.values())
+    texts = listed([repr(text) for text in sorted(values.unknown)])
+    rows = "1 row has" if count == 1 else f"{count:,} rows have"
+    return f"{rows} a {values.column.name} that {owner} has not seen: {texts}"
 
 
 def _described(columns: Sequence[Values]) -> list[str]:

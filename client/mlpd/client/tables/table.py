@@ -18,10 +18,11 @@ class Table:
     """``inputs`` (rows, ...), one number for each of the ``columns``, which are empty where they have no names.
 
     A number is as a `Column` of the protocol says: NaN where the value is missing, and -1 for a category that is not
-    known, whose texts ``unknown`` counts by the column's name. ``is_plain`` says that all are numbers and none is
+    known, whose texts ``unknown`` counts by the column's name; read as another table's, such texts are categories after
+    that table's own. ``is_plain`` says that all are numbers and none is
     missing. ``header`` says whether a first line names the columns, None where there are no lines; ``left_out`` are
-    columns and arrays that are not among the inputs; ``notes`` are what else was understood, and ``warnings`` which
-    columns were left out though nobody asked for it.
+    columns and arrays that are not among the inputs; ``notes`` are what else was understood, and ``warnings`` what may
+    surprise: columns that were left out though nobody asked for it, and unknown categories.
     """
 
     inputs: Array

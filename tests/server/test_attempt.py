@@ -47,6 +47,7 @@ def attempt(tmp_path, rings):
         environment="",
         train_path=tmp_path / "rings",
         validation_path=None,
+        test_path=None,
         source_path=None,
         job_directory=tmp_path,
         models_directory=tmp_path,

@@ -177,7 +177,7 @@ def test_a_run_that_begins_again_in_another_environment_forgets_what_the_earlier
 
 
 def test_an_attempt_survives_its_line(tmp_path):
-    places = (tmp_path / "x", None, None, tmp_path, tmp_path, tmp_path / "kernels")
+    places = (tmp_path / "x", None, None, None, tmp_path, tmp_path, tmp_path / "kernels")
     attempt = Attempt("a", SPEC, "first", "numpy", *places, (SAVED,), 0.5, 2)
     assert attempt.to_line().count(b"\n") == 1
     assert Attempt.from_line(attempt.to_line()) == attempt

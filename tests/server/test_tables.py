@@ -256,3 +256,40 @@ def test_only_numbers_are_standardized(stubs, stored, fields, sentence):
         spec.ClearField(name)
     spec.MergeFrom(pb.TrainingSpec(**fields))
     assert sentence in refused(stubs.train, spec).message
+
+
+def test_a_job_scores_its_model_on_test_data_at_the_end(stubs, stored):
+    rows, labels = passengers(300, seed=7)
+    test = upload(stubs, "held-back", rows, columns(*COLUMNS) | NAMES, labels=labels)
+    spec = rings_spec(
+        model=types.ModelSpec(layer_sizes=[0, 32, 0], standardize_inputs=True),
+        train_dataset=stored.name,
+        validation_fraction=0.2,
+        test_dataset=test.name,
+        epoch_count=500,
+        early_stopping=pb.EarlyStopping(patience=3),
+    )
+    job = stubs.train(spec)
+    assert job.spec.test_sha256 == test.sha256
+    reports = [event.metrics_recorded for event in stubs.events(job.name) if event.HasField("metrics_recorded")]
+    scores = [own for own in reports if own.split == pb.MetricsRecorded.SPLIT_TEST]
+    assert scores == reports[-1:]
+    assert scores[0].progress.epoch < 500
+    request = pb.EvaluateRequest(model=stubs.job(job.name).model_version, dataset=test.name)
+    answer = stubs.trainer.Evaluate(request)
+    assert scores[0].loss == pytest.approx(answer.loss, rel=1e-5)
+    assert scores[0].accuracy == answer.correct_count / 300 > 0.85
+
+
+def test_test_data_that_do_not_fit_are_refused_before_the_run(stubs, stored, rings):
+    for name, field in (("no-such-set", None), ("rings", "spec.test_dataset")):
+        spec = rings_spec(
+            model=types.ModelSpec(layer_sizes=[0, 8, 0]), train_dataset=stored.name, test_dataset=f"datasets/{name}"
+        )
+        refusal = refused(stubs.train, spec)
+        assert (refusal.code.name, field in (*refusal.fields, None)) == (
+            "INVALID_ARGUMENT" if field else "NOT_FOUND",
+            True,
+        )
+    spec = rings_spec(test_dataset=stored.name)
+    assert refused(stubs.train, spec).fields[-1] in ("spec.test_dataset", "spec.model.layer_sizes")

@@ -92,6 +92,7 @@ SETTINGS: Mapping[str, Setting] = {
     "validation_interval_epochs": Setting(
         WHOLE, "validation_interval_epochs", "Epochs between validations; default: 1."
     ),
+    "test_dataset": Setting(TEXT, "test_dataset", "Data set to score the model on at the end."),
     "accumulation_steps": Setting(
         WHOLE, "accumulation_steps", "Mini-batches whose gradients are summed for one step; default: 1."
     ),

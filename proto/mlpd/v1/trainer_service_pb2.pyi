@@ -851,6 +851,8 @@ class TrainingSpec(_message.Message):
     RUNNER_FIELD_NUMBER: _builtins.int
     SPLIT_FIELD_NUMBER: _builtins.int
     BLOCK_COUNT_FIELD_NUMBER: _builtins.int
+    TEST_DATASET_FIELD_NUMBER: _builtins.int
+    TEST_SHA256_FIELD_NUMBER: _builtins.int
     train_dataset: _builtins.str
     """Data set to train on. Its name, datasets/{dataset}. Required."""
     validation_dataset: _builtins.str
@@ -905,6 +907,10 @@ class TrainingSpec(_message.Message):
     with batch normalization. Results depend on it in their last bits, and not on how many threads work on the
     blocks; the machine has no say in it. Unset: as many as pay for the network.
     """
+    test_dataset: _builtins.str
+    """Data set to score the model on at the end. Its name, datasets/{dataset}; it has no say in the run."""
+    test_sha256: _builtins.str
+    """Output only: SHA-256 of the test data."""
     @_builtins.property
     def model(self) -> _types_pb2.ModelSpec:
         """Network."""
@@ -967,10 +973,12 @@ class TrainingSpec(_message.Message):
         runner: _builtins.str = ...,
         split: _builtins.str = ...,
         block_count: _builtins.int | None = ...,
+        test_dataset: _builtins.str = ...,
+        test_sha256: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_accumulation_steps", b"_accumulation_steps", "_batch_size", b"_batch_size", "_block_count", b"_block_count", "_metrics_interval_steps", b"_metrics_interval_steps", "_seed", b"_seed", "_validation_interval_epochs", b"_validation_interval_epochs", "accumulation_steps", b"accumulation_steps", "augmentation", b"augmentation", "batch_size", b"batch_size", "block_count", b"block_count", "early_stopping", b"early_stopping", "loss", b"loss", "metrics_interval_steps", b"metrics_interval_steps", "model", b"model", "optimizer", b"optimizer", "schedule", b"schedule", "seed", b"seed", "time_limit", b"time_limit", "validation_interval_epochs", b"validation_interval_epochs", "warm_start", b"warm_start"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_accumulation_steps", b"_accumulation_steps", "_batch_size", b"_batch_size", "_block_count", b"_block_count", "_metrics_interval_steps", b"_metrics_interval_steps", "_seed", b"_seed", "_validation_interval_epochs", b"_validation_interval_epochs", "accumulation_steps", b"accumulation_steps", "augmentation", b"augmentation", "batch_size", b"batch_size", "block_count", b"block_count", "device", b"device", "early_stopping", b"early_stopping", "environment_change", b"environment_change", "epoch_count", b"epoch_count", "loss", b"loss", "metrics_interval_steps", b"metrics_interval_steps", "model", b"model", "optimizer", b"optimizer", "runner", b"runner", "schedule", b"schedule", "seed", b"seed", "split", b"split", "task", b"task", "time_limit", b"time_limit", "train_dataset", b"train_dataset", "train_sha256", b"train_sha256", "validation_dataset", b"validation_dataset", "validation_fraction", b"validation_fraction", "validation_interval_epochs", b"validation_interval_epochs", "validation_sha256", b"validation_sha256", "warm_start", b"warm_start"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_accumulation_steps", b"_accumulation_steps", "_batch_size", b"_batch_size", "_block_count", b"_block_count", "_metrics_interval_steps", b"_metrics_interval_steps", "_seed", b"_seed", "_validation_interval_epochs", b"_validation_interval_epochs", "accumulation_steps", b"accumulation_steps", "augmentation", b"augmentation", "batch_size", b"batch_size", "block_count", b"block_count", "device", b"device", "early_stopping", b"early_stopping", "environment_change", b"environment_change", "epoch_count", b"epoch_count", "loss", b"loss", "metrics_interval_steps", b"metrics_interval_steps", "model", b"model", "optimizer", b"optimizer", "runner", b"runner", "schedule", b"schedule", "seed", b"seed", "split", b"split", "task", b"task", "test_dataset", b"test_dataset", "test_sha256", b"test_sha256", "time_limit", b"time_limit", "train_dataset", b"train_dataset", "train_sha256", b"train_sha256", "validation_dataset", b"validation_dataset", "validation_fraction", b"validation_fraction", "validation_interval_epochs", b"validation_interval_epochs", "validation_sha256", b"validation_sha256", "warm_start", b"warm_start"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__accumulation_steps: _TypeAlias = _typing.Literal["accumulation_steps"]  # noqa: Y015
     _WhichOneofArgType__accumulation_steps: _TypeAlias = _typing.Literal["_accumulation_steps", b"_accumulation_steps"]  # noqa: Y015
@@ -1449,6 +1457,8 @@ class MetricsRecorded(_message.Message):
         """Training mini-batches since the last event."""
         SPLIT_VALIDATION: MetricsRecorded._Split.ValueType  # 2
         """Full validation pass."""
+        SPLIT_TEST: MetricsRecorded._Split.ValueType  # 3
+        """All rows of the test data set, once, by the weights that are published."""
 
     class Split(_Split, metaclass=_SplitEnumTypeWrapper):
         """Which data the numbers are for."""
@@ -1459,6 +1469,8 @@ class MetricsRecorded(_message.Message):
     """Training mini-batches since the last event."""
     SPLIT_VALIDATION: MetricsRecorded.Split.ValueType  # 2
     """Full validation pass."""
+    SPLIT_TEST: MetricsRecorded.Split.ValueType  # 3
+    """All rows of the test data set, once, by the weights that are published."""
 
     SPLIT_FIELD_NUMBER: _builtins.int
     PROGRESS_FIELD_NUMBER: _builtins.int

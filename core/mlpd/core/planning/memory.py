@@ -105,11 +105,12 @@ def _host_bytes(spec: TrainingSpec, rows: StoredRows, row_bytes: int, thread_cou
 
 
 def _validation_bytes(spec: TrainingSpec) -> int:
-    """Return the bytes of validation's own copy of the weights and of its pass; 0 without validation."""
+    """Return the bytes of copies of the weights, and of passes, for validation and for the test at the end."""
     inputs, *widths = _widths(spec)
     values = inputs + 2 * sum(widths) + 8 * spec.model.layer_sizes[-1]
     parameters = parameter_count(spec.model.layers())
-    return np.dtype(spec.model.dtype).itemsize * (parameters + EVALUATION_ROWS * values) * spec.validation.exists
+    count = spec.validation.exists + bool(spec.test.dataset)
+    return np.dtype(spec.model.dtype).itemsize * (parameters + EVALUATION_ROWS * values) * count
 
 
 def _bytes_a_row(spec: TrainingSpec, rows: StoredRows, row_bytes: int) -> int:

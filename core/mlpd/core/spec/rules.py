@@ -1,6 +1,6 @@
 """The rules that a spec must keep; each broken one is named with its field and value."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from math import inf
 from typing import Any, Protocol
@@ -61,11 +61,13 @@ class Violation:
     description: str
 
 
-def find_violations(spec: TrainingSpec, train: Rows | None, validation: Rows | None) -> list[Violation]:
+def find_violations(
+    spec: TrainingSpec, train: Rows | None, validation: Rows | None, test: Rows | None = None
+) -> list[Violation]:
     """Return every rule that ``spec`` breaks; rules that need unknown data (None) are left out."""
     found = [
         *_model_violations(spec.model),
-        *_data_violations(spec, train, validation),
+        *_data_violations(spec, {"train_dataset": train, "validation_dataset": validation, "test_dataset": test}),
         *_loss_violations(spec, train),
         *_run_violations(spec, train),
         *_optimizer_violations(spec.optimizer),
@@ -94,11 +96,12 @@ def _model_violations(model: ModelSpec) -> Iterator[Violation]:
         yield _violation("model.input_scale", "be unset with standardize_inputs", model.input_scale)
 
 
-def _data_violations(spec: TrainingSpec, train: Rows | None, validation: Rows | None) -> Iterator[Violation]:
+def _data_violations(spec: TrainingSpec, datasets: Mapping[str, Rows | None]) -> Iterator[Violation]:
     sizes, task = spec.model.layer_sizes, TASKS.get(spec.task)
     if task is None or not 2 <= len(sizes) <= LAYER_LIMIT:
         return
-    for name, rows in (("train_dataset", train), ("validation_dataset", validation)):
+    train = datasets["train_dataset"]
+    for name, rows in datasets.items():
         if rows and sizes[0] != rows.encoded_size:
             rule = f"begin with {rows.encoded_size}, the width of {name}'s rows"
             yield _violation("model.layer_sizes", rule, sizes[0])

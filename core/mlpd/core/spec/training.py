@@ -157,6 +157,18 @@ class ValidationSpec:
 
 
 @dataclass(frozen=True)
+class TestSpec:
+    """A data set on which the model is scored once, when it is trained."""
+
+    dataset: str = setting(
+        "",
+        "Data set to score the model on at the end. Its name, datasets/{dataset}; it has no say in the run.",
+        number=28,
+    )
+    sha256: str = output("", "SHA-256 of the test data", number=29)
+
+
+@dataclass(frozen=True)
 class EarlyStoppingSpec:
     """Stop after ``patience`` validations without a ``metric`` better by ``minimum_delta``; keep the best."""
 
@@ -230,6 +242,7 @@ class TrainingSpec:
     )
     loss: LossSpec = part(LossSpec(), "Loss", number=14)
     validation: ValidationSpec = inline(ValidationSpec(), "validation_")
+    test: TestSpec = inline(TestSpec(), "test_")
     accumulation_steps: int = setting(
         1, "Mini-batches whose gradients are summed for one step", Count(1, 2**31), number=17, unit="mini-batches"
     )

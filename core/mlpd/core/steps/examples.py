@@ -42,7 +42,7 @@ class Examples:
 
     ``row_count`` is that of the data set before any were held out. Inputs are encoded as ``schema`` says, and those of
     ``train`` are moved but not scaled; the device scales them. Targets are scaled. ``weights`` (rows, 1) have a mean of
-    1; None = all rows count alike.
+    1; None = all rows count alike. ``test`` has the rows that are scored at the end.
     """
 
     row_count: int
@@ -52,10 +52,16 @@ class Examples:
     weights: HostArray | None
     schema: Schema = field(default_factory=Schema)
     target_scaling: TargetScaling | None = None
+    test: Dataset | None = None
 
     @classmethod
     def of(
-        cls, spec: TrainingSpec, dataset: Dataset, validation: Dataset | None, source: Source | None = None
+        cls,
+        spec: TrainingSpec,
+        dataset: Dataset,
+        validation: Dataset | None,
+        source: Source | None = None,
+        test: Dataset | None = None,
     ) -> "Examples":
         """Prepare data sets for a run that goes on from ``source``, None = all is learned from the rows to train on.
 
@@ -72,11 +78,9 @@ class Examples:
             kept = np.setdiff1d(np.arange(row_count), chosen)
             validation = dataset.rows(chosen)
         schema = dataset.schema if source and source.schema.columns else _learned(dataset, kept)
-        if validation:
-            validation = arrangement(validation.schema, schema).dataset(validation, schema)
         dataset = dataset if kept is None else dataset.rows(kept)
-        if not schema.is_plain:
-            dataset, validation = _encoded(dataset, schema), validation and _encoded(validation, schema)
+        dataset = dataset if schema.is_plain else _encoded(dataset, schema)
+        validation, test = (rows and _like(rows, schema) for rows in (validation, test))
         scaling = source.scaling if source else None
         if scaling is None:
             scaling = Scaling.of(spec.model, dataset.inputs, images=spec.augmentation is not None)
@@ -87,15 +91,26 @@ class Examples:
         if spec.loss.standardize_targets and target_scaling is None:
             target_scaling = TargetScaling.of(dataset.targets)
         if target_scaling:
-            dataset = replace(dataset, targets=target_scaling(dataset.targets))
-            validation = validation and replace(validation, targets=target_scaling(validation.targets))
-        return cls(row_count, dataset, validation, scaling, _row_weights(spec, dataset), schema, target_scaling)
+            dataset = _scaled(dataset, target_scaling)
+            validation, test = (rows and _scaled(rows, target_scaling) for rows in (validation, test))
+        weights = _row_weights(spec, dataset)
+        return cls(row_count, dataset, validation, scaling, weights, schema, target_scaling, test)
 
 
 def _learned(dataset: Dataset, kept: NDArray[np.int64] | None) -> Schema:
     """Return the schema of a model that is trained on the ``kept`` rows of a data set, None = on all."""
     schema = dataset.schema
     return replace(schema, columns=learned_columns(schema.columns, dataset.inputs, kept)) if schema.columns else schema
+
+
+def _like(dataset: Dataset, schema: Schema) -> Dataset:
+    """Return a data set as a model of ``schema`` reads it."""
+    arranged = arrangement(dataset.schema, schema).dataset(dataset, schema)
+    return arranged if schema.is_plain else _encoded(arranged, schema)
+
+
+def _scaled(dataset: Dataset, scaling: TargetScaling) -> Dataset:
+    return replace(dataset, targets=scaling(dataset.targets))
 
 
 def _encoded(dataset: Dataset, schema: Schema) -> Dataset:

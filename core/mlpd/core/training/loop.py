@@ -22,10 +22,10 @@ def train(
 ) -> Generator[Event, None, None]:
     """Train ``state`` to the end of its spec; yield `StepEnded` after each chunk of steps, and reports just before it.
 
-    If early stopping or a time limit ends the run, `StoppedEarly` is the last event. A chunk is one step or, in a
-    compiled run, as many as take about ``chunk_seconds``. Compiled runs have ``thread_count`` threads, None = as many
-    as NumPy's products have, and keep their code in the directory ``kernels``, None = in no file. No results depend on
-    any of these.
+    If early stopping or a time limit ends the run, `StoppedEarly` follows; the last event is the report of test rows,
+    if there are any. A chunk is one step or, in a compiled run, as many as take about ``chunk_seconds``. Compiled runs
+    have ``thread_count`` threads, None = as many as NumPy's products have, and keep their code in the directory
+    ``kernels``, None = in no file. No results depend on any of these.
 
     The order of rows depends on (seed, epoch) alone. A run resumed from a checkpoint taken at any `StepEnded` repeats
     the rest bit for bit, unless a time limit ends it. Raises `Diverged`, and `RunnerUnavailable` before the first step.
@@ -45,11 +45,12 @@ def train(
 
         runner = opened(state.blocks)
         scorer = opened(state.validation) if state.validation else None
+        tester = opened(state.testing) if state.testing else None
         stack.enter_context(state.blocks.feed.open(state.step))
         while state.step < count:
             if reason := state.reason_to_stop():
                 yield StoppedEarly(state.step, reason)
-                return
+                break
             to_report, to_epoch = (
                 interval - state.step % interval for interval in (spec.metrics_interval_steps, steps_per_epoch)
             )
@@ -59,6 +60,8 @@ def train(
             if spec.time_limit_seconds:
                 state.elapsed_seconds = time_spent()
             yield StepEnded(state.step, state.step // steps_per_epoch)
+        if tester:
+            yield state.test(tester, state.step // steps_per_epoch)
 
 
 def _due_reports(state: TrainingState, scorer: Runner | None) -> Iterator[MetricsRecorded]:

@@ -35,8 +35,10 @@ class TrainingState:
         self.environment = environment_of(device, spec)
         computing = device.for_compiled_code() if spec.runner == "compiled" else device
         self.blocks = Blocks(computing, spec, examples)
-        rows = examples.validation
-        self.validation = None if rows is None else Validation(computing, spec, rows, examples.scaling)
+        self.validation, self.testing = (
+            rows and Validation(computing, spec, rows, examples.scaling)
+            for rows in (examples.validation, examples.test)
+        )
         self.step = self.optimizer_step = 0
         self.elapsed_seconds = 0.0
         self.monitor = Monitor()
@@ -169,6 +171,13 @@ class TrainingState:
         weights = self.blocks.read_scored()
         self._require_finite(StateVectors(weights.map(self.device.to_host), {}))
         return self.metrics("validation", epoch, *self.validation.run(runner, weights))
+
+    def test(self, runner: Runner, epoch: int) -> MetricsRecorded:
+        """Return the test scores of the weights that are published; raises `Diverged` as `validate` does."""
+        assert self.testing
+        weights = self._best or self.blocks.read_scored()
+        self._require_finite(StateVectors(weights.map(self.device.to_host), {}))
+        return self.metrics("test", epoch, *self.testing.run(runner, weights))
 
     def metrics(self, split: str, epoch: int, loss: float, accuracy: float | None) -> MetricsRecorded:
         """Return a report at the current step; raises `Diverged` when the loss is not finite."""

@@ -22,6 +22,7 @@ class Attempt:
     environment: str
     train_path: Path
     validation_path: Path | None
+    test_path: Path | None
     source_path: Path | None
     job_directory: Path
     models_directory: Path

@@ -158,7 +158,10 @@ class _Run:
         validation = None
         if attempt.validation_path:
             validation = self._open(spec.validation.dataset, attempt.validation_path, spec.validation.sha256)
-        examples = Examples.of(spec, train, validation, source.model if source else None)
+        test = None
+        if attempt.test_path:
+            test = self._open(spec.test.dataset, attempt.test_path, spec.test.sha256)
+        examples = Examples.of(spec, train, validation, source.model if source else None, test)
         for saved in self._attempt.checkpoints:
             try:
                 checkpoint = load_checkpoint(self._attempt.checkpoint_path(saved.step), saved.sha256)

@@ -15,7 +15,7 @@ from mlpd.core.network.architecture import ModelSpec
 from mlpd.core.network.losses import LOSSES, Loss, SoftmaxCrossEntropy
 from mlpd.core.network.tasks import TASKS
 from mlpd.core.spec.split import SPLITS, best_blocks, largest_block_count
-from mlpd.core.spec.training import LossSpec, TrainingSpec, ValidationSpec, WarmStartSpec
+from mlpd.core.spec.training import LossSpec, TestSpec, TrainingSpec, ValidationSpec, WarmStartSpec
 from mlpd.server.names import version_name
 from mlpd.server.records import DatasetRecord, Job, ModelRecord
 from mlpd.server.wire.specs import value_of
@@ -33,6 +33,7 @@ class Sources:
 
     train: DatasetRecord | None
     validation: DatasetRecord | None
+    test: DatasetRecord | None
     model: ModelRecord | None
     job: Job | None
 
@@ -45,7 +46,7 @@ def full_spec(asked: trainer.TrainingSpec, sources: Sources, device: str) -> Tra
 def resolved_spec(resolved: trainer.TrainingSpec) -> TrainingSpec:
     """Return the spec in a message that a server has resolved; the digests of its data sets are left empty."""
     device = "cuda" if resolved.device == types.DEVICE_CUDA else "cpu"
-    return full_spec(resolved, Sources(None, None, None, None), device)
+    return full_spec(resolved, Sources(None, None, None, None, None), device)
 
 
 def _spec(asked: trainer.TrainingSpec, sources: Sources, device: str) -> TrainingSpec:
@@ -69,6 +70,7 @@ def _spec(asked: trainer.TrainingSpec, sources: Sources, device: str) -> Trainin
         loss=loss,
         train_sha256=train.sha256 if train else "",
         validation=validation,
+        test=value_of(TestSpec, asked, "test_", sha256=sources.test.sha256 if sources.test else ""),
         batch_size=asked.batch_size if asked.HasField("batch_size") else max(row_count, 1),
         augmentation=_augmentation(asked, model),
         warm_start=_warm_start(asked, sources),

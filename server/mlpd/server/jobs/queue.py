@@ -292,7 +292,8 @@ class Jobs:
         return outdated
 
     async def _attempt_at(self, job: Job) -> Attempt:
-        validation, source, status = job.spec.validation.sha256, job.spec.warm_start, job.status
+        validation, test = job.spec.validation.sha256, job.spec.test.sha256
+        source, status = job.spec.warm_start, job.status
         return Attempt(
             job_id=job.id,
             spec=job.spec,
@@ -300,6 +301,7 @@ class Jobs:
             environment=status.environment if status.progress.step or status.checkpoints else "",
             train_path=self._directory.dataset(job.spec.train_sha256),
             validation_path=self._directory.dataset(validation) if validation else None,
+            test_path=self._directory.dataset(test) if test else None,
             source_path=self._directory.model(source.sha256) if source else None,
             job_directory=self._directory.job(job.id),
             models_directory=self._directory.models,

@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 from dataclasses import replace
+from functools import partial
 
 from mlpd.core.execution.opening import missing_for
 from mlpd.core.planning.memory import estimate_bytes
@@ -86,35 +87,42 @@ def _resolved(
     return spec, _check_memory(spec, sources.train, report, thread_count)
 
 
-def _encoded(sources: Sources) -> tuple[DatasetRecord | None, DatasetRecord | None]:
+def _encoded(sources: Sources) -> tuple[DatasetRecord | None, DatasetRecord | None, DatasetRecord | None]:
     """Return the data sets with the widths that their rows will have: those of the model to go on from, or the first.
 
     Whether they can have them, `Violations.columns` tells.
     """
-    train, validation, model = sources.train, sources.validation, sources.model
+    train, model = sources.train, sources.model
     if train and model and train.input_size == model.input_size:
         train = replace(train, encoded_size=model.spec.layer_sizes[0])
-    if train and validation and validation.input_size == train.input_size:
-        validation = replace(validation, encoded_size=train.encoded_size)
-    return train, validation
+    validation, test = (
+        replace(rows, encoded_size=train.encoded_size)
+        if train and rows and rows.input_size == train.input_size
+        else rows
+        for rows in (sources.validation, sources.test)
+    )
+    return train, validation, test
 
 
 async def _sources(spec: trainer.TrainingSpec, check: Violations, store: Store, files: StoredFiles) -> Sources:
     train_id = check(lambda: parse_dataset("spec.train_dataset", spec.train_dataset))
     train = await store.dataset(train_id) if train_id else None
-    validation = model = job = None
-    if spec.validation_dataset:
-        validation_id = check(lambda: parse_dataset("spec.validation_dataset", spec.validation_dataset))
-        validation = await store.dataset(validation_id) if validation_id else None
+    model = job = None
+    validation, test = [
+        await store.dataset(dataset_id)
+        if name and (dataset_id := check(partial(parse_dataset, f"spec.{field}", name)))
+        else None
+        for field, name in (("validation_dataset", spec.validation_dataset), ("test_dataset", spec.test_dataset))
+    ]
     if spec.HasField("warm_start") and (
         name := check(lambda: parse_model("spec.warm_start.model", spec.warm_start.model))
     ):
         model = await store.model(*name)
         job = await store.job(model.job_id)
         files.require_model(model)
-    for record in filter(None, (train, validation)):
+    for record in filter(None, (train, validation, test)):
         files.require_dataset(record)
-    return Sources(train, validation, model, job)
+    return Sources(train, validation, test, model, job)
 
 
 def _check_memory(spec: TrainingSpec, train: DatasetRecord, device: DeviceReport, thread_count: int) -> int:

@@ -78,10 +78,11 @@ class Violations:
 
     def digests(self, asked: trainer.TrainingSpec, sources: Sources) -> None:
         """Check that the digests in a resolved spec are those of the data sets and model that its names mean here."""
-        train, validation, model = sources.train, sources.validation, sources.model
+        train, validation, test, model = sources.train, sources.validation, sources.test, sources.model
         for field, given, name, found in (
             ("train_sha256", asked.train_sha256, asked.train_dataset, train and train.sha256),
             ("validation_sha256", asked.validation_sha256, asked.validation_dataset, validation and validation.sha256),
+            ("test_sha256", asked.test_sha256, asked.test_dataset, test and test.sha256),
             ("warm_start.sha256", asked.warm_start.sha256, asked.warm_start.model, model and model.file_sha256),
         ):
             if given and given != found and (found or not name):
@@ -123,16 +124,18 @@ class Violations:
 
     def columns(self, asked: trainer.TrainingSpec, sources: Sources) -> None:
         """Check that data sets and model, where they have names for columns and classes, have the same."""
-        train, validation, model = sources.train, sources.validation, sources.model
+        train, model = sources.train, sources.model
+        others = {"spec.validation_dataset": sources.validation, "spec.test_dataset": sources.test}
+        given = [(field, dataset) for field, dataset in others.items() if dataset]
         pairs: list[tuple[str, DatasetRecord, DatasetRecord | ModelRecord, str]] = []
-        if train and validation:
-            pairs.append(("spec.validation_dataset", validation, train, asked.train_dataset))
+        if train:
+            pairs += [(field, dataset, train, asked.train_dataset) for field, dataset in given]
         if model:
             name = version_name(model.model_id, model.version)
             pairs += [("spec.train_dataset", train, model, name)] if train else []
-            # Where the training data have names, the validation data were compared with those.
-            if validation and not (train and train.schema.columns):
-                pairs.append(("spec.validation_dataset", validation, model, name))
+            # Where the training data have names, the others were compared with those.
+            if not (train and train.schema.columns):
+                pairs += [(field, dataset, model, name) for field, dataset in given]
         for field, found, wanted, owner in pairs:
             self(partial(arranged, field, found, wanted, owner))
 

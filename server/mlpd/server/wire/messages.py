@@ -29,6 +29,7 @@ _STATES = {state: trainer.TrainingJob.State.Value(f"STATE_{state}") for state in
 _SPLITS = {
     "train": trainer.MetricsRecorded.SPLIT_TRAIN,
     "validation": trainer.MetricsRecorded.SPLIT_VALIDATION,
+    "test": trainer.MetricsRecorded.SPLIT_TEST,
 }
 
 

@@ -1,12 +1,14 @@
 """What the command line prints as JSON is JSON, whatever a server sends; what it writes is what was predicted."""
 
+import csv
 import json
 
 import numpy as np
 import pytest
-from mlpd.client.cli.inference import _write
 from mlpd.client.cli.output import fields_of, print_json
-from mlpd.client.client import Prediction
+from mlpd.client.cli.predictions import table_of, write
+from mlpd.client.errors import InvalidRequest
+from mlpd.client.results import Prediction
 from mlpd.v1 import dataset_service_pb2 as dataset_pb
 from mlpd.v1 import trainer_service_pb2 as pb
 
@@ -52,9 +54,33 @@ def test_numbers_of_messages_that_are_not_finite_are_null(capsys):
 def test_written_predictions_keep_every_digit(dtype, tmp_path):
     values = (np.array([[1.0, -1e-30], [2e20, 1e8 + 1]]) / 3).astype(dtype)
     nothing = np.empty(0)
-    _write(tmp_path / "out.csv", Prediction("a", values, nothing.astype(np.int64), nothing, values))
+    write(tmp_path / "out.csv", Prediction("a", values, nothing.astype(np.int64), nothing, values, ["a", "1"]))
     assert np.array_equal(np.loadtxt(tmp_path / "out.csv", dtype, delimiter=",", skiprows=1), values)
     shares, classes = np.array([[1 / 3, 2 / 3], [1e-9, 1 - 1e-9]]).astype(dtype), np.array([1, 1])
-    _write(tmp_path / "out.csv", Prediction("a", values, classes, shares, nothing))
+    write(tmp_path / "out.csv", Prediction("a", values, classes, shares, nothing, ["0", "1"]))
     written = np.loadtxt(tmp_path / "out.csv", dtype, delimiter=",", skiprows=1)
     assert np.array_equal(written, np.column_stack([classes, shares]))
+
+
+def test_classes_are_written_and_shown_by_their_names(tmp_path):
+    shares = np.array([[0.2, 0.7, 0.1], [0.5, 0.3, 0.2]], np.float32)
+    names = ["setosa", 'versi"color', "a,b"]
+    prediction = Prediction("models/a", shares, np.array([1, 0]), shares, np.empty(0), names)
+    assert prediction.labels.tolist() == ['versi"color', "setosa"]
+    best, chances = prediction.top(2)
+    assert best.tolist() == [['versi"color', "setosa"], ["setosa", 'versi"color']]
+    assert chances.tolist() == np.array([[0.7, 0.2], [0.5, 0.3]], np.float32).tolist()
+    write(tmp_path / "out.csv", prediction)
+    with (tmp_path / "out.csv").open(newline="") as file:
+        header, first, _ = csv.reader(file)
+    assert header == ["class", *(f"probability_{name}" for name in names)]
+    assert first[0] == 'versi"color'
+    assert np.array(first[1:], np.float32).tolist() == shares[0].tolist()
+    write(tmp_path / "out.npz", prediction)
+    with np.load(tmp_path / "out.npz") as arrays:
+        assert arrays["class_names"].tolist() == names
+    for top in (0, 4):
+        with pytest.raises(InvalidRequest, match=f"top must be between 1 and 3, the classes of models/a, got {top}"):
+            prediction.top(top)
+    assert table_of(prediction, 3).row_count == 2
+    assert repr(prediction) == "Prediction(model='models/a', 2 rows, 3 classes)"

@@ -352,6 +352,6 @@ def test_every_broken_rule_is_named_at_once():
 def test_validation_data_must_fit_the_model():
     other = replace(LABELLED, input_size=5, class_row_counts=(1, 1, 98))
     assert sentences(VALIDATED, LABELLED, other) == [
-        "model.layer_sizes must begin with 5, the width of validation_dataset's rows, got 4",
-        "model.layer_sizes must end with at least 3, the classes of validation_dataset, got 2",
+        "validation_dataset must have rows of 4 values, as the network takes, got 5",
+        "validation_dataset must have at most 2 classes, as the network has, got 3",
     ]

@@ -5,6 +5,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from mlpd.core.data.columns import Schema
 from mlpd.core.network.architecture import ModelSpec
 from mlpd.server.errors import ResourceExhausted
 from mlpd.server.executors.devices import DeviceReport
@@ -20,6 +21,7 @@ ROWS: Any = SimpleNamespace(
     dtype="uint8",
     target_dtype="uint8",
     weighted=False,
+    schema=Schema(),
 )
 SMALL = DeviceReport(True, "cpu", memory_bytes=500_000_000)
 COMPILED = replace(SPEC, runner="compiled", split="units", block_count=2)

@@ -106,8 +106,9 @@ def test_a_model_reads_rows_like_those_it_was_trained_on(stubs, survivors):
     assert (survivors.input_size, survivors.class_names, survivors.target_names) == (3, ["no", "yes"], ["survived"])
     age, deck, alone = survivors.columns
     assert 30 < age.missing_value < 50
-    assert deck.missing_value == 0
-    assert not alone.HasField("missing_value")
+    assert not deck.HasField("missing_value")
+    assert alone.missing_value in (0, 1)
+    assert [column.marks_missing for column in survivors.columns] == [True, True, False]
     rows, labels = passengers(300, seed=2)
     request = pb.EvaluateRequest(model=survivors.name, include_confusion_matrix=True)
     request.rows.CopyFrom(pb.LabelledRows(inputs=tensor(rows)))
@@ -122,6 +123,8 @@ def test_a_missing_number_counts_as_the_median_but_is_marked(stubs, survivors):
     missing, given, unknown, other = predicted(stubs, survivors, [[NAN, 0, 0], [median, 0, 0], [9, -1, 0], [9, NAN, 0]])
     assert not np.array_equal(missing, given)
     assert not np.array_equal(unknown, other)
+    unmarked, given = predicted(stubs, survivors, [[9, 0, NAN], [9, 0, survivors.columns[2].missing_value]])
+    assert np.array_equal(unmarked, given)
 
 
 @pytest.mark.parametrize(
@@ -130,7 +133,6 @@ def test_a_missing_number_counts_as_the_median_but_is_marked(stubs, survivors):
         ([9, 3, 0], "inputs must be the place of a category, -1 to 2, in the column 'deck', got 3.0 at row 1"),
         ([9, 0.5, 0], "in the column 'deck', got 0.5 at row 1"),
         ([9, 0, 7], "inputs must be 0 or 1, in the column 'alone', got 7.0 at row 1"),
-        ([9, 0, NAN], "inputs must have a value, as in all rows that were trained on, in the column 'alone', got nan"),
         ([np.inf, 0, 0], "inputs must be finite as float32, in the column 'age', got inf at row 1"),
     ],
 )
@@ -168,13 +170,11 @@ def test_a_data_set_is_scored_by_its_names_of_columns_categories_and_classes(stu
             {"class_names": '["no", "perhaps"]'},
             "must have the classes of models/survivors/versions/1, but ",
         ),
-        ("missing", [], {}, "must have a value of 'alone' in each row, as models/survivors/versions/1 has, got 2 rows"),
         ("names", None, {}, "has no names for its columns, while 'age' is not a plain number"),
     ],
 )
 def test_a_data_set_of_something_else_is_refused(stubs, stored, survivors, name, said, classes, sentence):
     rows = np.array([[1, 0, 0], [0, 1, 1], [1, 2, 0]], np.float32)
-    rows[:2, 2] = NAN if name == "missing" else rows[:2, 2]
     metadata = {} if said is None else columns(*said, *COLUMNS[len(said) :])
     strange = upload(stubs, f"strange-{name}", rows, metadata | classes, labels=np.array([0, 1, 1]))
     refusal = refused(stubs.trainer.Evaluate, pb.EvaluateRequest(model=survivors.name, dataset=strange.name))
@@ -201,6 +201,34 @@ def test_validation_data_with_fewer_categories_are_read_as_the_training_data_are
     events = stubs.events(stubs.train(spec).name)
     reports = [event.metrics_recorded for event in events if event.HasField("metrics_recorded")]
     assert [own for own in reports if own.split == pb.MetricsRecorded.SPLIT_VALIDATION][-1].accuracy > 0.85
+
+
+def test_a_model_of_plain_numbers_takes_rows_that_lack_some(stubs):
+    random = np.random.default_rng(8)
+    rows = random.normal(5, 2, size=(200, 2)).astype(np.float32)
+    labels = (rows[:, 0] > rows[:, 1]).astype(np.int64)
+    plain = upload(stubs, "plain", rows, {"input_names": '["x", "y"]'}, labels=labels)
+    holed = rows.copy()
+    holed[::3, 0] = NAN
+    lacking = upload(
+        stubs, "lacking", holed, columns(*({"name": name, "kind": "number"} for name in "xy")), labels=labels
+    )
+    spec = rings_spec(
+        model=types.ModelSpec(layer_sizes=[0, 16, 0]), train_dataset=plain.name, validation_dataset=lacking.name
+    )
+    model = trained(stubs, spec, "plain")
+    median = np.median(rows[:, 0])
+    assert model.columns[0].missing_value == pytest.approx(median)
+    filled = rows.copy()
+    filled[::3, 0] = median
+    assert np.array_equal(predicted(stubs, model, holed), predicted(stubs, model, filled))
+    answers = [stubs.trainer.Evaluate(pb.EvaluateRequest(model=model.name, dataset=lacking.name))]
+    full = upload(stubs, "filled", filled, {"input_names": '["x", "y"]'}, labels=labels)
+    answers.append(stubs.trainer.Evaluate(pb.EvaluateRequest(model=model.name, dataset=full.name)))
+    assert answers[0].loss == answers[1].loss
+    nameless = upload(stubs, "no-names", rows, {}, labels=labels)
+    spec.train_dataset = nameless.name
+    assert "must have a value everywhere for datasets/no-names" in refused(stubs.train, spec).message
 
 
 def test_a_warm_start_reads_new_rows_as_its_model_does(stubs, survivors):

@@ -7,7 +7,7 @@
 ...         print(event.metrics_recorded.loss)
 """
 
-from mlpd.client.client import Client, Evaluation, Prediction
+from mlpd.client.client import Client
 from mlpd.client.errors import (
     AlreadyExists,
     DataLoss,
@@ -24,6 +24,7 @@ from mlpd.client.errors import (
     Unavailable,
 )
 from mlpd.client.recipes import PRESETS, training_spec
+from mlpd.client.results import Evaluation, Prediction
 
 __all__ = [
     "PRESETS",

@@ -3,18 +3,15 @@
 import tempfile
 import uuid
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar, Unpack
 
 import grpc
-import numpy as np
 from google.rpc import error_details_pb2
 from mlpd.client.arrays import (
-    array_from,
     dataset_tensors,
     labels_from,
     rows_from,
@@ -27,6 +24,7 @@ from mlpd.client.calls import Patience, call, open_channel, upload
 from mlpd.client.errors import InvalidRequest, JobCancelled, JobFailed, ServerError
 from mlpd.client.parts import refusals_of
 from mlpd.client.recipes import model_name, resource_name
+from mlpd.client.results import Evaluation, Prediction, evaluation_of, prediction_of
 from mlpd.client.tables import LabelledTable, TableOptions, schema_of
 from mlpd.client.tables.answers import labels_like
 from mlpd.client.tables.memory import model_rows, understood
@@ -36,7 +34,7 @@ from mlpd.v1 import trainer_service_pb2 as pb
 from mlpd.v1.dataset_service_pb2_grpc import DatasetServiceStub
 from mlpd.v1.model_service_pb2_grpc import ModelServiceStub
 from mlpd.v1.trainer_service_pb2_grpc import TrainerServiceStub
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 T = TypeVar("T")
 
@@ -45,45 +43,6 @@ _PAGE_SIZE = 1000
 _CONFUSION_CLASSES_LIMIT = 1024
 # What a call that lost its connection may end with; a server's own word for an error comes with a reason.
 _CUT_OFF = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN)
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """Exact counts of a model on labelled rows; ``loss`` is the mean.
-
-    ``confusion`` has rows by (true class, predicted class), ``metrics`` scores by name, ``classes`` those of each class
-    or label; all three if asked for. ``correct_count`` is None for regression.
-    """
-
-    model: str
-    parameters_sha256: str
-    row_count: int
-    correct_count: int | None
-    loss: float
-    confusion: NDArray[np.int64] | None
-    metrics: Mapping[str, float]
-    classes: Sequence[pb.ClassScores]
-
-    @property
-    def accuracy(self) -> float | None:
-        """Fraction of rows that are right in all; None for regression."""
-        return None if self.correct_count is None else self.correct_count / self.row_count
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """A model's answer for rows.
-
-    Of classes: probabilities (rows, classes), the most probable classes (rows,). Of labels: probabilities (rows,
-    labels), classes (rows, labels) 0 or 1. Of regression: ``values`` (rows, outputs), the other two empty. Always:
-    ``logits`` (rows, outputs), what the last layer gave.
-    """
-
-    model: str
-    logits: NDArray[Any]
-    classes: NDArray[np.int64]
-    probabilities: NDArray[Any]
-    values: NDArray[Any]
 
 
 class Client:
@@ -189,12 +148,12 @@ class Client:
         return self._call(self._trainer.CancelTrainingJob, request).training_job
 
     def evaluate(
-        self, model: str, data: str | tuple[ArrayLike, ArrayLike], *, include_scores: bool = False
+        self, model: str, data: str | tuple[Any, ArrayLike] | LabelledTable, *, include_scores: bool = False
     ) -> Evaluation:
         """Score a model on a stored data set, or on rows (rows, width) and their labels (rows,) or targets.
 
         Where model and data have names for their columns, a data frame's too, columns are matched by name; labels may
-        be the names of classes.
+        be the names of classes. A table of `mlpd.client.tables.read_labelled` must have been read like the model.
         Rows are split to fit the server's messages, and the counts added up; scores need all rows in one message, or
         stored. Models of up to 1024 classes come with their confusion matrix.
         """
@@ -204,10 +163,14 @@ class Client:
         request.include_confusion_matrix = has_classes and version.spec.layer_sizes[-1] <= _CONFUSION_CLASSES_LIMIT
         if isinstance(data, str):
             request.dataset = resource_name("datasets", data)
-            return _evaluation([self._call(self._trainer.Evaluate, request)])
-        rows = rows_from("inputs", model_rows(data[0], version))
-        answers_of = labels_from if has_classes else targets_from
-        labels = answers_of("labels", labels_like(data[1], version.class_names, version.name), len(rows))
+            return evaluation_of([self._call(self._trainer.Evaluate, request)], version)
+        given: Any
+        if isinstance(data, LabelledTable):
+            inputs, given = data.inputs, data.targets if data.labels is None else data.labels
+        else:
+            inputs, given = model_rows(data[0], version), labels_like(data[1], version.class_names, version.name)
+        rows = rows_from("inputs", inputs)
+        labels = (labels_from if has_classes else targets_from)("labels", given, len(rows))
         parts = list(split(rows, self._message_bytes, labels.nbytes // max(len(labels), 1)))
         if include_scores and len(parts) > 1:
             raise InvalidRequest(
@@ -219,7 +182,7 @@ class Client:
             request.rows.CopyFrom(pb.LabelledRows(inputs=tensor_from(rows[part]), labels=tensor_from(labels[part])))
             with refusals_of(part, len(rows)):
                 answers.append(self._call(self._trainer.Evaluate, request))
-        return _evaluation(answers)
+        return evaluation_of(answers, version)
 
     def predict(self, model: str, inputs: ArrayLike) -> Prediction:
         """Run a model on rows (rows, width), or (rows, ...) to be flattened, in the units of its training data.
@@ -236,13 +199,7 @@ class Client:
             request = pb.PredictRequest(model=version.name, inputs=inputs_part, outputs=[pb.OUTPUT_KIND_ALL])
             with refusals_of(part, len(rows)):
                 answers.append(self._call(self._trainer.Predict, request))
-        return Prediction(
-            model=version.name,
-            logits=_joined([answer.logits for answer in answers]),
-            classes=_joined([answer.classes for answer in answers if answer.HasField("classes")]),
-            probabilities=_joined([answer.probabilities for answer in answers if answer.HasField("probabilities")]),
-            values=_joined([answer.values for answer in answers if answer.HasField("values")]),
-        )
+        return prediction_of(answers, version)
 
     def upload(
         self,
@@ -336,22 +293,3 @@ def _job_name(job: pb.TrainingJob | str) -> str:
 def _failure_reason(job: pb.TrainingJob) -> str:
     info = error_details_pb2.ErrorInfo()
     return info.reason if any(detail.Unpack(info) for detail in job.error.details) else ""
-
-
-def _joined(tensors: list[Any]) -> NDArray[Any]:
-    return np.concatenate([array_from(tensor) for tensor in tensors]) if tensors else np.empty(0)
-
-
-def _evaluation(answers: list[pb.EvaluateResponse]) -> Evaluation:
-    row_count = sum(answer.row_count for answer in answers)
-    asked = answers[0].HasField("confusion_matrix")
-    return Evaluation(
-        model=answers[0].model,
-        parameters_sha256=answers[0].parameters_sha256,
-        row_count=row_count,
-        correct_count=sum(answer.correct_count for answer in answers) if answers[0].HasField("correct_count") else None,
-        loss=sum(answer.loss * (answer.row_count / row_count) for answer in answers),
-        confusion=np.sum([array_from(answer.confusion_matrix) for answer in answers], axis=0) if asked else None,
-        metrics=dict(answers[0].metrics),
-        classes=list(answers[0].class_scores),
-    )

@@ -95,6 +95,7 @@ def model_name(model: str) -> str:
 _NAMED: Mapping[str, Callable[[str], str]] = {
     "train_dataset": partial(resource_name, "datasets"),
     "validation_dataset": partial(resource_name, "datasets"),
+    "test_dataset": partial(resource_name, "datasets"),
     "warm_start": model_name,
 }
 

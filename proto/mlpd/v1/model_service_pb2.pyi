@@ -70,7 +70,7 @@ class ModelVersion(_message.Message):
     @_builtins.property
     def columns(self) -> _containers.RepeatedCompositeFieldContainer[_types_pb2.Column]:
         """What a row to predict has, in order: categories as here, -1 for one that is not among them, and NaN for a missing
-        value where the column may lack it. Empty where the training data had no names, and in lists.
+        value. Empty where the training data had no names, and in lists.
         """
 
     @_builtins.property

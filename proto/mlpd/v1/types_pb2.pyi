@@ -163,6 +163,7 @@ class Column(_message.Message):
     MINIMUM_FIELD_NUMBER: _builtins.int
     MAXIMUM_FIELD_NUMBER: _builtins.int
     MISSING_VALUE_FIELD_NUMBER: _builtins.int
+    MARKS_MISSING_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Name; distinct in a table."""
     kind: Global___Column.Kind.ValueType
@@ -178,9 +179,9 @@ class Column(_message.Message):
     maximum: _builtins.float
     """The largest."""
     missing_value: _builtins.float
-    """Of a model version: what a missing value counts as, the median of the rows trained on. Unset where a row must have
-    the value, and for categories.
-    """
+    """Of a model version: what a missing value counts as, the median of the rows trained on. Unset for categories."""
+    marks_missing: _builtins.bool
+    """Of a model version: whether its network is told that a value is missing, for its training data lacked some too."""
     @_builtins.property
     def categories(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Its categories, in the order that their places count from 0."""
@@ -197,10 +198,11 @@ class Column(_message.Message):
         minimum: _builtins.float = ...,
         maximum: _builtins.float = ...,
         missing_value: _builtins.float | None = ...,
+        marks_missing: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_missing_value", b"_missing_value", "missing_value", b"missing_value"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_missing_value", b"_missing_value", "categories", b"categories", "deviation", b"deviation", "kind", b"kind", "maximum", b"maximum", "mean", b"mean", "minimum", b"minimum", "missing_count", b"missing_count", "missing_value", b"missing_value", "name", b"name"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_missing_value", b"_missing_value", "categories", b"categories", "deviation", b"deviation", "kind", b"kind", "marks_missing", b"marks_missing", "maximum", b"maximum", "mean", b"mean", "minimum", b"minimum", "missing_count", b"missing_count", "missing_value", b"missing_value", "name", b"name"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__missing_value: _TypeAlias = _typing.Literal["missing_value"]  # noqa: Y015
     _WhichOneofArgType__missing_value: _TypeAlias = _typing.Literal["_missing_value", b"_missing_value"]  # noqa: Y015

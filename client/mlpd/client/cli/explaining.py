@@ -11,9 +11,9 @@ from typing import Annotated, Any
 import typer
 from mlpd.client.arrays import dtype_of
 from mlpd.client.cli.connection import COMPUTING_SECONDS, connect
-from mlpd.client.cli.jobs import asked_spec, reachable
 from mlpd.client.cli.output import SERVER, Json, Server, console, print_json, table
 from mlpd.client.cli.settings import with_settings
+from mlpd.client.cli.training import asked_spec, reachable
 from mlpd.client.embedded import require_server
 from mlpd.client.errors import MlpdError, PreconditionFailed
 from mlpd.client.recipes import PRESETS
@@ -32,7 +32,7 @@ def explain(
     The server, or one of its own where none answers, says what the settings come to.
     """
     require_server()
-    spec, _ = asked_spec(config, preset, flags)
+    spec = asked_spec(config, preset, flags)
     with (
         reachable(server, embedded=True, data_directory=None) as address,
         connect(address, COMPUTING_SECONDS) as client,

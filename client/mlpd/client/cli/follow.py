@@ -88,7 +88,7 @@ def _take(summary: Summary, event: ProgressEvent) -> None:
         metrics = event.metrics_recorded
         if metrics.split == MetricsRecorded.SPLIT_TRAIN:
             summary.train_losses.append(metrics.loss)
-        else:
+        elif metrics.split == MetricsRecorded.SPLIT_VALIDATION:
             summary.validation_loss = metrics.loss
             summary.validation_accuracy = metrics.accuracy if metrics.HasField("accuracy") else None
 

@@ -1,11 +1,10 @@
 """``mlpd evaluate``, ``predict`` and ``models``."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
-import numpy as np
 import typer
-from mlpd.client.cli import notes
+from mlpd.client.cli import notes, predictions
 from mlpd.client.cli.connection import COMPUTING_SECONDS, connect
 from mlpd.client.cli.output import (
     SERVER,
@@ -20,41 +19,39 @@ from mlpd.client.cli.output import (
     show_notes,
     table,
 )
-from mlpd.client.client import Prediction
 from mlpd.client.errors import InvalidRequest
-from mlpd.client.tables import Column, columns_from, read_rows
-from numpy.typing import NDArray
-from rich.table import Table
-
-_ROWS_SHOWN, _COLUMNS_SHOWN = 20, 8
-_SINGULARS = {"values": "value", "classes": "class", "probabilities": "probability"}
+from mlpd.client.tables import Column, columns_from, model_schema, read_labelled, read_rows
 
 
 def evaluate(
     model: Annotated[str, typer.Argument(help="Model, or model/version.")],
-    dataset: Annotated[str, typer.Argument(help="Data set to score it on.")],
+    data: Annotated[str, typer.Argument(help="Data set, or file with the columns of the model and the target.")],
     scores: Annotated[bool, typer.Option("--scores", help="Also precision, recall, F1, ROC AUC and the like.")] = False,
     server: Server = SERVER,
     as_json: Json = False,
 ) -> None:
-    """Score a model on a data set, in exact counts."""
+    """Score a model on a data set or on the rows of a file, in exact counts."""
     with connect(server, COMPUTING_SECONDS) as client:
-        evaluation = client.evaluate(model, dataset, include_scores=scores)
-        said = notes.of_scoring(client, evaluation.model, dataset)
+        if Path(data).suffix or "/" in data.removeprefix("datasets/"):
+            read = read_labelled(Path(data), model_schema(version := client.model(model)))
+            evaluation = client.evaluate(version.name, read, include_scores=scores)
+            said = notes.of_rows(read, data)
+        else:
+            evaluation = client.evaluate(model, data, include_scores=scores)
+            said = notes.of_scoring(client, evaluation.model, data)
     if as_json:
         print_json(evaluation_fields(evaluation) | {"notes": said})
     else:
         console.print(f"{evaluation.model}, parameters {evaluation.parameters_sha256[:16]}")
         show_notes(said)
-        show_evaluation(evaluation, dataset)
+        show_evaluation(evaluation, data)
 
 
 def predict(
     model: Annotated[str, typer.Argument(help="Model, or model/version.")],
-    rows: Annotated[
-        Path, typer.Argument(help="Inputs without labels: a table (.csv, .parquet, ...) or arrays (.npy, .npz).")
-    ],
-    output: Annotated[Path | None, typer.Option(help="Write the predictions to this .npz or .csv.")] = None,
+    rows: Annotated[Path, typer.Argument(help="Rows: a table (.csv, .parquet, ...) or arrays (.npy, .npz).")],
+    output: Annotated[Path | None, typer.Option(help="Write the predictions to this .csv or .npz.")] = None,
+    top: Annotated[int, typer.Option(min=1, help="Show so many of the most probable classes.")] = 1,
     header: Header = None,
     server: Server = SERVER,
     as_json: Json = False,
@@ -71,17 +68,17 @@ def predict(
         *notes.of_rows(read, rows.name),
         *notes.of_columns(read.input_names, version.input_names, rows.name, version.name),
     ]
+    shown = predictions.table_of(prediction, top)
     if output:
-        _write(output, prediction)
+        predictions.write(output, prediction)
     if as_json:
-        arrays = {name: array.tolist() for name, array in _arrays(prediction).items()}
-        print_json({"model": prediction.model, **arrays, "understood": notes.fields_of_rows(read), "notes": said})
+        fields = predictions.fields_of_prediction(prediction, top)
+        print_json(fields | {"understood": notes.fields_of_rows(read), "notes": said})
         return
-    row_count = len(prediction.logits)
-    console.print(f"{prediction.model}: {row_count} rows")
+    console.print(f"{prediction.model}: {len(prediction.logits)} rows")
     show_notes(said)
-    console.print(_table(prediction))
-    if row_count > _ROWS_SHOWN:
+    console.print(shown)
+    if len(prediction.logits) > predictions.ROWS_SHOWN:
         console.print("… the rest with --output or --json")
 
 
@@ -114,48 +111,3 @@ def register(app: typer.Typer) -> None:
     """Add the commands."""
     for command in (evaluate, predict, models):
         app.command()(command)
-
-
-def _arrays(prediction: Prediction) -> dict[str, NDArray[Any]]:
-    """Return what the model's task gives."""
-    if len(prediction.values):
-        return {"values": prediction.values}
-    return {"classes": prediction.classes, "probabilities": prediction.probabilities}
-
-
-def _table(prediction: Prediction) -> Table:
-    classes, probabilities = prediction.classes[:_ROWS_SHOWN], prediction.probabilities
-    if len(prediction.values):
-        found = table("row#", *(f"value {i}#" for i in range(min(prediction.values.shape[1], _COLUMNS_SHOWN))))
-        for row, values in enumerate(prediction.values[:_ROWS_SHOWN, :_COLUMNS_SHOWN].tolist()):
-            found.add_row(str(row), *(f"{value:.6g}" for value in values))
-    elif classes.ndim == 1:
-        found = table("row#", "class#", "probability#")
-        for row, label in enumerate(classes.tolist()):
-            found.add_row(str(row), str(label), f"{probabilities[row, label]:.4f}")
-    else:
-        found = table("row#", "labels", "probabilities")
-        for row, own in enumerate(classes):
-            labels = np.flatnonzero(own).tolist()
-            shares = (f"{probabilities[row, label]:.4f}" for label in labels)
-            found.add_row(str(row), " ".join(map(str, labels)), " ".join(shares))
-    return found
-
-
-def _write(path: Path, prediction: Prediction) -> None:
-    try:
-        arrays = _arrays(prediction)
-        if path.suffix == ".npz":
-            np.savez(path, **arrays)  # type: ignore[arg-type]
-            return
-        header: list[str] = []
-        formats: list[str] = []
-        for name, array in arrays.items():
-            singular = _SINGULARS[name]
-            header += [singular] if array.ndim == 1 else [f"{singular}_{i}" for i in range(array.shape[1])]
-            own = "%d" if array.dtype.kind == "i" else "%.9g" if array.dtype.itemsize == 4 else "%.17g"
-            formats += [own] * (len(header) - len(formats))
-        values = np.column_stack(list(arrays.values()))
-        np.savetxt(path, values, formats, ",", header=",".join(header), comments="")
-    except OSError as error:
-        raise InvalidRequest(f"output {path} can't be written: {error.strerror}") from error

@@ -35,9 +35,9 @@ def of_job(asked: TrainingSpec, job: TrainingJob, client: Client) -> list[str]:
         source = job.spec.warm_start.model
         kept = [f"inputs are multiplied by {scale:.9g}, as {source} was trained"] if scale != 1 else []
         notes += kept if source else of_inputs(train)
-    if job.spec.validation_dataset:
-        validation = client.dataset(job.spec.validation_dataset)
-        notes += of_columns(validation.input_names, train.input_names, validation.name, train.name)
+    for name in filter(None, (job.spec.validation_dataset, job.spec.test_dataset)):
+        other = client.dataset(name)
+        notes += of_columns(other.input_names, train.input_names, other.name, train.name)
     if source := job.spec.warm_start.model:
         notes += of_columns(train.input_names, client.model(source).input_names, train.name, source)
     return notes
@@ -46,14 +46,6 @@ def of_job(asked: TrainingSpec, job: TrainingJob, client: Client) -> list[str]:
 def of_scoring(client: Client, model: str, dataset: str) -> list[str]:
     """Say how the columns of a stored data set met those of the model version that was scored on it."""
     return of_columns(client.dataset(dataset).input_names, client.model(model).input_names, dataset, model)
-
-
-def of_unscored(model: str, test_dataset: str | None) -> list[str]:
-    """Say that nothing waits to score the data set that was asked for, and how to do it later."""
-    if test_dataset is None:
-        return []
-    command = f"mlpd evaluate {model} {test_dataset}"
-    return [f"{test_dataset} is not scored, since nothing waits for the job; once it has ended: {command}"]
 
 
 def of_columns(found: Sequence[str], wanted: Sequence[str], data: str, owner: str) -> list[str]:

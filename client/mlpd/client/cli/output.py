@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from math import isfinite
 from typing import Annotated, Any, Literal
@@ -11,7 +11,8 @@ import numpy as np
 import typer
 from google.protobuf.json_format import MessageToDict
 from google.protobuf.message import Message
-from mlpd.client.client import DEFAULT_ADDRESS, Evaluation
+from mlpd.client.client import DEFAULT_ADDRESS
+from mlpd.client.results import Evaluation
 from mlpd.v1.trainer_service_pb2 import TrainingJob
 from numpy.typing import NDArray
 from rich.console import Console
@@ -116,6 +117,7 @@ def evaluation_fields(evaluation: Evaluation) -> dict[str, Any]:
         "confusion": None if evaluation.confusion is None else evaluation.confusion.tolist(),
         "metrics": dict(evaluation.metrics),
         "classes": [fields_of(scores) for scores in evaluation.classes],
+        "class_names": list(evaluation.class_names),
     }
 
 
@@ -134,7 +136,7 @@ def show_evaluation(evaluation: Evaluation, dataset: str) -> None:
         console.print(_classes_table(evaluation))
     if evaluation.confusion is not None and len(evaluation.confusion) <= 20:
         console.print()
-        console.print(_confusion_table(evaluation.confusion))
+        console.print(_confusion_table(evaluation.confusion, evaluation.class_names))
 
 
 def _metrics_table(evaluation: Evaluation) -> Table:
@@ -146,16 +148,17 @@ def _metrics_table(evaluation: Evaluation) -> Table:
 
 def _classes_table(evaluation: Evaluation) -> Table:
     result = table("class", "rows#", "precision#", "recall#", "f1#", "roc auc#")
-    for label, scores in enumerate(evaluation.classes):
+    for name, scores in zip(evaluation.class_names, evaluation.classes, strict=True):
         area = f"{scores.roc_auc:.4f}" if scores.HasField("roc_auc") else ""
         numbers = (f"{value:.4f}" for value in (scores.precision, scores.recall, scores.f1))
-        result.add_row(str(label), str(scores.row_count), *numbers, area)
+        result.add_row(escape(plain(name)), str(scores.row_count), *numbers, area)
     return result
 
 
-def _confusion_table(confusion: NDArray[np.int64]) -> Table:
-    result = table("true \\ predicted", *(f"{label}#" for label in range(len(confusion))))
+def _confusion_table(confusion: NDArray[np.int64], names: Sequence[str]) -> Table:
+    shown = [escape(plain(name)) for name in names]
+    result = table("true \\ predicted", *(f"{name}#" for name in shown))
     for label, row in enumerate(confusion.tolist()):
         cells = [f"[green]{n}[/green]" if label == column else (str(n) if n else "·") for column, n in enumerate(row)]
-        result.add_row(str(label), *cells)
+        result.add_row(shown[label], *cells)
     return result

@@ -7,9 +7,10 @@ import numpy as np
 import typer
 from mlpd.client.cli import follow
 from mlpd.client.cli.output import Json, console, evaluation_fields, print_json, show_evaluation
-from mlpd.client.client import Client, Prediction
+from mlpd.client.client import Client
 from mlpd.client.embedded import embedded_server
 from mlpd.client.recipes import training_spec
+from mlpd.client.results import Prediction
 from numpy.typing import NDArray
 from rich.columns import Columns
 from rich.panel import Panel

@@ -7,7 +7,7 @@ stands in its ``notes``: nothing is done without a word.
 from mlpd.client.tables.answers import TASKS
 from mlpd.client.tables.columns import Column, columns_from
 from mlpd.client.tables.reading import TableOptions, TextOptions, read_labelled, read_rows, read_table
-from mlpd.client.tables.table import LabelledTable, Schema, Table, schema_of
+from mlpd.client.tables.table import LabelledTable, Schema, Table, model_schema, schema_of
 
 __all__ = [
     "TASKS",
@@ -18,6 +18,7 @@ __all__ = [
     "TableOptions",
     "TextOptions",
     "columns_from",
+    "model_schema",
     "read_labelled",
     "read_rows",
     "read_table",

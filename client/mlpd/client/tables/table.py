@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from mlpd.client.tables.columns import Column, columns_from
 from mlpd.v1.dataset_service_pb2 import Dataset
+from mlpd.v1.model_service_pb2 import ModelVersion
 from numpy.typing import NDArray
 
 Array = NDArray[np.generic]
@@ -88,4 +89,16 @@ def schema_of(dataset: Dataset) -> Schema:
         class_names=tuple(dataset.class_names),
         class_count=dataset.class_count,
         target_names=tuple(dataset.target_names),
+    )
+
+
+def model_schema(version: ModelVersion) -> Schema:
+    """Return what the columns, classes and targets of a model version are."""
+    has_classes = version.task in ("multiclass", "binary")
+    return Schema(
+        owner=version.name,
+        columns=columns_from(version.columns) or tuple(map(Column, version.input_names)),
+        class_names=tuple(version.class_names),
+        class_count=max(2, version.spec.layer_sizes[-1]) if has_classes else 0,
+        target_names=tuple(version.target_names),
     )

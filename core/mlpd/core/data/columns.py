@@ -28,23 +28,26 @@ class Column:
     """A column of a table, whose rows have a number each; NaN where the value is missing.
 
     The number is the value, 0 or 1 for a boolean, the place of a category among ``categories``, or days since
-    1970-01-01 for a date. ``missing_value`` belongs to a model's columns: what a missing value counts as, the median of
-    the rows trained on, where these lacked some; None where a row must have one. Of categories it only says which.
+    1970-01-01 for a date. The last two belong to a model's columns: ``missing_value`` is what a missing one counts as,
+    the median of the rows trained on; None for categories. ``marks_missing`` says that the network is told of it too,
+    for some of the data that it was trained on lacked a value.
     """
 
     name: str
     kind: str = NUMBER
     categories: tuple[str, ...] = ()
     missing_value: float | None = None
+    marks_missing: bool = False
 
     @property
     def is_plain(self) -> bool:
-        """Whether a network can take its numbers as they are."""
-        return self.kind == NUMBER and self.missing_value is None
+        """Whether a network can take its numbers as they are, where none is missing."""
+        return self.kind == NUMBER and not self.marks_missing
 
-    def width(self, *, lacks_values: bool) -> int:
-        """Return how many values a network sees of it: a number or one a category, and one for what is missing."""
-        return (len(self.categories) or 1) + lacks_values
+    @property
+    def width(self) -> int:
+        """How many values a network sees of it: a number or one a category, and perhaps a mark."""
+        return (len(self.categories) or 1) + self.marks_missing
 
 
 @dataclass(frozen=True)
@@ -137,7 +140,7 @@ def schema_from(metadata: Mapping[str, object], input_size: int, target_size: in
 def encoded_size(schema: Schema, statistics: Sequence[ColumnStatistics], input_size: int) -> int:
     """Return how many values a network sees of a row of a data set."""
     pairs = zip(schema.columns, statistics, strict=True)
-    return sum(column.width(lacks_values=known.missing_count > 0) for column, known in pairs) or input_size
+    return sum(column.width + (known.missing_count > 0) for column, known in pairs) or input_size
 
 
 def needs_encoding(schema: Schema, statistics: Sequence[ColumnStatistics]) -> bool:

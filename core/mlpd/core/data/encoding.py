@@ -1,8 +1,8 @@
 """Rows of a table as what a network sees: one value a category, and missing numbers filled in, each with a mark.
 
-A number, a boolean or a date is one value. A category is as many values, of which the one at its place is 1; all are 0
-where it is unknown. A column that lacks values in some training rows has one value more, which is 1 where the value is
-missing; a number counts as the median of the training rows then.
+A number, a boolean or a date is one value, the median of the training rows where it is missing. A category is as many
+values, of which the one at its place is 1; all are 0 where it is missing or unknown. A column that lacks values in some
+of the data has one value more, the mark, which is 1 where the value is missing.
 """
 
 from collections.abc import Sequence
@@ -21,8 +21,7 @@ class Encoder:
 
     def __init__(self, columns: Sequence[Column]) -> None:
         self.columns = tuple(columns)
-        widths = [column.width(lacks_values=column.missing_value is not None) for column in columns]
-        self._starts = np.concatenate([[0], np.cumsum(widths)]).tolist()
+        self._starts = np.concatenate([[0], np.cumsum([column.width for column in columns])]).tolist()
         self.width: int = self._starts[-1]
 
     def __call__(self, rows: HostArray) -> HostArray:
@@ -33,7 +32,6 @@ class Encoder:
 
     def encode(self, rows: HostArray, out: HostArray) -> None:
         """Write ``rows`` encoded to ``out`` (rows, width), all zeros before."""
-        every = np.arange(len(rows))
         for place, (column, start) in enumerate(zip(self.columns, self._starts, strict=False)):
             values = rows[:, place]
             if column.kind == CATEGORY:
@@ -41,26 +39,16 @@ class Encoder:
                 out[known, start + values[known].astype(np.intp)] = 1
             else:
                 out[:, start] = values
-            if column.missing_value is not None:
-                missing = every[np.isnan(values)]
+            missing = np.flatnonzero(np.isnan(values))
+            if column.marks_missing:
                 out[missing, start + (len(column.categories) or 1)] = 1
-                if column.kind != CATEGORY:
-                    out[missing, start] = column.missing_value
+            if column.missing_value is not None:
+                out[missing, start] = column.missing_value
 
     def fault(self, rows: HostArray) -> Fault | None:
-        """Return the first value of ``rows`` that its column can't have; None if there is none.
-
-        Other than what `value_faults` names, that is a missing value where no training row lacked one.
-        """
-        for place, column in enumerate(self.columns):
-            values = rows[:, place]
-            if column.missing_value is None and column.kind != CATEGORY and rows.dtype.kind == "f":
-                missing = np.isnan(values)
-                if missing.any():
-                    return Fault(int(missing.argmax()), column, "have a value, as in all rows that were trained on")
-            if fault := value_fault(column, values, unknown=True):
-                return fault
-        return None
+        """Return the first value of ``rows`` that its column can't have; None if there is none."""
+        found = (value_fault(column, rows[:, place], unknown=True) for place, column in enumerate(self.columns))
+        return next(filter(None, found), None)
 
 
 def learned_columns(
@@ -68,17 +56,19 @@ def learned_columns(
 ) -> tuple[Column, ...]:
     """Return ``columns`` as those of a model that is trained on the ``chosen`` rows of ``inputs``, None = on all.
 
-    A column of which any of all rows lack a value, chosen or not, gets the median of the chosen ones that have it, 0 if
-    none has.
+    A mark goes to each column that lacks a value in any row, chosen or not. A column without any has the median 0.
     """
-    if inputs.dtype.kind != "f":
-        return tuple(columns)
-    learned = list(columns)
-    for place in np.flatnonzero(_lacks_values(inputs)).tolist():
-        values = inputs[:, place] if chosen is None else inputs[chosen, place]
-        values = values[~np.isnan(values)].astype(np.float64)
-        is_number = columns[place].kind != CATEGORY and len(values) > 0
-        learned[place] = replace(columns[place], missing_value=float(np.median(values)) if is_number else 0.0)
+    count = len(inputs) if chosen is None else len(chosen)
+    step, learned = max(1, _BLOCK_VALUES // max(count, 1)), []
+    lacks = _lacks_values(inputs)
+    for start in range(0, len(columns), step):
+        some = inputs[:, start : start + step]
+        values = (some if chosen is None else some[chosen]).astype(np.float64)
+        for place, column in enumerate(columns[start : start + step], start):
+            own = values[:, place - start]
+            own = own[~np.isnan(own)] if lacks[place] else own
+            median = None if column.kind == CATEGORY else float(np.median(own)) if len(own) else 0.0
+            learned.append(replace(column, missing_value=median, marks_missing=bool(lacks[place])))
     return tuple(learned)
 
 
@@ -92,7 +82,9 @@ def encoded(encoder: Encoder, inputs: HostArray) -> HostArray:
 
 
 def _lacks_values(inputs: HostArray) -> NDArray[np.bool_]:
-    """Return of which columns any row lacks a value."""
+    """Return which columns lack a value in any row."""
+    if inputs.dtype.kind != "f":
+        return np.zeros(inputs.shape[1], bool)
     rows, lacks = max(1, _BLOCK_VALUES // inputs.shape[1]), np.zeros(inputs.shape[1], bool)
     for start in range(0, len(inputs), rows):
         lacks |= np.isnan(inputs[start : start + rows]).any(axis=0)

@@ -58,9 +58,14 @@ class Model:
         return TASKS[self.task].prediction_count(self.spec.layer_sizes[-1])
 
     @cached_property
-    def encoder(self) -> Encoder | None:
-        """What encodes rows; None where the network takes them as they are."""
-        return None if self.schema.is_plain else Encoder(self.schema.columns)
+    def encoder(self) -> Encoder:
+        """What encodes rows whose columns have names."""
+        return Encoder(self.schema.columns)
+
+    def encoded(self, inputs: HostArray) -> HostArray:
+        """Return rows as the network takes them."""
+        lacks_values = bool(self.schema.columns) and inputs.dtype.kind == "f" and bool(np.isnan(inputs).any())
+        return self.encoder(inputs) if lacks_values or not self.schema.is_plain else inputs
 
     def scaled(self, targets: HostArray) -> HostArray:
         """Return targets, of rows in their own units, as the network learned them."""

@@ -41,7 +41,7 @@ class Predictor:
 
     def _read(self, inputs: HostArray) -> HostArray:
         """Return rows as the device is to scale them: encoded if need be, and moved."""
-        return self._scaling.moved(self.model.encoder(inputs) if self.model.encoder else inputs)
+        return self._scaling.moved(self.model.encoded(inputs))
 
     def _predictions(self, outputs: Array) -> HostArray:
         """Return what the last rows' ``outputs`` predict."""

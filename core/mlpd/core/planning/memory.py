@@ -6,6 +6,7 @@ from typing import Protocol
 
 import numpy as np
 from mlpd.core.data.augmentation import basis_size
+from mlpd.core.data.columns import Schema
 from mlpd.core.models.metrics import EVALUATION_ROWS
 from mlpd.core.network.architecture import parameter_count, statistic_count
 from mlpd.core.network.layers import Layer, Linear
@@ -33,6 +34,10 @@ class StoredRows(Rows, Protocol):
     @property
     def dtype(self) -> str:
         """Type of the inputs."""
+
+    @property
+    def schema(self) -> Schema:
+        """What the inputs stand for."""
 
     @property
     def needs_encoding(self) -> bool:
@@ -92,12 +97,13 @@ def _host_bytes(spec: TrainingSpec, rows: StoredRows, row_bytes: int, thread_cou
     raw = row_bytes + size * inputs * (spec.augmentation is not None or spec.loss.mixup_alpha > 0)
     losses = 6 * capacity * outputs * size
     buffers = passes + exchanges + capacity * (size * slots + raw) + losses + _warping_bytes(spec)
+    looks_at_columns = model.standardize_inputs or bool(rows.schema.columns)
     largest = max(prod(layer.shapes[0]) for layer in layers if isinstance(layer, Linear))
     passing = [
         max(parameters * (16 + size), 8 * parameters + _DRAWING_BYTES * largest),
         (_SAVED_COPIES + compiled) * saved,
         2 * saved * spec.validation.exists,
-        min(rows.row_count * inputs, _COLUMN_MEANS_VALUES) * _COLUMN_MEANS_BYTES * model.standardize_inputs,
+        min(rows.row_count * inputs, _COLUMN_MEANS_VALUES) * _COLUMN_MEANS_BYTES * looks_at_columns,
     ]
     gradients = size * parameters * (blocks if by_rows else 1)
     data = rows.row_count * _bytes_a_row(spec, rows, row_bytes)

@@ -103,8 +103,11 @@ def _data_violations(spec: TrainingSpec, datasets: Mapping[str, Rows | None]) ->
     train = datasets["train_dataset"]
     for name, rows in datasets.items():
         if rows and sizes[0] != rows.encoded_size:
-            rule = f"begin with {rows.encoded_size}, the width of {name}'s rows"
-            yield _violation("model.layer_sizes", rule, sizes[0])
+            if name == "train_dataset":
+                rule = f"begin with {rows.encoded_size}, the width of {name}'s rows"
+                yield _violation("model.layer_sizes", rule, sizes[0])
+            else:
+                yield _violation(name, f"have rows of {sizes[0]} values, as the network takes", rows.encoded_size)
         if rows:
             yield from _target_violations(spec, name, rows)
     present = sum(count > 0 for count in train.class_row_counts) if train and not train.target_size else 2
@@ -129,14 +132,18 @@ def _target_violations(spec: TrainingSpec, name: str, rows: Rows) -> Iterator[Vi
             yield _violation(name, f"have class labels for task {spec.task}", f"{rows.target_size} numbers a row")
         elif task.output_limits == (1, 1) and classes > task.class_count(outputs):
             yield _violation(name, f"have the classes 0 and 1 for task {spec.task}", f"{classes} classes")
-        elif 2 <= outputs < classes:
+        elif 2 <= outputs < classes and name == "train_dataset":
             yield _violation("model.layer_sizes", f"end with at least {classes}, the classes of {name}", outputs)
+        elif 2 <= outputs < classes:
+            yield _violation(name, f"have at most {outputs} classes, as the network has", classes)
     elif not rows.target_size:
         yield _violation(name, f"have rows of numbers as targets for task {spec.task}", "class labels")
     else:
-        if outputs != rows.target_size:
+        if outputs != rows.target_size and name == "train_dataset":
             rule = f"end with {rows.target_size}, the numbers in {name}'s targets"
             yield _violation("model.layer_sizes", rule, outputs)
+        elif outputs != rows.target_size:
+            yield _violation(name, f"have targets of {outputs} numbers, as the network has", rows.target_size)
         if task.target_limits and not task.target_limits[0] <= low <= high <= task.target_limits[1]:
             least, most = task.target_limits
             rule = f"have targets between {least:g} and {most:g} for task {spec.task}"

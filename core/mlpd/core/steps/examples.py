@@ -106,7 +106,8 @@ def _learned(dataset: Dataset, kept: NDArray[np.int64] | None) -> Schema:
 def _like(dataset: Dataset, schema: Schema) -> Dataset:
     """Return a data set as a model of ``schema`` reads it."""
     arranged = arrangement(dataset.schema, schema).dataset(dataset, schema)
-    return arranged if schema.is_plain else _encoded(arranged, schema)
+    lacks_values = arranged.inputs.dtype.kind == "f" and bool(np.isnan(arranged.inputs).any())
+    return _encoded(arranged, schema) if lacks_values or not schema.is_plain else arranged
 
 
 def _scaled(dataset: Dataset, scaling: TargetScaling) -> Dataset:

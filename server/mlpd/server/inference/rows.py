@@ -73,8 +73,8 @@ def _class_count(record: ModelRecord) -> int:
 
 
 def _encoder(record: ModelRecord) -> Encoder | None:
-    """Return what encodes rows for a model; None where it takes them as they are."""
-    return None if record.schema.is_plain else Encoder(record.schema.columns)
+    """Return what encodes rows for a model whose columns have names; other rows are taken as they are."""
+    return Encoder(record.schema.columns) if record.schema.columns else None
 
 
 def _labelled_rows(record: ModelRecord, rows: LabelledRows) -> Dataset:

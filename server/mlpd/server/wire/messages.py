@@ -157,6 +157,7 @@ def _column(column: Column, known: ColumnStatistics) -> types.Column:
         minimum=known.minimum,
         maximum=known.maximum,
         missing_value=column.missing_value,
+        marks_missing=column.marks_missing,
     )
 
 

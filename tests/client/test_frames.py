@@ -82,7 +82,7 @@ def test_frames_whose_columns_are_only_numbered_have_no_names(client, iris, mode
 def test_columns_of_mixed_types_become_numbers(client, iris):
     mixed = pd.DataFrame({"wide": iris[NAMES[1]] > 3, "length": iris[NAMES[2]], "count": np.arange(150, dtype="int16")})
     stored = client.upload("frame-mixed", mixed, iris["target"])
-    assert (stored.input_size, stored.input_maximum) == (3, 149)
+    assert (stored.input_size, stored.input_maximum, list(stored.input_names)) == (3, 149, ["wide", "length", "count"])
 
 
 @pytest.mark.parametrize(

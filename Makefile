@@ -43,6 +43,7 @@ bench: $(STAMP) ## Measure every speed we claim, beside other libraries where th
 	env -u OPENBLAS_CORETYPE $(BIN)/python benchmarks/busy_core.py
 	env -u OPENBLAS_CORETYPE $(BIN)/python benchmarks/cold_start.py
 	$(BIN)/python benchmarks/import_time.py
+	$(BIN)/python benchmarks/table_reading.py
 
 # Installs nothing: takes the Python of the machine, with CuPy, NumPy, safetensors, threadpoolctl, pytest and hypothesis.
 gpu: ## Measure training on a GPU and run the CUDA tests, beside PyTorch and JAX where they are installed.

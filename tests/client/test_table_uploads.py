@@ -83,7 +83,7 @@ def test_frames_are_predicted_and_scored_as_the_model_has_them(client, passenger
         match="labels must be classes of models/passengers/versions/1, no, yes, saved, got maybe at row 1",
     ):
         client.evaluate(model, (inputs[:2], ["no", "maybe"]))
-    with pytest.raises(InvalidRequest, match="inputs must have only the columns of .*, got also saved"):
+    with pytest.raises(InvalidRequest, match=r"inputs must have only the columns of .*, got also saved"):
         client.predict(model, passengers)
 
 

@@ -43,7 +43,7 @@ def numbers(array: Any, column: Column, decimal: str, unknown: Counter[str]) -> 
     Raises `BadCell` for a cell that the column can't hold.
     """
     if kind_of(array.type) == column.kind:
-        return _check_range(_TYPED[column.kind](array))
+        return _TYPED[column.kind](array)
     texts, places = distinct_texts(array)
     convert = converter(column, decimal)
     values = np.full(len(texts), np.nan)
@@ -57,17 +57,24 @@ def numbers(array: Any, column: Column, decimal: str, unknown: Counter[str]) -> 
             raise BadCell(int(np.argmax(places == place)), str(error), text) from None
         if values[place] == -1 and column.kind == "category":
             unknown[category_of(text)] += int(counts[place])
-    return _check_range(values[places])
+    result: NDArray[np.float64] = values[places]
+    return result
 
 
 def narrowed(values: NDArray[np.float64]) -> NDArray[Any]:
-    """Return values in the smallest of uint8, float32 and float64 that holds each exactly."""
+    """Return values in the smallest of uint8, float32 and float64 that holds each exactly.
+
+    Raises `BadCell` for one that is not finite as float32.
+    """
     with np.errstate(invalid="ignore", over="ignore"):
-        small = values.astype(np.uint8)
-        if (small == values).all():
-            return small
         single = values.astype(np.float32)
-        return single if ((single == values) | np.isnan(values)).all() else values
+        if np.isinf(single).any():
+            row = int(np.argmax(np.isinf(single)))
+            raise BadCell(row, "must be finite as float32", f"{values[row]:g}")
+        if not ((single == values) | np.isnan(values)).all():
+            return values
+        small = single.astype(np.uint8)
+    return small if (small == single).all() else single
 
 
 def _typed_numbers(array: Any) -> NDArray[np.float64]:
@@ -111,12 +118,3 @@ _TYPED: dict[str, Callable[[Any], NDArray[np.float64]]] = {
     "boolean": _typed_booleans,
     "date": _typed_dates,
 }
-
-
-def _check_range(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    with np.errstate(over="ignore"):
-        wrong = np.isinf(values.astype(np.float32))
-    if wrong.any():
-        row = int(np.argmax(wrong))
-        raise BadCell(row, "must be finite as float32", f"{values[row]:g}")
-    return values

@@ -52,6 +52,8 @@ class Delimited(Source):
         self._separator = _SEPARATOR_WORDS.get(separator, separator) or self._sniff(sample)
         if len(self._separator) != 1 or self._separator in '"\r\n':
             raise InvalidRequest(f"separator must be one character, like , or ; or tab, got {separator!r}")
+        if decimal not in ("", ".", ","):
+            raise InvalidRequest(f"decimal must be . or , got {decimal[:40]!r}")
         self.notes = []
         rows = self._records(io.StringIO(sample, newline=""))
         found = list(islice(rows, _SAMPLE_ROWS))
@@ -101,6 +103,14 @@ class Delimited(Source):
             records = islice(self._records(file), row + bool(self.header.names), None)
             line, _ = next(records)
         return f"{self.header.table}, line {line}"
+
+    def check_repeated_header(self) -> None:
+        """Raise `InvalidRequest` for a row that is the header again."""
+        with self._text() as file:
+            for line, cells in islice(self._records(file), 1, None):
+                if tuple(cell.strip() for cell in cells) == self.header.names:
+                    way = "a file must hold one table"
+                    raise InvalidRequest(f"{self.header.table}, line {line}, repeats the header; {way}")
 
     def hint(self, row: int, text: str) -> str:
         """Return what to do about a cell that is not what its column holds."""
@@ -215,8 +225,9 @@ class Delimited(Source):
                 reader = csv.reader(file, delimiter=self._separator, strict=True)
                 for cells in reader:
                     if cells and len(cells) != count:
-                        rule = f"must have {count} cells as the first line"
-                        raise InvalidRequest(f"{table}, line {reader.line_num}, {rule}, got {len(cells)}")
+                        rule = f"must have {count} cells as the first line, got {len(cells)}"
+                        way = f"a cell that holds {self._separator!r} must be in quotes"
+                        raise InvalidRequest(f"{table}, line {reader.line_num}, {rule}; {way}")
                     if any("\0" in cell for cell in cells):
                         raise InvalidRequest(f"{table}, line {reader.line_num}, must be text, got a NUL byte")
                     line = reader.line_num

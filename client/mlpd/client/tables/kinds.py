@@ -143,7 +143,7 @@ class Survey:
             except ValueError as error:
                 if kind not in self.others or row < self.others[kind].row:
                     self.others[kind] = BadCell(row, str(error), text)
-        if _LIKE_NUMBER.fullmatch(text):
+        if _NUMBER.fullmatch(text) or _LIKE_NUMBER.fullmatch(text):
             self.number_like_rows += count
         if len(self.texts) <= ASKED_CATEGORY_LIMIT:
             category = category_of(text)
@@ -173,7 +173,7 @@ class Survey:
     def _kind(self) -> str:
         if self.number_rows == self.filled:
             return "number"
-        if 2 * max(self.number_rows, self.number_like_rows) > self.filled:
+        if 2 * self.number_like_rows > self.filled:
             raise self.others["number"]
         if self.date_rows == self.filled:
             return "date"

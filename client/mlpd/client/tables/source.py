@@ -43,6 +43,9 @@ class Source(ABC):
     def where(self, row: int) -> str:
         """Return how an error names a row, counted from 0."""
 
+    def check_repeated_header(self) -> None:  # noqa: B027 - most have no lines
+        """Raise `InvalidRequest` for a row that is the header again."""
+
     def hint(self, row: int, text: str) -> str:
         """Return what to do about a cell that is not what its column holds."""
         return ""

@@ -32,14 +32,15 @@ class Values:
     unknown: Counter[str] = field(default_factory=Counter)
 
     def add(self, numbers: NDArray[np.float64]) -> None:
-        """Take in the numbers of the next rows."""
-        missing = np.isnan(numbers)
+        """Take in the numbers of the next rows; raises `BadCell` for one that is not finite as float32."""
+        part = narrowed(numbers)
+        missing = np.isnan(part)
         if missing.any():
             if self.first_missing is None:
                 self.first_missing = self.row_count + int(np.argmax(missing))
             self.missing_count += int(missing.sum())
         self.row_count += len(numbers)
-        self.parts.append(narrowed(numbers))
+        self.parts.append(part)
 
     def array(self) -> NDArray[np.float64]:
         """Return all numbers (rows,)."""
@@ -124,6 +125,8 @@ def _learn(
                 if text is not None and count:
                     survey.add(text, count, row + first)
         row += len(arrays[0])
+    if all(source.header.name(place) in survey.texts for place, survey in surveys.items()):
+        source.check_repeated_header()
     learnt: dict[int, Column | str] = {}
     for place, survey in surveys.items():
         name = source.header.name(place)
@@ -145,17 +148,19 @@ def _read(source: Source, columns: Mapping[int, Column]) -> dict[int, Values]:
                 found = numbers(array, values.column, source.decimal, values.unknown)
                 if values.column.kind == "number":
                     _check_exact(source, place, found)
+                values.add(found)
             except BadCell as error:
                 shifted = BadCell(row + error.row, error.rule, error.text)
                 raise bad_cell(source, place, shifted, _way(source.header.name(place))) from error
-            values.add(found)
         row += len(arrays[0])
+    if columns and not row:
+        raise InvalidRequest(f"{source.header.table} must hold at least one row, got none")
     return result
 
 
 def _check_exact(source: Source, place: int, found: NDArray[np.float64]) -> None:
     """Have large whole numbers in a file looked at as they are written."""
-    if source.has_header is not None and source.kinds[place] == "number" and len(found):
-        with np.errstate(invalid="ignore"):
-            if (np.abs(found) >= EXACT_WHOLE_LIMIT).any():
-                raise NeedsText(place)
+    if source.has_header is None or source.kinds[place] != "number" or not len(found):
+        return
+    if max(np.fmax.reduce(found), -np.fmin.reduce(found)) >= EXACT_WHOLE_LIMIT:
+        raise NeedsText(place)

@@ -2,10 +2,10 @@
 
 Usage: python benchmarks/table_reading.py [ROUNDS]
 
-Each reads the same file, in a process of its own, in turn. ``mlpd`` ends with the rows as one array and the labels; what is
-learnt and every rule of `docs/data.md` is included. ``mlpd, file`` writes the data set's file too. The others end
-with a frame or table of their own, pyarrow also with the array that its table becomes. Memory is what the process has
-at most, less what it has once its libraries are imported.
+Each reads the same file, in a process of its own, in turn. ``mlpd`` ends with the rows as one array and the labels;
+what is learnt and every rule of `docs/data.md` is included. ``mlpd, file`` writes the data set's file too. The others
+end with a frame or table of their own, pyarrow also with the array that its table becomes. Memory is what the process
+has at most, less what it has once its libraries are imported.
 """
 
 import json

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -15,7 +16,7 @@ GOOD = b"a,b,label\n1,2,0\n3,4,1\n5,6,0\n7,8,1\n"
 MANY = "".join(f"{row},{row},{row % 2}\n" for row in range(5000))
 
 # name, content, options, what the sentence must hold
-TABLES: list[tuple[str, bytes | str, dict, tuple[str, ...]]] = [
+TABLES: list[tuple[str, bytes | str, dict[str, Any], tuple[str, ...]]] = [
     ("empty.csv", "", {}, ("empty.csv", "at least one row", "got none")),
     ("blank.csv", "\n\n\n", {}, ("blank.csv", "at least one row")),
     ("header.csv", "a,b,label\n", {}, ("header.csv", "at least one row")),
@@ -48,7 +49,7 @@ TABLES: list[tuple[str, bytes | str, dict, tuple[str, ...]]] = [
     ("mixed.csv", "a;label\n1,25;0\n2.5;1\n", {"decimal": ","}, ("line 3, column a", "'2.5'")),
     ("hex.csv", "a,label\n0x1F,0\n1,1\n2,0\n", {}, ("line 2, column a", "'0x1F'")),
     ("under.csv", "a,label\n1_000,0\n1,1\n2,0\n", {}, ("line 2, column a", "'1_000'")),
-    ("digits.csv", "a,label\n١,0\n1,1\n2,0\n", {}, ("line 2, column a", "must be a number")),
+    ("digits.csv", "a,label\n\u0661,0\n1,1\n2,0\n", {}, ("line 2, column a", "must be a number")),
     ("inf.csv", "a,label\n1,0\ninf,1\n2,0\n", {}, ("line 3, column a", "inf")),
     ("large.csv", "a,label\n1,0\n1e39,1\n", {}, ("line 3, column a", "finite as float32", "1e+39")),
     ("larger.csv", "a,label\n1,0\n1e999,1\n", {}, ("line 3, column a", "finite as float32", "inf")),

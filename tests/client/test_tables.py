@@ -189,8 +189,7 @@ def test_two_arrays_for_one_use_are_refused(tmp_path, pair):
 @pytest.mark.parametrize(
     ("settings", "name"),
     [
-        ({"target": "l"}, "target"),
-        ({"target": ["t"]}, "target"),
+        ({"category": ["a"]}, "category"),
         ({"weight": "w"}, "weight"),
         ({"leave_out": ["a"]}, "leave_out"),
         ({"header": False}, "header"),

@@ -1,4 +1,8 @@
-"""Files of arrays: .npy, and .npz with the arrays inputs (or x), labels (or y) or targets, weights and input_names."""
+"""Files of arrays: .npy, .npz, IDX, folders of pictures.
+
+An .npz holds the arrays inputs (or x), labels (or y) or targets, weights and input_names. Where ``target`` names the
+array of labels, the inputs may have any name: they are the one other array (rows, ...) of as many rows.
+"""
 
 import zipfile
 from collections.abc import Iterable, Mapping, Sequence
@@ -8,7 +12,9 @@ from typing import Any
 import numpy as np
 from mlpd.client.columns import check_names, listed, places_of
 from mlpd.client.errors import InvalidRequest
+from mlpd.client.tables.answers import named_labels
 from mlpd.client.tables.columns import Column
+from mlpd.client.tables.images import is_idx, read_folder, read_idx, read_labelled_folder, read_labelled_idx
 from mlpd.client.tables.table import LabelledTable, Table
 from numpy.typing import NDArray
 
@@ -19,38 +25,39 @@ _TARGETS, _WEIGHTS, _NAMES = ("targets",), ("weights",), ("input_names",)
 
 
 def is_archive(data: Any) -> bool:
-    """Whether data are a path of a file of arrays."""
-    return isinstance(data, str | Path) and Path(data).suffix.lower() in (".npy", ".npz")
+    """Whether data are a path of a file of arrays, or of a folder."""
+    if not isinstance(data, str | Path):
+        return False
+    path = Path(data)
+    return path.suffix.lower() in (".npy", ".npz") or is_idx(path) or path.is_dir()
 
 
-def check_unset(path: Path, options: Mapping[str, Any]) -> None:
-    """Raise `InvalidRequest` for an option of tables."""
-    for name, value in options.items():
-        if value not in (None, "", (), []):
-            raise InvalidRequest(f"{name} must be unset for a {path.suffix} file, got {value}")
-
-
-def read_labelled_arrays(path: Path) -> LabelledTable:
-    """Return the rows of an .npz, and what to learn of them; raises `InvalidRequest` where it lacks either."""
+def read_labelled_arrays(path: Path, options: Mapping[str, Any]) -> LabelledTable:
+    """Return the rows of a file or folder, and what to learn of them; raises `InvalidRequest` where it lacks either."""
+    target = options.get("target") or ""
+    if not isinstance(target, str):
+        if len(target) != 1:
+            raise InvalidRequest(f"target must be one array of {path.name}, got {listed(target)}")
+        (target,) = target
+    if path.is_dir():
+        _check_unset("a folder", options)
+        return read_labelled_folder(path)
+    others = {name: value for name, value in options.items() if name != "target"}
+    _check_unset(f"a {path.suffix} file", others)
+    if is_idx(path):
+        return read_labelled_idx(path, target)
     if path.suffix.lower() == ".npy":
         raise InvalidRequest(f"{path.name} must be a file with labels or targets, got an .npy, which has rows alone")
-    arrays, others = _npz(path)
-    _, inputs, names = _inputs_of(path, arrays)
-    answer = _only(path, arrays, (*_LABELS, *_TARGETS))
-    role = "targets" if answer in _TARGETS else "labels"
-    return LabelledTable(
-        inputs=inputs,
-        columns=tuple(map(Column, names)),
-        left_out=others,
-        labels=arrays[answer] if role == "labels" else None,
-        targets=arrays[answer] if role == "targets" else None,
-        weights=arrays.get("weights"),
-        sources={role: (answer,)} | {name: (name,) for name in _WEIGHTS if name in arrays},
-    )
+    return _labelled_archive(path, target)
 
 
-def read_row_arrays(path: Path, wanted: Sequence[Column], owner: str) -> Table:
-    """Return the rows of an .npy or .npz; where both have names, columns are matched with those that are ``wanted``."""
+def read_row_arrays(path: Path, wanted: Sequence[Column], owner: str, options: Mapping[str, Any]) -> Table:
+    """Return the rows of a file or folder; where both have names, columns are matched with those ``wanted``."""
+    _check_unset("a folder" if path.is_dir() else f"a {path.suffix} file", options)
+    if path.is_dir():
+        return read_folder(path)
+    if is_idx(path):
+        return Table(read_idx(path))
     if path.suffix.lower() == ".npy":
         return Table(_load(path))
     arrays, others = _npz(path)
@@ -62,6 +69,34 @@ def read_row_arrays(path: Path, wanted: Sequence[Column], owner: str) -> Table:
     return Table(inputs[:, places], tuple(wanted), left_out=(*left_out, *extra))
 
 
+def _labelled_archive(path: Path, target: str) -> LabelledTable:
+    arrays, others = _npz(path, everything=bool(target))
+    if target and target not in arrays:
+        raise InvalidRequest(f"target must be one of the arrays {listed(sorted(arrays))} of {path.name}, got {target}")
+    answer = target or _only(path, arrays, (*_LABELS, *_TARGETS))
+    role = "targets" if answer in _TARGETS else "labels"
+    chosen, inputs, names = _inputs_of(path, arrays, answer if target else "")
+    used = (chosen, answer, *_WEIGHTS, *_NAMES)
+    found = named_labels(arrays[answer]) if role == "labels" else None
+    return LabelledTable(
+        inputs=inputs,
+        columns=tuple(map(Column, names)),
+        left_out=(*(name for name in arrays if name not in used), *others),
+        labels=found.labels if found else arrays[answer] if role == "labels" else None,
+        targets=arrays[answer] if role == "targets" else None,
+        weights=arrays.get("weights"),
+        class_names=found.class_names if found else (),
+        sources={role: (answer,)} | {name: (name,) for name in _WEIGHTS if name in arrays},
+    )
+
+
+def _check_unset(what: str, options: Mapping[str, Any]) -> None:
+    """Raise `InvalidRequest` for an option of tables."""
+    for name, value in options.items():
+        if value not in (None, "", (), []):
+            raise InvalidRequest(f"{name} must be unset for {what}, got {value}")
+
+
 def _load(path: Path) -> Array:
     try:
         array: Array = np.load(path, allow_pickle=False)
@@ -70,20 +105,20 @@ def _load(path: Path) -> Array:
     return array
 
 
-def _npz(path: Path) -> tuple[dict[str, Array], tuple[str, ...]]:
-    """Return the arrays that have a meaning here, and the names of the others."""
+def _npz(path: Path, *, everything: bool = False) -> tuple[dict[str, Array], tuple[str, ...]]:
+    """Return the arrays that have a meaning here, or all, and the names of the others."""
     known = {*_INPUTS, *_LABELS, *_TARGETS, *_WEIGHTS, *_NAMES}
     try:
         with np.load(path, allow_pickle=False) as archive:
-            arrays = {name: archive[name] for name in archive.files if name in known}
-            return arrays, tuple(name for name in archive.files if name not in known)
+            arrays = {name: archive[name] for name in archive.files if everything or name in known}
+            return arrays, tuple(name for name in archive.files if name not in arrays)
     except (ValueError, EOFError, OSError, AttributeError, TypeError, zipfile.BadZipFile) as error:
         raise InvalidRequest(f"{path} can't be read as NumPy arrays: {_one_line(error)}") from error
 
 
-def _inputs_of(path: Path, arrays: dict[str, Array]) -> tuple[str, Array, tuple[str, ...]]:
-    """Return what the inputs are called, the inputs, and the names of their columns."""
-    name = _only(path, arrays, _INPUTS)
+def _inputs_of(path: Path, arrays: dict[str, Array], target: str = "") -> tuple[str, Array, tuple[str, ...]]:
+    """Return what the inputs are called, the inputs, and the names of their columns; ``target`` is what labels are."""
+    name = _beside(path, arrays, target) if target else _only(path, arrays, _INPUTS)
     inputs, texts = arrays[name], arrays.get("input_names", np.empty(0, "U1"))
     if texts.ndim != 1 or texts.dtype.kind != "U":
         raise InvalidRequest(f"input_names in {path.name} must be texts, got {texts.dtype} {list(texts.shape)}")
@@ -91,6 +126,17 @@ def _inputs_of(path: Path, arrays: dict[str, Array]) -> tuple[str, Array, tuple[
     if names:
         check_names(f"input_names in {path.name}", names, inputs.shape[1] if inputs.ndim == 2 else 0)
     return name, inputs, names
+
+
+def _beside(path: Path, arrays: dict[str, Array], target: str) -> str:
+    """Return the one array (rows, ...) of as many rows as the ``target`` has."""
+    count = len(np.atleast_1d(arrays[target]))
+    fitting = [name for name, array in arrays.items() if name != target and array.ndim > 1 and len(array) == count]
+    found = [name for name in fitting if name in _INPUTS] or fitting
+    if len(found) != 1:
+        rule = f"one array of rows for the {count:,} of {target}"
+        raise InvalidRequest(f"{path.name} must hold {rule}, got {listed(found) or 'none'}")
+    return found[0]
 
 
 def _only(path: Path, arrays: Iterable[str], names: Sequence[str]) -> str:

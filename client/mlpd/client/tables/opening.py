@@ -34,7 +34,7 @@ def open_source(data: Any, options: Mapping[str, Any]) -> Source:
     if suffix in TYPED_SUFFIXES:
         _check_text_options(f"a {suffix} file", options)
         return open_typed(path)
-    known = ", ".join((*_DELIMITED_SUFFIXES, *TYPED_SUFFIXES, ".npz"))
+    known = ", ".join((*_DELIMITED_SUFFIXES, *TYPED_SUFFIXES, ".npz, .idx or a folder of pictures"))
     raise InvalidRequest(f"{path.name} must be one of {known}, got {suffix or 'no suffix'}")
 
 

@@ -24,6 +24,7 @@ from cases import Case
 from data import data_of
 from gpu_children import failure
 from gpu_peers import Layers, Start, Trainer, jax_trainer, torch_trainer
+from mlpd.core.cuda.compiler import CudaCompiler
 from mlpd.core.cuda.runner import CudaRunner
 from mlpd.core.data.datasets import Dataset
 from mlpd.core.devices.arrays import HostArray, open_device
@@ -48,7 +49,7 @@ def runner_of(state: TrainingState, launching: str) -> Runner:
         return open_runner("plain", state.blocks, state.device, 1)
     kernels = os.environ.get(KERNELS)
     how = "eager" if launching == "fused" else launching
-    return CudaRunner(state.blocks, state.device, Path(kernels) if kernels else None, how)
+    return CudaRunner(state.blocks, state.device, CudaCompiler(Path(kernels) if kernels else None), how)
 
 
 def mlpd_trainer(case: Case, launching: str) -> Trainer:

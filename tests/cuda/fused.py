@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from mlpd.core.cuda.compiler import CudaCompiler
 from mlpd.core.cuda.fusion import fuse
 from mlpd.core.cuda.runner import CudaRunner
 from mlpd.core.devices.arrays import Cpu
@@ -25,7 +26,7 @@ class Fused:
 
     def __post_init__(self):
         self._tasks, self._numbers = {}, count()
-        self.runner = CudaRunner(self, self.device, self.kernels)
+        self.runner = CudaRunner(self, self.device, CudaCompiler(self.kernels))
 
     def record(self, variant):
         return Plan([], [self._tasks[variant]], joins=False)

@@ -3,6 +3,7 @@
 from contextlib import closing
 
 import pytest
+from mlpd.core.cuda.compiler import CudaCompiler
 from mlpd.core.cuda.runner import CudaRunner
 from mlpd.core.execution.plain import PlainRunner
 from mlpd.core.optimization.optimizers import FLUSH_STEPS, Adam, Sgd
@@ -28,7 +29,7 @@ def test_a_step_makes_few_launches_and_one_that_comes_again_is_a_graph(cuda, cud
     cuda_on_cpu = pytest.importorskip("cuda_on_cpu", reason="only the emulator counts device work")
     kind, expected = STEPS[name]
     state = case_of(kind, "compiled").start(cuda)
-    with closing(CudaRunner(state.blocks, cuda, cuda_kernels)) as runner, state.blocks.feed.open(0):
+    with closing(CudaRunner(state.blocks, cuda, CudaCompiler(cuda_kernels))) as runner, state.blocks.feed.open(0):
         with cuda_on_cpu.measure() as one:
             state.make_steps(runner, 1)
         with cuda_on_cpu.measure() as captured:
@@ -57,7 +58,7 @@ def test_the_same_work_with_the_same_scalars_copies_only_its_rows(cuda, cuda_ker
     cuda_on_cpu = pytest.importorskip("cuda_on_cpu", reason="only the emulator counts device work")
     state = FAMILY["sgd"].compiled("units", 1).but(device="cuda").unvalidated().start(cuda)
     validation = FAMILY["sgd"].compiled("units", 1).but(device="cuda").start(cuda).validation
-    with closing(CudaRunner(validation, cuda, cuda_kernels)) as runner:
+    with closing(CudaRunner(validation, cuda, CudaCompiler(cuda_kernels))) as runner:
         for _ in range(3):
             validation.run(runner, state.blocks.read_scored())
         with cuda_on_cpu.measure() as work:
@@ -80,7 +81,7 @@ def test_an_epoch_is_one_launch_of_a_graph_wherever_it_begins(cuda, cuda_kernels
     state = case.start(cuda)
     steps = case.spec.steps_per_epoch(len(case.data.inputs))
     assert steps % FLUSH_STEPS
-    with closing(CudaRunner(state.blocks, cuda, cuda_kernels)) as runner:
+    with closing(CudaRunner(state.blocks, cuda, CudaCompiler(cuda_kernels))) as runner:
         for _ in range(2):
             state.make_steps(runner, steps)
         for _ in range(3):
@@ -102,7 +103,10 @@ def test_a_graph_has_the_bits_of_single_launches(cuda, cuda_kernels, name):
         case = FAMILY[name].compiled("units", 1).but(device="cuda", epoch_count=EPOCHS).unvalidated()
         state = case.start(cuda)
         steps = case.spec.steps_per_epoch(len(case.data.inputs))
-        with closing(CudaRunner(state.blocks, cuda, cuda_kernels, launching)) as runner, state.blocks.feed.open(0):
+        with (
+            closing(CudaRunner(state.blocks, cuda, CudaCompiler(cuda_kernels), launching)) as runner,
+            state.blocks.feed.open(0),
+        ):
             for _ in range(EPOCHS):
                 state.make_steps(runner, steps)
         ends.append((vectors(state), float(state.blocks.totals.loss_sum)))

@@ -6,11 +6,13 @@ import os
 import subprocess
 import sys
 from contextlib import closing, suppress
+from importlib.util import find_spec
 
 import numpy as np
 import pytest
 from mlpd.core.cuda.compiler import CudaCompiler
 from mlpd.core.cuda.runner import CudaRunner
+from mlpd.core.files import CodeFiles
 from mlpd.core.plans.recording import Scalar
 from mlpd.core.plans.runner import RunnerUnavailable
 
@@ -31,7 +33,7 @@ def train(cuda, kernels, launching="graph", before_second=lambda runner: None):
     case = FAMILY["sgd"].compiled("units", 1).but(device="cuda", epoch_count=EPOCHS).unvalidated()
     state = case.start(cuda)
     steps = case.spec.steps_per_epoch(len(case.data.inputs))
-    with closing(CudaRunner(state.blocks, cuda, kernels, launching)) as runner, state.blocks.feed.open(0):
+    with closing(CudaRunner(state.blocks, cuda, CudaCompiler(kernels), launching)) as runner, state.blocks.feed.open(0):
         for epoch in range(EPOCHS):
             if epoch == 1:
                 before_second(runner)
@@ -67,13 +69,92 @@ def test_a_run_goes_on_with_single_launches_where_a_graph_can_not_be_made(cuda, 
     assert len(caplog.records) == 1
 
 
+AGAIN = "install mlpd[cuda12] or mlpd[cuda13] again, which bring a compiler and its headers"
+
+
 def test_code_that_does_not_compile_is_told_of_in_one_sentence(cuda):
     with pytest.raises(RunnerUnavailable) as caught:
         CudaCompiler().function(SOURCE.replace("int*", "number*"), "one")
     message = str(caught.value)
     assert message.startswith("CUDA code can't be compiled here, NVRTC says ")
-    assert message.endswith("; use runner plain, or reinstall CuPy")
+    assert message.endswith(f"; {AGAIN}, or use runner plain")
     assert "\n" not in message
+
+
+def test_an_option_that_nvrtc_does_not_know_is_told_of_in_one_sentence(cuda, monkeypatch):
+    """As the name of a processor is that is newer than NVRTC."""
+    if find_spec("cuda_on_cpu"):
+        pytest.skip("the emulator takes any option")
+    monkeypatch.setattr("mlpd.core.cuda.compiler.OPTIONS", ("-arch=sm_999",))
+    with pytest.raises(
+        RunnerUnavailable, match=r"^CUDA code can't be compiled here, NVRTC says .*, or use runner plain$"
+    ):
+        CudaCompiler().function(SOURCE, "one")
+
+
+WITHOUT_NVRTC = """
+import cuda_on_cpu
+cuda_on_cpu._LIBRARIES = [name for name in cuda_on_cpu._LIBRARIES if "nvrtc" not in name]
+from mlpd.core.cuda.compiler import CudaCompiler
+from mlpd.core.devices.arrays import open_device
+for attempt in (lambda: open_device("cuda"), CudaCompiler):
+    try:
+        attempt()
+    except Exception as error:
+        print(type(error).__name__, error)
+"""
+
+
+@pytest.mark.parametrize("library", ["is missing", "is damaged"])
+def test_where_nvrtc_can_not_be_loaded_one_sentence_says_what_to_install(cuda, tmp_path, library):
+    pytest.importorskip("cuda_on_cpu", reason="on the emulator alone it is known where NVRTC is")
+    if library == "is damaged":
+        (tmp_path / "libnvrtc.so.13").write_bytes(b"no library")
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT_NVRTC],
+        env=WITH_ANY_DEVICE | {"LD_LIBRARY_PATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=120,
+    )
+    device, runner = done.stdout.splitlines()
+    assert device.startswith("DeviceUnavailable the CUDA toolkit is broken, an addition failed with ")
+    assert runner.startswith("RunnerUnavailable NVRTC, CUDA's compiler, can't be loaded, it says ")
+    assert all(message.endswith(f"; {AGAIN}") for message in (device, runner))
+
+
+class Garbled(CudaCompiler):
+    """Makes what no driver can load."""
+
+    def _compile(self, source):
+        return b"no machine code"
+
+
+def test_code_that_the_driver_refuses_is_told_of_in_one_sentence_and_not_kept(cuda, tmp_path):
+    with pytest.raises(RunnerUnavailable) as caught:
+        Garbled(tmp_path).function(SOURCE, "one")
+    message = str(caught.value)
+    assert message.startswith("the NVIDIA driver can't load compiled code, it says CUDA_ERROR_")
+    assert message.endswith("; update the driver, or use runner plain")
+    assert "\n" not in message
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_kept_code_that_the_driver_refuses_is_compiled_anew(cuda, tmp_path):
+    assert function_of(tmp_path) == 1
+    (path,) = tmp_path.iterdir()
+    CodeFiles(tmp_path).keep(path.name, b"no machine code")
+    assert [function_of(tmp_path) for _ in range(2)] == [1, 0]
+
+
+def test_code_that_finds_no_room_on_the_device_is_no_matter_of_the_compiler(cuda):
+    cuda_on_cpu = pytest.importorskip("cuda_on_cpu", reason="only the emulator fails on purpose")
+    cuda_on_cpu.fail("module", 2)
+    with pytest.raises(MemoryError, match="compiled code finds no room on the device, CUDA_ERROR_OUT_OF_MEMORY"):
+        CudaCompiler().function(SOURCE, "one")
+    cuda_on_cpu.fail("any", 0)
+    CudaCompiler().function(SOURCE, "one")
 
 
 def test_what_can_not_be_compiled_is_called_as_it_is_among_calls_that_are(machine, caplog):

@@ -5,7 +5,6 @@ from collections import OrderedDict, deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -75,15 +74,13 @@ _Stage = Sequence[_Kernel | _PlainCall]
 class CudaRunner:
     """Runs plans on ``device``; the bits are those of the plan's formulas, however it is launched.
 
-    ``launching`` is "graph", one launch for work that comes again, or "eager", every kernel by the host. Code is kept
-    in ``directory``; None = in no file. For one thread. Raises `RunnerUnavailable` when code can't be compiled.
+    ``launching`` is "graph", one launch for work that comes again, or "eager", every kernel by the host. For one
+    thread. Raises `RunnerUnavailable` when code can't be compiled.
     """
 
-    def __init__(
-        self, program: Program, device: Device, directory: Path | None = None, launching: str = "graph"
-    ) -> None:
+    def __init__(self, program: Program, device: Device, compiler: CudaCompiler, launching: str = "graph") -> None:
         self._program, self._device, self._xp = program, device, device.xp
-        self._compiler = CudaCompiler(directory)
+        self._compiler = compiler
         self._captures = launching == "graph"
         self._columns: dict[Typed, int] = {}
         self._plans: dict[Variant, tuple[list[Call], list[Call]]] = {}

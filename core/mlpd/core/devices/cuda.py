@@ -9,6 +9,9 @@ from typing import Any
 import numpy as np
 from mlpd.core.devices.arrays import Array, Cpu, Device, DeviceUnavailable, HostArray, RowWords, Sums
 
+# What to do where CUDA's compiler does not work.
+REINSTALL = "install mlpd[cuda12] or mlpd[cuda13] again, which bring a compiler and its headers"
+
 # Variables that make CuPy or cuBLAS compute otherwise.
 _CUDA_SETTINGS = ("CUBLAS_WORKSPACE_CONFIG", "CUPY_ACCELERATORS", "CUPY_TF32", "NVIDIA_TF32_OVERRIDE")
 
@@ -74,8 +77,7 @@ class Cuda(Sums):
             broken = float((ones + ones).sum()) != 8.0
         except Exception as error:
             raise DeviceUnavailable(
-                f"the CUDA toolkit is broken, an addition failed with {type(error).__name__}; install mlpd[cuda12] or "
-                "mlpd[cuda13] again, which bring a compiler and its headers"
+                f"the CUDA toolkit is broken, an addition failed with {type(error).__name__}; {REINSTALL}"
             ) from error
         if broken:
             raise DeviceUnavailable("the CUDA device computes wrong results: eight ones did not sum to 8")

@@ -38,8 +38,9 @@ def open_runner(
         raise RunnerUnavailable(f"runner {runner} can't be used: {missing}")
     if device.name == "cuda":
         from mlpd.core.cuda.runner import CudaRunner
+        from mlpd.core.cuda.verification import verified_compiler
 
-        return CudaRunner(program, device, kernels and kernels / "cuda")
+        return CudaRunner(program, device, verified_compiler(device, kernels and kernels / "cuda"))
     from mlpd.core.execution.compiled import CompiledRunner
 
     return CompiledRunner(program, thread_count, kernels)

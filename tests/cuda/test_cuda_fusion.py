@@ -2,10 +2,13 @@
 
 import numpy as np
 import pytest
+from mlpd.core.cuda.calls import MOST_NUMBERS
 from mlpd.core.cuda.fusion import Fuser
+from mlpd.core.cuda.launches import launches_of
+from mlpd.core.cuda.packing import pack
 from mlpd.core.plans.recording import NotRecordable
 
-from .fused import both_ways, on_device, recorded
+from .fused import both_ways, groups_of, on_device, recorded
 
 pytestmark = pytest.mark.cuda
 
@@ -91,6 +94,43 @@ def test_many_sums_and_many_steps_over_one_grid_can_be_launched(machine, make):
             device.xp.multiply(vector, 0.5, out=vector)
 
     check(machine, write, [*totals, *vectors])
+
+
+MANY = 200  # arrays, of which a launch has no room for the addresses and strides
+
+
+def all_into_one(xp, arrays, out):
+    for array in arrays:
+        xp.add(out, array, out=out)
+
+
+def test_a_pass_over_more_arrays_than_a_launch_can_name_is_cut(machine, make):
+    vectors, total = [make(7) for _ in range(MANY)], make(7)
+    columns, rows = [make(6, 5) for _ in range(MANY)], [make(6, 1) for _ in range(MANY)]
+    a, b, product = make(6, 4), make(4, 5), make(6, 5)
+    values, sums, others = make(9, 5), make(5), [make(5) for _ in range(MANY)]
+    constants = make(11)
+
+    def write(device):
+        xp = device.xp
+        all_into_one(xp, vectors, total)
+        for own, row in zip(columns, rows, strict=True):
+            xp.max(own, axis=1, keepdims=True, out=row)
+            xp.subtract(own, row, out=own)
+        device.matmul(a, b, product)
+        all_into_one(xp, columns, product)
+        xp.sum(values, axis=0, out=sums)
+        all_into_one(xp, others, sums)
+        for number in range(3 * MANY):
+            xp.add(constants, float(number), out=constants)
+
+    kept = [total, *columns, *rows, product, sums, constants]
+    calls = [pack(group) for group in groups_of(machine.device, recorded(machine.device, write), kept)]
+    launches = launches_of(calls, [])
+    counts = [sum(1 + len(part.call.numbers) for part in launch) for launch in launches]
+    assert max(counts) <= MOST_NUMBERS
+    assert sum(count > MOST_NUMBERS // 2 for count in counts) > 5  # and not smaller than need be
+    check(machine, write, kept)
 
 
 def test_the_sum_of_a_sum_waits_for_it(machine, make):

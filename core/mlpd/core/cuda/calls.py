@@ -18,6 +18,7 @@ ROWS_A_BLOCK = {"narrow": 64, "rows": 8}
 PART_ROWS = 2048  # sums over more than `LONGEST_SUM` rows are made of parts of so many
 LONGEST_SUM = 8192
 SUM_BYTES = 8 * THREADS  # of shared memory
+MOST_NUMBERS = 500  # that a launch takes by value: of 4,096 bytes, some are left for the rest
 MOST_SUMS = 24  # of a call: any kernel may have 48 KiB of shared memory
 
 

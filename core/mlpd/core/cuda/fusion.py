@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 from mlpd.core.codegen.kernels import KINDS, Ref, Step
-from mlpd.core.cuda.calls import LONGEST_SUM, MOST_SUMS, NARROW, PART_ROWS, Grid, Typed
+from mlpd.core.cuda.calls import LONGEST_SUM, MOST_NUMBERS, MOST_SUMS, NARROW, PART_ROWS, Grid, Typed
 from mlpd.core.cuda.groups import (
     Draw,
     Group,
@@ -40,6 +40,8 @@ from mlpd.core.plans.recording import (
 )
 
 _log = logging.getLogger(__name__)
+
+_STEP_NUMBERS = 16  # at most, that a step adds to a launch: those of three arrays, of which one has chosen rows
 
 Empty = Callable[[tuple[int, ...], Any], Array]  # makes an array (shape, type) of any values
 
@@ -165,7 +167,7 @@ class Fuser:
 
         def fits(group: Group) -> bool:
             whole = not group.sources or (grid.columns <= NARROW and group.has_product)
-            return group.grid == grid and whole and not group.plain and group.can_take([own], result)
+            return group.grid == grid and whole and _has_room(group) and group.can_take([own], result)
 
         group = self._find(fits, [own[1]], result[1], grid)
         group.rows_whole = True
@@ -252,7 +254,7 @@ class Fuser:
 def _fits(group: Group, grid: Grid) -> bool:
     """Whether steps over ``grid`` may join: it is the group's, or one of them has a number for each of its rows."""
     own = group.grid
-    if group.plain:
+    if not _has_room(group):
         return False
     if grid == own:
         return True
@@ -262,6 +264,11 @@ def _fits(group: Group, grid: Grid) -> bool:
     if grid.columns > 1:
         return narrow and not group.sources
     return (narrow and (not group.sources or group.has_product)) or group.rows_whole
+
+
+def _has_room(group: Group, numbers: int = _STEP_NUMBERS) -> bool:
+    """Whether a launch could take ``numbers`` more beside those of the group; a plain call takes none."""
+    return not group.plain and group.number_count + numbers < MOST_NUMBERS
 
 
 def _require_apart(name: str, out: Range, *reads: Range) -> None:
@@ -338,6 +345,8 @@ def _conflict(first: Group, second: Group) -> bool:
 
 def _can_go_on(before: Group, group: Group, between: Sequence[Group]) -> bool:
     """Whether ``before`` can make the steps of ``group``, although groups ``between`` come later then."""
+    if not _has_room(before, group.number_count):
+        return False
     whole = group.rows_whole and not (before.has_product and before.grid == group.grid and group.grid.columns <= NARROW)
     if whole or not _fits(before, group.grid):
         return False

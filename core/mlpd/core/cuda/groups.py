@@ -12,6 +12,8 @@ from mlpd.core.devices.arrays import Array, RowWords, address_of
 from mlpd.core.plans.ranges import Range
 from mlpd.core.plans.recording import Chosen, NotRecordable, Op, Scalar
 
+_OWN_NUMBERS = 16  # of a source and a grid at most
+
 
 class View(NamedTuple):
     """An array over a grid: its address, its type, and its strides in bytes; 0 repeats a number.
@@ -102,6 +104,17 @@ class Group:
         self.read_source(time, *(array for array in (source, chosen.order) if array is not None))
         return self.place(
             View(address_of(source), source.dtype.name, int(source.strides[0]), column, place + 1), Range(0, 0), 0
+        )
+
+    @property
+    def number_count(self) -> int:
+        """At most how many numbers `pack` gives its call."""
+        return (
+            _OWN_NUMBERS
+            + 3 * (len(self.views) + len(self.sources))
+            + 2 * len(self.chosen)
+            + len(self.constants)
+            + len(self.scalars)
         )
 
     @property

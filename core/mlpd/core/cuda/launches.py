@@ -3,12 +3,11 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from mlpd.core.cuda.calls import Call, ProductCode
+from mlpd.core.cuda.calls import MOST_NUMBERS, Call, ProductCode
 from mlpd.core.cuda.products import SOURCE, THREADS
 from mlpd.core.cuda.writing import PRELUDE, write_call
 
 KERNEL = "launch"
-_MOST_NUMBERS = 500  # that a kernel takes by value: of 4,096 bytes, some are left for the rest
 
 
 @dataclass(frozen=True)
@@ -60,9 +59,10 @@ def _pieces(level: Launch) -> list[Launch]:
         if part.call.plain:
             continue
         needed = 1 + len(part.call.numbers)
+        assert needed <= MOST_NUMBERS  # as groups are made
         if needed > room:
             pieces.append([])
-            room = _MOST_NUMBERS
+            room = MOST_NUMBERS
         pieces[-1].append(part)
         room -= needed
     return list(pieces)

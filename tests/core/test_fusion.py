@@ -36,6 +36,7 @@ def sum_of_a_part(device, values, out):
     device.xp.sum(values.reshape(4, 10)[:, :3], out=out[:1].reshape(()))
 
 
+BYTES = np.arange(40, dtype=np.uint8)
 DIFFICULT = {
     "argmax along rows": lambda device, x, out: device.xp.argmax(x.reshape(4, 10), axis=1, out=out.view(np.int64)[:4]),
     "three dimensions": lambda device, x, out: device.xp.exp(x.reshape(2, 4, 5), out=out.reshape(2, 4, 5)),
@@ -50,6 +51,15 @@ DIFFICULT = {
     "argmax along columns": lambda device, x, out: device.xp.argmax(x.reshape(4, 10), axis=0, out=out.view(int)[:10]),
     "a product of several types": lambda device, x, out: device.matmul(
         np.ones((2, 3), np.float32), np.ones((3, 2), np.float32), out.reshape(20, 2)[:2]
+    ),
+    "a number that a double rounds": lambda device, x, out: device.xp.equal(
+        2**53 + np.arange(40), 2**53 + 1, out=out.view(np.int64)
+    ),
+    "a number larger than any of its type": lambda device, x, out: device.xp.less(BYTES, 300, out=out),
+    "a number smaller than any of its type": lambda device, x, out: device.xp.greater(BYTES, -1, out=out),
+    "a number like another of its type": lambda device, x, out: device.xp.equal(BYTES, 256, out=out),
+    "a number too large for a whole one": lambda device, x, out: device.xp.maximum(
+        BYTES.astype(np.uint64), 2**63, out=out.view(np.uint64)
     ),
     "rows from a place that is a number": lambda device, x, out: device.gather(x, None, 3, out[:5]),
 }

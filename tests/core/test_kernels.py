@@ -252,3 +252,39 @@ def test_the_place_of_the_largest_is_that_of_numpy_for_nan_and_for_equals(machin
 
         found, expected = both_ways(machines[dtype], write, [places])
         assert found[0].tolist() == expected[0].tolist()
+
+
+@pytest.mark.parametrize("kind", ["uint8", "uint16", "int32", "int64", "uint64"])
+@pytest.mark.parametrize("shape", [(1, 1), (1, 40), (40, 1), (3, 17)], ids=str)
+def test_the_largest_of_whole_numbers_is_found(machine, seed, kind, shape):
+    limits = np.iinfo(kind)
+    random = np.random.default_rng([seed, *shape])
+    for values in (
+        random.integers(limits.min, limits.max, shape, kind, endpoint=True),
+        np.full(shape, limits.min, kind),
+    ):
+        for layout in ("C", "F"):
+            x = laid(values, layout)
+            along, across = np.zeros((shape[0], 1), kind), np.zeros((1, shape[1]), kind)
+
+            def write(device, x=x, along=along, across=across):
+                device.xp.max(x, axis=1, keepdims=True, out=along)
+                device.xp.max(x, axis=0, keepdims=True, out=across)
+
+            found, expected = both_ways(machine, write, [along, across])
+            assert_same(found, expected, (layout, values))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_nothing_is_larger_or_smaller_than_a_constant_that_is_no_number(machines, dtype):
+    x = np.array([1.0, -0.0, np.nan, np.inf, -np.inf] * 4, dtype)
+    wanted = [(name, *pair) for name in ("maximum", "minimum") for pair in ((x, np.nan), (np.nan, x), (2.0, np.nan))]
+    outputs = [np.zeros_like(x) for _ in wanted]
+
+    def write(device):
+        for (name, *operands), out in zip(wanted, outputs, strict=True):
+            getattr(device.xp, name)(*operands, out=out)
+
+    found, expected = both_ways(machines[dtype], write, outputs)
+    assert_same(found, expected)
+    assert np.isnan(found).all()

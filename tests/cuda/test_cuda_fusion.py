@@ -158,6 +158,15 @@ def test_the_largest_of_whole_numbers_and_its_place_are_found(machine, make, col
         check(machine, write, [largest, place])
 
 
+def test_a_number_that_a_type_lacks_is_not_compiled(machine, make):
+    """Cut to the type, it would equal another."""
+    values, out = on_device(machine, np.arange(40, dtype=np.uint8)), make(40)
+    with pytest.raises(NotRecordable, match="equal can't be compiled of 256 and numbers of type uint8"):
+        Fuser(machine.device.empty, 0).add(
+            *recorded(machine.device, lambda device: device.xp.equal(values, 256, out=out))
+        )
+
+
 OVERLAPPING = {
     "each from the one before": lambda device, x: device.xp.multiply(x[:-1], 2.0, out=x[1:]),
     "from the last to the first": lambda device, x: device.xp.add(x[::-1], 1.0, out=x),

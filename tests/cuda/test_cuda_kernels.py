@@ -35,6 +35,7 @@ def test_operations_that_are_rounded_once_give_the_bits_of_numpy(machine, seed, 
         wanted: list[Any] = [(name, a) for name in UNARY]
         wanted += [(name, a, b) for name in (*BINARY, *COMPARISONS)]
         wanted += [(name, a, 0.3) for name in (*BINARY, *COMPARISONS)]
+        wanted += [(name, *pair) for name in ("maximum", "minimum") for pair in ((a, np.nan), (np.nan, a))]
         wanted += [("subtract", a, own) for own in right.values()]
         wanted += [(name, own, b) for name, own in product(("divide", "less"), (row, 1.5, Scalar("rate")))]
         outputs = [on_device(machine, np.full(shape, 9, dtype), layout) for _ in range(len(wanted) + 1)]

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 from mlpd.core.arithmetic.elementary import exp, expm1, log, log1p, tanh
 from mlpd.core.arithmetic.numbers import N, at_least, at_most, maximum, minimum, select
 
@@ -30,16 +31,22 @@ ELEMENTWISE: dict[str, Callable[..., Any]] = {
 }
 # Where the second operand is a constant, which is not NaN.
 BY_NUMBER: dict[str, Callable[..., Any]] = {"maximum": at_least, "minimum": at_most}
-# How two results of a reduction become one, and the result of nothing.
+# How two results of a reduction become one.
 COMBINE: dict[str, Callable[..., Any]] = {
     "sum": lambda x, y: x + y,
     "square_sum": lambda x, y: x + y,
     "max": maximum,
 }
-START = {"sum": 0.0, "square_sum": 0.0, "max": float("-inf")}
 
 _MULTIPLIERS = 0xD2E7470EE14C6C93, 0xCA5A826395121157
 _KEY_STEPS = 0x9E3779B97F4A7C15, 0xBB67AE8584CAA73B
+
+
+def start_of(name: str, kind: str) -> float:
+    """Return the result of a reduction of no numbers of type ``kind``; an argmax begins as a max does."""
+    if name not in ("max", "argmax"):
+        return 0
+    return float("-inf") if kind.startswith("float") else int(np.iinfo(kind).min)
 
 
 def philox(counter: list[N], seed: N) -> list[N]:

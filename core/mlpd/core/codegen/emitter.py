@@ -5,7 +5,7 @@ whatever a compiler makes of a loop.
 """
 
 from llvmlite import ir
-from mlpd.core.arithmetic.functions import BY_NUMBER, COMBINE, ELEMENTWISE, START, philox
+from mlpd.core.arithmetic.functions import BY_NUMBER, COMBINE, ELEMENTWISE, philox, start_of
 from mlpd.core.arithmetic.numbers import select
 from mlpd.core.codegen.kernels import AnyKernel, ArgMax, ArrayOperand, Draw, Kernel, Product, Ref, Step
 from mlpd.core.codegen.products import ProductWriter
@@ -126,7 +126,7 @@ class _Pass:
             same = self._load_same()
             for (number, lanes), place in self._sums.items():
                 step = self._kernel.steps[number]
-                start = Value.constant(builder, START[step.name], step.kind, lanes)
+                start = Value.constant(builder, start_of(step.name, step.kind), step.kind, lanes)
                 builder.store(start.code, place)
             with loop(builder, whole(0), lanes_end, LANES) as i:
                 self._write_steps(j, i, LANES, same)

@@ -36,7 +36,7 @@ from mlpd.core.plans.recording import (
     Op,
     Scalar,
     calculation_type,
-    require_floats,
+    compilable,
 )
 
 _log = logging.getLogger(__name__)
@@ -110,7 +110,7 @@ class Fuser:
 
     def _elementwise(self, name: str, operands: Sequence[Any], out: Array, options: Any) -> None:
         shape, kind = out.shape, calculation_type(operands, out, options)
-        require_floats(name, kind)
+        operands = compilable(name, operands, kind)
         chosen = [operand for operand in operands if isinstance(operand, Chosen)]
         # A chosen row is a row of its grid, even if it is the only one.
         is_matrix = bool(chosen) and len(shape) == 2

@@ -2,8 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-import numpy as np
-from mlpd.core.arithmetic.functions import COMBINE, START
+from mlpd.core.arithmetic.functions import COMBINE, start_of
 from mlpd.core.codegen.kernels import Step
 from mlpd.core.cuda.numbers import TYPES, Code, literal
 from mlpd.core.cuda.steps import Steps
@@ -146,10 +145,7 @@ class RowSteps:
     def _declare(self, step: Step) -> tuple[str, str]:
         """Declare the result of a reduction and, of an argmax, its place; return their names."""
         total, place = self._writer.name("s"), self._writer.name("p")
-        start = START["max" if step.name == "argmax" else step.name]
-        if start == float("-inf") and not step.kind.startswith("float"):
-            start = int(np.iinfo(step.kind).min)
-        self._writer.add(f"{TYPES[step.kind]} {total} = {literal(start, step.kind)};")
+        self._writer.add(f"{TYPES[step.kind]} {total} = {literal(start_of(step.name, step.kind), step.kind)};")
         if step.name == "argmax":
             self._writer.add(f"int {place} = {_NO_PLACE};")
         return total, place

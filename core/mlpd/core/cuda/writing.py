@@ -3,7 +3,7 @@
 All code is compiled without contraction, flushing or approximation, so that a step has the bits that its formula says.
 """
 
-from mlpd.core.arithmetic.functions import COMBINE, START, philox
+from mlpd.core.arithmetic.functions import COMBINE, philox, start_of
 from mlpd.core.cuda.calls import (
     LANES,
     ROWS_A_BLOCK,
@@ -145,7 +145,7 @@ def _write_sum(writer: Writer, code: SumCode, place: tuple[str, str, str], numbe
     """Write what lanes add up; return the names of the lanes' sums in shared memory and of the rest."""
     kind, (address, row, column) = TYPES[code.total_kind], place
     sums, total, rest = (writer.name(prefix) for prefix in "lsr")
-    start = literal(START[code.name], code.total_kind)
+    start = literal(start_of(code.name, code.total_kind), code.total_kind)
     writer.add(
         f"{kind}* const {sums} = ({kind}*)(shared + {number * THREADS * 8}) + (row - block * {LANES}) * {LANES};",
         f"{kind} {total} = {start}, {rest} = {start};",

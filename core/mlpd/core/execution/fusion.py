@@ -9,7 +9,7 @@ from mlpd.core.codegen.kernels import KINDS, ArgMax, ArrayOperand, Call, Draw, K
 from mlpd.core.devices.arrays import HostArray, is_row_major
 from mlpd.core.plans.plan import Task
 from mlpd.core.plans.ranges import Range
-from mlpd.core.plans.recording import ELEMENTWISE, Chosen, NotRecordable, Op, Scalar, calculation_type, require_floats
+from mlpd.core.plans.recording import ELEMENTWISE, Chosen, NotRecordable, Op, Scalar, calculation_type, compilable
 
 # A product of at most so many rows does not copy a second factor of at least so many bytes: that was faster.
 _FEW_ROWS, _LARGE_BYTES = 48, 2**19
@@ -137,7 +137,7 @@ class Fuser:
     def _elementwise(self, name: str, operands: Sequence[Any], out: HostArray, options: Any) -> None:
         arrays = [operand for operand in operands if isinstance(operand, np.ndarray)]
         kind = calculation_type(operands, out, options)
-        require_floats(name, kind)
+        operands = compilable(name, operands, kind)
         reads = [np.broadcast_to(array, out.shape) for array in arrays]
         for array in reads:
             if Range.of(array).meets(Range.of(out)) and _grid(out).view(array) != _grid(out).view(out):

@@ -10,6 +10,7 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+from mlpd.core.arithmetic.functions import BY_NUMBER
 from mlpd.core.devices.arrays import Array, Device
 
 Numbers = Mapping[str, float]  # the values of a micro-batch's scalars, by name
@@ -125,10 +126,28 @@ def calculation_type(operands: Sequence[Operand], out: Array, options: Mapping[s
     return str(np.dtype(options.get("dtype") or np.result_type(*numbers, *types)).name)
 
 
-def require_floats(name: str, kind: str) -> None:
-    """Raise `NotRecordable` if the function ``name`` can't be compiled for numbers of type ``kind``."""
+def compilable(name: str, operands: Sequence[Operand], kind: str) -> Sequence[Operand]:
+    """Return the operands of an element-wise call that computes in type ``kind``, in an order for generated code.
+
+    Raises `NotRecordable` if the function, or one of the numbers among them, can't be compiled for that type.
+    """
     if name in _OF_FLOATS and not kind.startswith("float"):
         raise NotRecordable(f"{name} of {kind} can't be compiled")
+    for operand in operands:
+        if isinstance(operand, int | float | np.generic) and not _fits(operand, kind):
+            raise NotRecordable(f"{name} can't be compiled of {operand} and numbers of type {kind}")
+    # Code for a constant on the right takes it for a number.
+    swapped = name in BY_NUMBER and isinstance(operands[1], float | np.floating) and np.isnan(operands[1])
+    return operands[::-1] if swapped else operands
+
+
+def _fits(number: Operand, kind: str) -> bool:
+    """Whether ``number`` is one of type ``kind``, by way of a float64 and, if that is an integer, an int64."""
+    if kind.startswith("float"):
+        return True
+    limits = np.iinfo(kind)
+    is_whole = number == float(number) and float(number).is_integer()
+    return bool(is_whole and int(limits.min) <= number <= int(min(limits.max, np.iinfo(np.int64).max)))
 
 
 def _copy_to(copyto: Callable[[Array, Operand], None]) -> Callable[..., None]:

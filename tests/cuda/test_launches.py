@@ -92,6 +92,25 @@ def test_an_epoch_is_one_launch_of_a_graph_wherever_it_begins(cuda, cuda_kernels
             assert work.h2d == COPIES[name], work
 
 
+def test_long_work_is_cut_into_parts_that_share_a_graph(cuda, cuda_kernels, monkeypatch):
+    cuda_on_cpu = pytest.importorskip("cuda_on_cpu", reason="only the emulator counts device work")
+    case = FAMILY["momentum"].compiled("units", 1).but(device="cuda", epoch_count=2).unvalidated()
+    case = case.but(batch_size=10)
+    steps = case.spec.steps_per_epoch(len(case.data.inputs))
+    assert steps == 7
+    ends = []
+    for longest in (steps, 2):
+        monkeypatch.setattr("mlpd.core.cuda.runner._LONGEST", longest)
+        state = case.start(cuda)
+        with closing(CudaRunner(state.blocks, cuda, CudaCompiler(cuda_kernels))) as runner, state.blocks.feed.open(0):
+            state.make_steps(runner, steps)
+            with cuda_on_cpu.measure() as work:
+                state.make_steps(runner, steps)
+        ends.append(vectors(state))
+    assert ends[0] == ends[1]
+    assert (work.graph_launches, work.graphs, work.launches) == (4, 1, 0), work
+
+
 EPOCHS = 4  # from the second on as a graph
 BOTH = ["sgd", "adamw", "momentum", "lion", "one layer", "huber", "weighted rows", "mixed up"]
 

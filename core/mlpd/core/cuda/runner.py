@@ -28,6 +28,7 @@ _COLUMNS = 64  # scalars that a micro-batch can have
 _ROW_BYTES = 8 * _COLUMNS
 _GRAPHS_KEPT = 8
 _SEEN = object()  # in place of a graph: the work came once
+_LONGEST = 2048  # micro-batches that are launched as one: a graph takes memory for every kernel
 _CHUNKS_AHEAD = 2  # that the device may still have to do while the next is handed over
 
 
@@ -111,7 +112,20 @@ class CudaRunner:
         return PlannedCall(call.code.name, call.bytes, call.operations, bind)
 
     def prepare(self, work: Work) -> Callable[[], None]:
-        """Return a function that runs ``work`` in order; the device may still be busy when it returns."""
+        """Return a function that runs ``work`` in order; the device may still be busy when it returns.
+
+        Long work is cut into parts that are alike, so that one graph does for all of them, and its memory is bounded.
+        """
+        starts = range(0, len(work), _LONGEST)
+        parts = [self._prepare_part(work.part(start, start + _LONGEST)) for start in starts]
+
+        def run() -> None:
+            for part in parts:
+                part()
+
+        return run
+
+    def _prepare_part(self, work: Work) -> Callable[[], None]:
         variants = [work.variants[number] for number in work.which.tolist()]
         stages = [self._stage(*pair) for pair in zip([None, *variants], [*variants, None], strict=True)]
         if missing := set().union(*(self._wanted[variant] for variant in work.variants)) - work.numbers.keys():

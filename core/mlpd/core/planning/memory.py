@@ -55,8 +55,9 @@ class StoredRows(Rows, Protocol):
 def estimate_bytes(spec: TrainingSpec, rows: StoredRows, row_bytes: int, thread_count: int) -> int:
     """Return the most bytes that a run on ``rows``, of ``row_bytes`` each, takes, unless its inputs have to be moved.
 
-    For a GPU, that is its own memory, without what libraries and an allocator keep in reserve. For the CPU, it is the
-    memory of a job with ``thread_count`` threads, without pages of mapped files, which the system can take back.
+    For a GPU, that is its own memory, without kernels, graphs, and what libraries and an allocator keep in reserve. For
+    the CPU, it is the memory of a job with ``thread_count`` threads, without pages of mapped files, which the system
+    can take back.
     """
     return (
         _host_bytes(spec, rows, row_bytes, thread_count)

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 from mlpd.core.cuda.calls import MOST_NUMBERS, Call, ProductCode
 from mlpd.core.cuda.products import SOURCE, THREADS
 from mlpd.core.cuda.writing import PRELUDE, write_call
@@ -92,3 +93,9 @@ def source_of(launch: Launch) -> str:
         f"    int block = blockIdx.x;\n{body}\n}}\n"
     )
     return "\n".join(parts)
+
+
+def struct_of(numbers: Sequence[int]) -> np.ndarray[tuple[int, ...], np.dtype[np.void]]:
+    """Return 64-bit integers as a kernel takes them by value, a ``Numbers<count>``; to CuPy they are bytes."""
+    table = np.array([number & 2**64 - 1 for number in numbers] or [0], np.uint64)
+    return np.frombuffer(table.tobytes(), np.dtype(f"V{table.nbytes}"))

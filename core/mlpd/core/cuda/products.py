@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from mlpd.core.arithmetic.cpp import TYPES
 from mlpd.core.codegen.kernels import Product
-from mlpd.core.cuda.numbers import TYPES
 
 SOURCE = "".join(Path(__file__).with_name(name).read_text("utf-8") for name in ("slabs.cuh", "products.cuh"))
 THREADS = 256  # of a block

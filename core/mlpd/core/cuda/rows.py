@@ -2,9 +2,9 @@
 
 from collections.abc import Mapping, Sequence
 
+from mlpd.core.arithmetic.cpp import TYPES, Code, literal
 from mlpd.core.arithmetic.functions import COMBINE, start_of
 from mlpd.core.codegen.kernels import Step
-from mlpd.core.cuda.numbers import TYPES, Code, literal
 from mlpd.core.cuda.steps import Steps
 
 WARP = 32

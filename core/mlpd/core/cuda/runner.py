@@ -12,8 +12,7 @@ from mlpd.core.arithmetic.numbers import BITS
 from mlpd.core.cuda.calls import Call, Typed
 from mlpd.core.cuda.compiler import CudaCompiler
 from mlpd.core.cuda.fusion import fuse
-from mlpd.core.cuda.launches import KERNEL, Launch, Part, launches_of, source_of
-from mlpd.core.cuda.numbers import struct_of
+from mlpd.core.cuda.launches import KERNEL, Launch, Part, launches_of, source_of, struct_of
 from mlpd.core.cuda.packing import pack
 from mlpd.core.cuda.products import THREADS
 from mlpd.core.devices.arrays import Array, Device

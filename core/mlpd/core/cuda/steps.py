@@ -2,10 +2,10 @@
 
 from collections.abc import Mapping
 
+from mlpd.core.arithmetic.cpp import TYPES, Code, Writer
 from mlpd.core.arithmetic.functions import BY_NUMBER, ELEMENTWISE
 from mlpd.core.codegen.kernels import Ref, Step
 from mlpd.core.cuda.calls import ArrayCode, PassCode
-from mlpd.core.cuda.numbers import TYPES, Code, Writer
 
 
 class NumberReader:

@@ -3,6 +3,7 @@
 All code is compiled without contraction, flushing or approximation, so that a step has the bits that its formula says.
 """
 
+from mlpd.core.arithmetic.cpp import TYPES, Code, Writer, literal
 from mlpd.core.arithmetic.functions import COMBINE, philox, start_of
 from mlpd.core.cuda.calls import (
     LANES,
@@ -14,7 +15,6 @@ from mlpd.core.cuda.calls import (
     SumCode,
     SumsCode,
 )
-from mlpd.core.cuda.numbers import TYPES, Code, Writer, literal
 from mlpd.core.cuda.products import THREADS, call, narrow_call
 from mlpd.core.cuda.rows import WARP, RowSteps
 from mlpd.core.cuda.steps import NumberReader, Steps

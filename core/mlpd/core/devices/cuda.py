@@ -7,6 +7,8 @@ from copy import copy
 from typing import Any
 
 import numpy as np
+from mlpd.core.arithmetic.cpp import Code, Writer
+from mlpd.core.arithmetic.functions import philox
 from mlpd.core.devices.arrays import Array, Cpu, Device, DeviceUnavailable, HostArray, RowWords, Sums
 
 # What to do where CUDA's compiler does not work.
@@ -15,23 +17,15 @@ REINSTALL = "install mlpd[cuda12] or mlpd[cuda13] again, which bring a compiler 
 # Variables that make CuPy or cuBLAS compute otherwise.
 _CUDA_SETTINGS = ("CUBLAS_WORKSPACE_CONFIG", "CUPY_ACCELERATORS", "CUPY_TF32", "NVIDIA_TF32_OVERRIDE")
 
-# Philox4x64-10: Salmon et al. 2011, Parallel Random Numbers: As Easy as 1, 2, 3, section 3.3 and table 2. NumPy counts
-# up before it draws. Tested against NumPy's own bits.
-_PHILOX = """
-    unsigned long long a = c0 + i + 1, b = c1, c = c2, d = c3, key = seed, other_key = 0;
-    for (int round = 0; round < 10; ++round) {
-        unsigned long long high = __umul64hi(0xD2E7470EE14C6C93ULL, a), low = 0xD2E7470EE14C6C93ULL * a;
-        unsigned long long other_high = __umul64hi(0xCA5A826395121157ULL, c), other_low = 0xCA5A826395121157ULL * c;
-        a = other_high ^ b ^ key;
-        b = other_low;
-        c = high ^ d ^ other_key;
-        d = low;
-        key += 0x9E3779B97F4A7C15ULL;
-        other_key += 0xBB67AE8584CAA73BULL;
-    }
-    unsigned long long four[4] = {a, b, c, d};
-    for (int j = 0; j < 4 && 4 * i + j < count; ++j) words[4 * i + j] = four[j];
-"""
+
+def _philox_code() -> str:
+    """Return what a thread ``i`` does: it writes the four words of a counter. NumPy, too, counts up before it draws."""
+    writer = Writer()
+    counter = [Code(writer, part, "uint64") for part in ("(c0 + i + 1)", "c1", "c2", "c3")]
+    words = philox(counter, Code(writer, "seed", "uint64"))
+    for place, word in enumerate(words):
+        writer.add(f"if (4 * i + {place} < count) words[4 * i + {place}] = {word.code};")
+    return "\n".join(writer.lines)
 
 
 class _Outbox:
@@ -85,7 +79,7 @@ class Cuda(Sums):
         self._philox = cupy.ElementwiseKernel(
             "uint64 seed, uint64 c0, uint64 c1, uint64 c2, uint64 c3, int64 count",
             "raw uint64 words",
-            _PHILOX,
+            _philox_code(),
             "mlpd_philox",
         )
         self._products: dict[tuple[int, ...], Array] = {}

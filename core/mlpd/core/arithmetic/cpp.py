@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from math import isfinite
 
 import numpy as np
@@ -126,9 +125,3 @@ def literal(number: float, kind: str) -> str:
         return f"{_AS_FLOAT[width]}({literal(int(own.view(width)), width)})"
     code = f"{float(own).hex()}{'f' if kind == 'float32' else ''}"
     return f"({code})" if code.startswith("-") else code
-
-
-def struct_of(numbers: Sequence[int]) -> np.ndarray[tuple[int, ...], np.dtype[np.void]]:
-    """Return 64-bit integers as a kernel takes them by value, a ``Numbers<count>``; to CuPy they are bytes."""
-    table = np.array([number & 2**64 - 1 for number in numbers] or [0], np.uint64)
-    return np.frombuffer(table.tobytes(), np.dtype(f"V{table.nbytes}"))

@@ -20,6 +20,8 @@ from mlpd.core.codegen.kernels import ArrayOperand, Kernel, Product, Ref, Step
 from mlpd.core.execution import verification
 from mlpd.core.plans.runner import ARITHMETIC, RunnerUnavailable
 
+from ..installation import link_packages
+
 ARRAY = ArrayOperand("float64", "next")
 
 
@@ -186,12 +188,7 @@ def test_a_processor_without_fused_multiply_adds_is_refused(monkeypatch, tmp_pat
 
 def test_without_a_compiler_all_but_compiled_runs_are_there(tmp_path):
     """In an interpreter that sees every package of this one but llvmlite."""
-    for folder in map(Path, filter(os.path.isdir, sys.path)):
-        if not any(folder.glob("*.dist-info")):
-            continue
-        for entry in folder.iterdir():
-            if not (entry.name.startswith("llvmlite") or (tmp_path / entry.name).exists()):
-                (tmp_path / entry.name).symlink_to(entry)
+    link_packages(tmp_path, "llvmlite")
     core = Path(mlpd.core.__file__).parents[2]
     code = (
         "from importlib.util import find_spec\n"

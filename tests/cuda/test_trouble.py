@@ -19,6 +19,7 @@ from mlpd.core.plans.runner import RunnerUnavailable
 from ..conftest import ROOT, WITH_ANY_DEVICE
 from ..core.family import FAMILY, vectors
 from ..core.recorded_runs import recorded
+from ..installation import link_packages
 from .fused import Fused, on_device
 from .fused import recorded as calls_of
 
@@ -122,6 +123,31 @@ def test_where_nvrtc_can_not_be_loaded_one_sentence_says_what_to_install(cuda, t
     assert device.startswith("DeviceUnavailable the CUDA toolkit is broken, an addition failed with ")
     assert runner.startswith("RunnerUnavailable NVRTC, CUDA's compiler, can't be loaded, it says ")
     assert all(message.endswith(f"; {AGAIN}") for message in (device, runner))
+
+
+WITHOUT_HEADERS = """
+import cuda_on_cpu
+cuda_on_cpu._install()
+from mlpd.core.devices.arrays import DeviceUnavailable, open_device
+try:
+    open_device("cuda")
+except DeviceUnavailable as error:
+    print(error)
+"""
+
+
+def test_where_cudas_headers_are_missing_one_sentence_says_what_to_install(cuda, tmp_path):
+    pytest.importorskip("cuda_on_cpu", reason="on the emulator alone it is known where the headers are")
+    link_packages(tmp_path, "nvidia")
+    done = subprocess.run(
+        [sys.executable, "-S", "-c", WITHOUT_HEADERS],
+        env=WITH_ANY_DEVICE | {"PYTHONPATH": os.pathsep.join([WITH_ANY_DEVICE["PYTHONPATH"], str(tmp_path)])},
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=120,
+    )
+    assert done.stdout == f"the CUDA toolkit is broken, an addition failed with RuntimeError; {AGAIN}\n"
 
 
 class Garbled(CudaCompiler):

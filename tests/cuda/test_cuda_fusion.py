@@ -125,7 +125,9 @@ def test_a_pass_over_more_arrays_than_a_launch_can_name_is_cut(machine, make):
             xp.add(constants, float(number), out=constants)
 
     kept = [total, *columns, *rows, product, sums, constants]
-    calls = [pack(group) for group in groups_of(machine.device, recorded(machine.device, write), kept)]
+    groups = groups_of(machine.device, recorded(machine.device, write), kept)
+    calls = [pack(group) for group in groups]
+    assert all(len(call.numbers) <= group.number_count for call, group in zip(calls, groups, strict=True))
     launches = launches_of(calls, [])
     counts = [sum(1 + len(part.call.numbers) for part in launch) for launch in launches]
     assert max(counts) <= MOST_NUMBERS

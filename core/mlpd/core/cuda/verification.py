@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -40,8 +41,8 @@ def digest_of(compiler: CudaCompiler, device: Device) -> str:
     recording = RecordingDevice(device)
     results = [array for kind in self_test.KINDS for array in _record(recording, device, kind)]
     program = _SelfTest(recording.take(), results, np.dtype(np.float32))
-    runner = CudaRunner(program, device, compiler, "eager")
-    runner.prepare(Work([_ONCE], np.zeros(1, np.int64), {}))()
+    with closing(CudaRunner(program, device, compiler, "eager")) as runner:
+        runner.prepare(Work([_ONCE], np.zeros(1, np.int64), {}))()
     return self_test.digest_of(map(device.to_host, results))
 
 

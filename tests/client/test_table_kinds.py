@@ -331,3 +331,9 @@ def test_dates_are_days_in_utc(write):
     zone = dt.timezone(dt.timedelta(hours=6))
     for day in (dt.date(1970, 1, 2), dt.datetime(1970, 1, 2, 6, tzinfo=zone)):
         assert read_rows(pa.table({"on": [day]})).inputs.tolist() == [[1]]
+
+
+def test_a_target_keeps_its_own_words_for_yes_and_no(write):
+    table = read_labelled(write("a,t\n1,yes\n2,no\n3,yes\n"))
+    assert (table.class_names, table.labels is not None and table.labels.tolist()) == (("no", "yes"), [1, 0, 1])
+    assert read_labelled(write("a,t\n1,true\n2,False\n")).class_names == ("false", "true")

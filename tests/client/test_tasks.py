@@ -125,8 +125,8 @@ def test_a_csv_of_numbers_from_the_command_line_to_predictions(server, tmp_path)
     np.save(tmp_path / "rows.npy", X)
     out = tmp_path / "out.csv"
     done = run("predict", "prices", tmp_path / "rows.npy", "--output", out, server=server)
-    assert "value 0" in done.stdout
-    assert out.read_text().splitlines()[0] == "value_0"
+    assert "price" in done.stdout
+    assert out.read_text().splitlines()[0] == "price"
     predicted = np.loadtxt(out, delimiter=",", skiprows=1)
     assert np.corrcoef(predicted, Y)[0, 1] > 0.95
 

@@ -9,7 +9,7 @@ import numpy as np
 from mlpd.client.errors import InvalidRequest
 from mlpd.client.tables.cells import distinct_texts, narrowed, numbers
 from mlpd.client.tables.columns import Column
-from mlpd.client.tables.kinds import ASKED_CATEGORY_LIMIT, EXACT_WHOLE_LIMIT, BadCell, Survey
+from mlpd.client.tables.kinds import EXACT_WHOLE_LIMIT, BadCell, Survey
 from mlpd.client.tables.source import NeedsText, Source
 from numpy.typing import NDArray
 
@@ -131,8 +131,7 @@ def _learn(
     for place, survey in surveys.items():
         name = source.header.name(place)
         try:
-            limit = ASKED_CATEGORY_LIMIT if place in targets else None
-            learnt[place] = survey.column(name, is_asked=place in categories, limit=limit)
+            learnt[place] = survey.column(name, is_asked=place in categories, is_target=place in targets)
         except BadCell as error:
             raise bad_cell(source, place, error, _way(name)) from error
     return learnt

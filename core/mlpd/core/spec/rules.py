@@ -126,7 +126,6 @@ def _data_violations(spec: TrainingSpec, datasets: Mapping[str, Rows | None]) ->
 
 def _target_violations(spec: TrainingSpec, name: str, rows: Rows) -> Iterator[Violation]:
     outputs, classes, task = spec.model.layer_sizes[-1], len(rows.class_row_counts), TASKS[spec.task]
-    low, high = rows.target_range
     if task.has_classes:
         if rows.target_size:
             yield _violation(name, f"have class labels for task {spec.task}", f"{rows.target_size} numbers a row")
@@ -139,17 +138,22 @@ def _target_violations(spec: TrainingSpec, name: str, rows: Rows) -> Iterator[Vi
     elif not rows.target_size:
         yield _violation(name, f"have rows of numbers as targets for task {spec.task}", "class labels")
     else:
-        if outputs != rows.target_size and name == "train_dataset":
-            rule = f"end with {rows.target_size}, the numbers in {name}'s targets"
-            yield _violation("model.layer_sizes", rule, outputs)
-        elif outputs != rows.target_size:
-            yield _violation(name, f"have targets of {outputs} numbers, as the network has", rows.target_size)
-        if task.target_limits and not task.target_limits[0] <= low <= high <= task.target_limits[1]:
-            least, most = task.target_limits
-            rule = f"have targets between {least:g} and {most:g} for task {spec.task}"
-            yield _violation(name, rule, f"{low:g} to {high:g}")
-        if isinstance(spec.loss.kind, Poisson) and low < 0:
-            yield _violation(name, "have targets of at least 0 for loss poisson", f"{low:g}")
+        yield from _number_violations(spec, name, rows)
+
+
+def _number_violations(spec: TrainingSpec, name: str, rows: Rows) -> Iterator[Violation]:
+    outputs, task, (low, high) = spec.model.layer_sizes[-1], TASKS[spec.task], rows.target_range
+    if outputs != rows.target_size and name == "train_dataset":
+        rule = f"end with {rows.target_size}, the numbers in {name}'s targets"
+        yield _violation("model.layer_sizes", rule, outputs)
+    elif outputs != rows.target_size:
+        yield _violation(name, f"have targets of {outputs} numbers, as the network has", rows.target_size)
+    if task.target_limits and not task.target_limits[0] <= low <= high <= task.target_limits[1]:
+        least, most = task.target_limits
+        rule = f"have targets between {least:g} and {most:g} for task {spec.task}"
+        yield _violation(name, rule, f"{low:g} to {high:g}")
+    if isinstance(spec.loss.kind, Poisson) and low < 0:
+        yield _violation(name, "have targets of at least 0 for loss poisson", f"{low:g}")
 
 
 def _loss_violations(spec: TrainingSpec, train: Rows | None) -> Iterator[Violation]:

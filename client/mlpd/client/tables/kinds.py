@@ -5,7 +5,7 @@ a cell count for nothing. Of the cells that have a value,
 
 - all are numbers: a **number**;
 - all are ISO dates, or dates with a time: a **date**, as days since 1970-01-01, in UTC where it says no zone;
-- all are true, false, yes or no in any case: a **boolean**; 0 and 1 are numbers; what is to be learnt keeps its own
+- all are true, false, yes or no in any case: a **boolean**; 0 and 1 are numbers; what is to be learnt keeps its own two
   words for yes and no;
 - else it is text, a **category**: one of its distinct texts, sorted. With more than 256 of them, or more than 20 that
   are more than half of the cells, the column is left out, unless it is asked for; it may have up to 10,000.
@@ -26,8 +26,8 @@ CATEGORY_LIMIT, ASKED_CATEGORY_LIMIT = 256, 10_000
 MANY_CATEGORIES = 20
 EXACT_WHOLE_LIMIT = 2**53  # a float64 holds every whole number up to here
 
-_TRUTH = {"false": 0.0, "true": 1.0}
-_BOOLEANS = _TRUTH | {"no": 0.0, "yes": 1.0}
+_BOOLEANS = {"false": 0.0, "no": 0.0, "true": 1.0, "yes": 1.0}
+_TRUTH = {"false", "true"}
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 _WHOLE = re.compile(r"[+-]?\d+", re.ASCII)
 # What people take for numbers, and would miss if it became a text: 1,5 and 1,234.5 and 1.234,5.
@@ -155,13 +155,13 @@ class Survey:
         """Return what the column is; or why it is left out.
 
         ``is_asked`` says that it is a category. A target may have as many categories as if it were asked, and keeps its
-        own words for yes and no, as the names of its classes. Raises `BadCell`, and `InvalidRequest` for categories
+        own two words for yes and no, as the names of its classes. Raises `BadCell`, and `InvalidRequest` for categories
         that can't be stored.
         """
         if not self.filled:
             return "it has no values"
         kind = "category" if is_asked else self._kind()
-        if is_target and kind == "boolean" and not all(text.lower() in _TRUTH for text in self.texts):
+        if is_target and kind == "boolean" and len(self.texts) <= 2 and not _TRUTH >= set(map(str.lower, self.texts)):
             kind = "category"
         if kind != "category":
             return Column(name, kind)

@@ -64,6 +64,22 @@ def test_the_examples_in_the_readme_run_as_printed(start_server, tmp_path):
     assert len((tmp_path / "classes.csv").read_text().splitlines()) == 451
 
 
+def test_the_two_commands_for_a_table_run_as_printed(start_server):
+    server = start_server()
+    (commands,) = re.findall(r"```\n(mlpd train examples/.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    trained, predicted = (_mlpd(line, server, ROOT) for line in commands.splitlines())
+    share = re.search(r"([\d.]+)% of (\d+) rows of titanic-test are right", trained)
+    assert share
+    assert float(share[1]) > 70
+    assert int(share[2]) == 158
+    assert re.search(r"true . predicted +no +yes", trained)
+    for line in ("settings by the data", "left out: name", "values are missing: age", "mlpd predict titanic"):
+        assert line in trained
+    classes = re.findall(r"^ +\d  (yes|no) +0\.\d{4}$", predicted, re.MULTILINE)
+    assert len(classes) == 10
+    assert set(classes) == {"yes", "no"}
+
+
 def test_figures_in_the_readme_are_those_of_the_newest_benchmark():
     promises = re.findall(
         r"^- \*\*(?:Training is fast|The service costs).*?(?=\n- |\n\n)",

@@ -161,7 +161,7 @@ class Survey:
         if not self.filled:
             return "it has no values"
         kind = "category" if is_asked else self._kind()
-        if is_target and kind == "boolean" and len(self.texts) <= 2 and not _TRUTH >= set(map(str.lower, self.texts)):
+        if is_target and kind == "boolean" and len(self.texts) <= 2 and not set(map(str.lower, self.texts)) <= _TRUTH:
             kind = "category"
         if kind != "category":
             return Column(name, kind)

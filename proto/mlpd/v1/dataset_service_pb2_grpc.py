@@ -61,6 +61,11 @@ class DatasetServiceStub(object):
                 request_serializer=mlpd_dot_v1_dot_dataset__service__pb2.ListDatasetsRequest.SerializeToString,
                 response_deserializer=mlpd_dot_v1_dot_dataset__service__pb2.ListDatasetsResponse.FromString,
                 _registered_method=True)
+        self.DeleteDataset = channel.unary_unary(
+                '/mlpd.v1.DatasetService/DeleteDataset',
+                request_serializer=mlpd_dot_v1_dot_dataset__service__pb2.DeleteDatasetRequest.SerializeToString,
+                response_deserializer=mlpd_dot_v1_dot_dataset__service__pb2.DeleteDatasetResponse.FromString,
+                _registered_method=True)
 
 
 class DatasetServiceServicer(object):
@@ -101,6 +106,15 @@ class DatasetServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def DeleteDataset(self, request, context):
+        """Removes a data set, and its file once no other name has its content. Refused with FAILED_PRECONDITION: DATASET_IN_USE
+        while a job that has not ended trains or validates on its content, whose names are metadata "training_jobs";
+        DATASET_BUILT_IN for mnist-train and mnist-test, which are on every server. Once it is gone => NOT_FOUND.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_DatasetServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -118,6 +132,11 @@ def add_DatasetServiceServicer_to_server(servicer, server):
                     servicer.ListDatasets,
                     request_deserializer=mlpd_dot_v1_dot_dataset__service__pb2.ListDatasetsRequest.FromString,
                     response_serializer=mlpd_dot_v1_dot_dataset__service__pb2.ListDatasetsResponse.SerializeToString,
+            ),
+            'DeleteDataset': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteDataset,
+                    request_deserializer=mlpd_dot_v1_dot_dataset__service__pb2.DeleteDatasetRequest.FromString,
+                    response_serializer=mlpd_dot_v1_dot_dataset__service__pb2.DeleteDatasetResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -213,6 +232,33 @@ class DatasetService(object):
             '/mlpd.v1.DatasetService/ListDatasets',
             mlpd_dot_v1_dot_dataset__service__pb2.ListDatasetsRequest.SerializeToString,
             mlpd_dot_v1_dot_dataset__service__pb2.ListDatasetsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteDataset(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/mlpd.v1.DatasetService/DeleteDataset',
+            mlpd_dot_v1_dot_dataset__service__pb2.DeleteDatasetRequest.SerializeToString,
+            mlpd_dot_v1_dot_dataset__service__pb2.DeleteDatasetResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -54,6 +54,11 @@ class DatasetServiceStub:
     """Reads one data set's metadata."""
     ListDatasets: _grpc.UnaryUnaryMultiCallable[_dataset_service_pb2.ListDatasetsRequest, _dataset_service_pb2.ListDatasetsResponse]
     """Lists data sets by name."""
+    DeleteDataset: _grpc.UnaryUnaryMultiCallable[_dataset_service_pb2.DeleteDatasetRequest, _dataset_service_pb2.DeleteDatasetResponse]
+    """Removes a data set, and its file once no other name has its content. Refused with FAILED_PRECONDITION: DATASET_IN_USE
+    while a job that has not ended trains or validates on its content, whose names are metadata "training_jobs";
+    DATASET_BUILT_IN for mnist-train and mnist-test, which are on every server. Once it is gone => NOT_FOUND.
+    """
 
 @_typing.type_check_only
 class DatasetServiceAsyncStub(DatasetServiceStub):
@@ -81,6 +86,11 @@ class DatasetServiceAsyncStub(DatasetServiceStub):
     """Reads one data set's metadata."""
     ListDatasets: _aio.UnaryUnaryMultiCallable[_dataset_service_pb2.ListDatasetsRequest, _dataset_service_pb2.ListDatasetsResponse]  # type: ignore[assignment]
     """Lists data sets by name."""
+    DeleteDataset: _aio.UnaryUnaryMultiCallable[_dataset_service_pb2.DeleteDatasetRequest, _dataset_service_pb2.DeleteDatasetResponse]  # type: ignore[assignment]
+    """Removes a data set, and its file once no other name has its content. Refused with FAILED_PRECONDITION: DATASET_IN_USE
+    while a job that has not ended trains or validates on its content, whose names are metadata "training_jobs";
+    DATASET_BUILT_IN for mnist-train and mnist-test, which are on every server. Once it is gone => NOT_FOUND.
+    """
 
 class DatasetServiceServicer(metaclass=_abc_1.ABCMeta):
     """Labelled data sets, addressed by their content.
@@ -123,5 +133,16 @@ class DatasetServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_dataset_service_pb2.ListDatasetsResponse, _abc.Awaitable[_dataset_service_pb2.ListDatasetsResponse]]:
         """Lists data sets by name."""
+
+    @_abc_1.abstractmethod
+    def DeleteDataset(
+        self,
+        request: _dataset_service_pb2.DeleteDatasetRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_dataset_service_pb2.DeleteDatasetResponse, _abc.Awaitable[_dataset_service_pb2.DeleteDatasetResponse]]:
+        """Removes a data set, and its file once no other name has its content. Refused with FAILED_PRECONDITION: DATASET_IN_USE
+        while a job that has not ended trains or validates on its content, whose names are metadata "training_jobs";
+        DATASET_BUILT_IN for mnist-train and mnist-test, which are on every server. Once it is gone => NOT_FOUND.
+        """
 
 def add_DatasetServiceServicer_to_server(servicer: DatasetServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class ModelServiceStub(object):
-    """Immutable model versions, published by jobs that succeed.
+    """Model versions, published by jobs that succeed; all but their labels and note is immutable.
     """
 
     def __init__(self, channel):
@@ -45,10 +45,25 @@ class ModelServiceStub(object):
                 request_serializer=mlpd_dot_v1_dot_model__service__pb2.ListModelVersionsRequest.SerializeToString,
                 response_deserializer=mlpd_dot_v1_dot_model__service__pb2.ListModelVersionsResponse.FromString,
                 _registered_method=True)
+        self.UpdateModelVersion = channel.unary_unary(
+                '/mlpd.v1.ModelService/UpdateModelVersion',
+                request_serializer=mlpd_dot_v1_dot_model__service__pb2.UpdateModelVersionRequest.SerializeToString,
+                response_deserializer=mlpd_dot_v1_dot_model__service__pb2.UpdateModelVersionResponse.FromString,
+                _registered_method=True)
+        self.DeleteModelVersion = channel.unary_unary(
+                '/mlpd.v1.ModelService/DeleteModelVersion',
+                request_serializer=mlpd_dot_v1_dot_model__service__pb2.DeleteModelVersionRequest.SerializeToString,
+                response_deserializer=mlpd_dot_v1_dot_model__service__pb2.DeleteModelVersionResponse.FromString,
+                _registered_method=True)
+        self.DeleteModel = channel.unary_unary(
+                '/mlpd.v1.ModelService/DeleteModel',
+                request_serializer=mlpd_dot_v1_dot_model__service__pb2.DeleteModelRequest.SerializeToString,
+                response_deserializer=mlpd_dot_v1_dot_model__service__pb2.DeleteModelResponse.FromString,
+                _registered_method=True)
 
 
 class ModelServiceServicer(object):
-    """Immutable model versions, published by jobs that succeed.
+    """Model versions, published by jobs that succeed; all but their labels and note is immutable.
     """
 
     def GetModelVersion(self, request, context):
@@ -60,6 +75,29 @@ class ModelServiceServicer(object):
 
     def ListModelVersions(self, request, context):
         """Lists versions, newest first.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UpdateModelVersion(self, request, context):
+        """Changes labels and note.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteModelVersion(self, request, context):
+        """Removes a version and its file; its number is not given to another. Refused with FAILED_PRECONDITION, reason
+        MODEL_IN_USE, while a job that has not ended goes on from it; metadata "training_jobs" names such jobs. Once it is
+        gone => NOT_FOUND.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteModel(self, request, context):
+        """Removes all versions of a model, or none of them: as DeleteModelVersion. A later version goes on with the numbers.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -78,6 +116,21 @@ def add_ModelServiceServicer_to_server(servicer, server):
                     request_deserializer=mlpd_dot_v1_dot_model__service__pb2.ListModelVersionsRequest.FromString,
                     response_serializer=mlpd_dot_v1_dot_model__service__pb2.ListModelVersionsResponse.SerializeToString,
             ),
+            'UpdateModelVersion': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateModelVersion,
+                    request_deserializer=mlpd_dot_v1_dot_model__service__pb2.UpdateModelVersionRequest.FromString,
+                    response_serializer=mlpd_dot_v1_dot_model__service__pb2.UpdateModelVersionResponse.SerializeToString,
+            ),
+            'DeleteModelVersion': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteModelVersion,
+                    request_deserializer=mlpd_dot_v1_dot_model__service__pb2.DeleteModelVersionRequest.FromString,
+                    response_serializer=mlpd_dot_v1_dot_model__service__pb2.DeleteModelVersionResponse.SerializeToString,
+            ),
+            'DeleteModel': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteModel,
+                    request_deserializer=mlpd_dot_v1_dot_model__service__pb2.DeleteModelRequest.FromString,
+                    response_serializer=mlpd_dot_v1_dot_model__service__pb2.DeleteModelResponse.SerializeToString,
+            ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
             'mlpd.v1.ModelService', rpc_method_handlers)
@@ -87,7 +140,7 @@ def add_ModelServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class ModelService(object):
-    """Immutable model versions, published by jobs that succeed.
+    """Model versions, published by jobs that succeed; all but their labels and note is immutable.
     """
 
     @staticmethod
@@ -134,6 +187,87 @@ class ModelService(object):
             '/mlpd.v1.ModelService/ListModelVersions',
             mlpd_dot_v1_dot_model__service__pb2.ListModelVersionsRequest.SerializeToString,
             mlpd_dot_v1_dot_model__service__pb2.ListModelVersionsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UpdateModelVersion(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/mlpd.v1.ModelService/UpdateModelVersion',
+            mlpd_dot_v1_dot_model__service__pb2.UpdateModelVersionRequest.SerializeToString,
+            mlpd_dot_v1_dot_model__service__pb2.UpdateModelVersionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteModelVersion(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/mlpd.v1.ModelService/DeleteModelVersion',
+            mlpd_dot_v1_dot_model__service__pb2.DeleteModelVersionRequest.SerializeToString,
+            mlpd_dot_v1_dot_model__service__pb2.DeleteModelVersionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteModel(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/mlpd.v1.ModelService/DeleteModel',
+            mlpd_dot_v1_dot_model__service__pb2.DeleteModelRequest.SerializeToString,
+            mlpd_dot_v1_dot_model__service__pb2.DeleteModelResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -27,7 +27,7 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class ModelServiceStub:
-    """Immutable model versions, published by jobs that succeed."""
+    """Model versions, published by jobs that succeed; all but their labels and note is immutable."""
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
@@ -37,19 +37,37 @@ class ModelServiceStub:
     """Reads one version."""
     ListModelVersions: _grpc.UnaryUnaryMultiCallable[_model_service_pb2.ListModelVersionsRequest, _model_service_pb2.ListModelVersionsResponse]
     """Lists versions, newest first."""
+    UpdateModelVersion: _grpc.UnaryUnaryMultiCallable[_model_service_pb2.UpdateModelVersionRequest, _model_service_pb2.UpdateModelVersionResponse]
+    """Changes labels and note."""
+    DeleteModelVersion: _grpc.UnaryUnaryMultiCallable[_model_service_pb2.DeleteModelVersionRequest, _model_service_pb2.DeleteModelVersionResponse]
+    """Removes a version and its file; its number is not given to another. Refused with FAILED_PRECONDITION, reason
+    MODEL_IN_USE, while a job that has not ended goes on from it; metadata "training_jobs" names such jobs. Once it is
+    gone => NOT_FOUND.
+    """
+    DeleteModel: _grpc.UnaryUnaryMultiCallable[_model_service_pb2.DeleteModelRequest, _model_service_pb2.DeleteModelResponse]
+    """Removes all versions of a model, or none of them: as DeleteModelVersion. A later version goes on with the numbers."""
 
 @_typing.type_check_only
 class ModelServiceAsyncStub(ModelServiceStub):
-    """Immutable model versions, published by jobs that succeed."""
+    """Model versions, published by jobs that succeed; all but their labels and note is immutable."""
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     GetModelVersion: _aio.UnaryUnaryMultiCallable[_model_service_pb2.GetModelVersionRequest, _model_service_pb2.GetModelVersionResponse]  # type: ignore[assignment]
     """Reads one version."""
     ListModelVersions: _aio.UnaryUnaryMultiCallable[_model_service_pb2.ListModelVersionsRequest, _model_service_pb2.ListModelVersionsResponse]  # type: ignore[assignment]
     """Lists versions, newest first."""
+    UpdateModelVersion: _aio.UnaryUnaryMultiCallable[_model_service_pb2.UpdateModelVersionRequest, _model_service_pb2.UpdateModelVersionResponse]  # type: ignore[assignment]
+    """Changes labels and note."""
+    DeleteModelVersion: _aio.UnaryUnaryMultiCallable[_model_service_pb2.DeleteModelVersionRequest, _model_service_pb2.DeleteModelVersionResponse]  # type: ignore[assignment]
+    """Removes a version and its file; its number is not given to another. Refused with FAILED_PRECONDITION, reason
+    MODEL_IN_USE, while a job that has not ended goes on from it; metadata "training_jobs" names such jobs. Once it is
+    gone => NOT_FOUND.
+    """
+    DeleteModel: _aio.UnaryUnaryMultiCallable[_model_service_pb2.DeleteModelRequest, _model_service_pb2.DeleteModelResponse]  # type: ignore[assignment]
+    """Removes all versions of a model, or none of them: as DeleteModelVersion. A later version goes on with the numbers."""
 
 class ModelServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Immutable model versions, published by jobs that succeed."""
+    """Model versions, published by jobs that succeed; all but their labels and note is immutable."""
 
     @_abc_1.abstractmethod
     def GetModelVersion(
@@ -66,5 +84,32 @@ class ModelServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_model_service_pb2.ListModelVersionsResponse, _abc.Awaitable[_model_service_pb2.ListModelVersionsResponse]]:
         """Lists versions, newest first."""
+
+    @_abc_1.abstractmethod
+    def UpdateModelVersion(
+        self,
+        request: _model_service_pb2.UpdateModelVersionRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_model_service_pb2.UpdateModelVersionResponse, _abc.Awaitable[_model_service_pb2.UpdateModelVersionResponse]]:
+        """Changes labels and note."""
+
+    @_abc_1.abstractmethod
+    def DeleteModelVersion(
+        self,
+        request: _model_service_pb2.DeleteModelVersionRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_model_service_pb2.DeleteModelVersionResponse, _abc.Awaitable[_model_service_pb2.DeleteModelVersionResponse]]:
+        """Removes a version and its file; its number is not given to another. Refused with FAILED_PRECONDITION, reason
+        MODEL_IN_USE, while a job that has not ended goes on from it; metadata "training_jobs" names such jobs. Once it is
+        gone => NOT_FOUND.
+        """
+
+    @_abc_1.abstractmethod
+    def DeleteModel(
+        self,
+        request: _model_service_pb2.DeleteModelRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_model_service_pb2.DeleteModelResponse, _abc.Awaitable[_model_service_pb2.DeleteModelResponse]]:
+        """Removes all versions of a model, or none of them: as DeleteModelVersion. A later version goes on with the numbers."""
 
 def add_ModelServiceServicer_to_server(servicer: ModelServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

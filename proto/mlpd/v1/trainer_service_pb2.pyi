@@ -6,6 +6,7 @@ isort:skip_file
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import duration_pb2 as _duration_pb2
+from google.protobuf import field_mask_pb2 as _field_mask_pb2
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
@@ -1055,6 +1056,26 @@ class TrainingJob(_message.Message):
     STATE_CANCELLED: TrainingJob.State.ValueType  # 6
     """Terminal: cancelled by a caller."""
 
+    @_typing.final
+    class LabelsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     NAME_FIELD_NUMBER: _builtins.int
     STATE_FIELD_NUMBER: _builtins.int
     ERROR_FIELD_NUMBER: _builtins.int
@@ -1072,6 +1093,10 @@ class TrainingJob(_message.Message):
     END_TIME_FIELD_NUMBER: _builtins.int
     MEMORY_BYTES_FIELD_NUMBER: _builtins.int
     ENVIRONMENT_FIELD_NUMBER: _builtins.int
+    LABELS_FIELD_NUMBER: _builtins.int
+    NOTE_FIELD_NUMBER: _builtins.int
+    TRAIN_LOSS_FIELD_NUMBER: _builtins.int
+    VALIDATION_LOSS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Resource name."""
     state: Global___TrainingJob.State.ValueType
@@ -1096,6 +1121,12 @@ class TrainingJob(_message.Message):
     """What decides the bits of this run beside its spec, as its first attempt found it: libraries, kernels, threads,
     processor. Empty before that.
     """
+    note: _builtins.str
+    """Note: up to 1000 characters, printable or line breaks."""
+    train_loss: _builtins.float
+    """Newest loss of training; unset before the first report."""
+    validation_loss: _builtins.float
+    """Newest loss of validation; unset before the first report."""
     @_builtins.property
     def error(self) -> _status_pb2.Status:
         """Set when FAILED, with the details an RPC error would carry."""
@@ -1120,6 +1151,12 @@ class TrainingJob(_message.Message):
     def end_time(self) -> _timestamp_pb2.Timestamp:
         """Terminal at."""
 
+    @_builtins.property
+    def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """Labels: at most 32; keys ^[a-z]([a-z0-9_-]{0,61}[a-z0-9])?$, values of up to 128 printable characters. They are no
+        part of the run: neither they nor the note change its digest.
+        """
+
     def __init__(
         self,
         *,
@@ -1140,12 +1177,23 @@ class TrainingJob(_message.Message):
         end_time: _timestamp_pb2.Timestamp | None = ...,
         memory_bytes: _builtins.int = ...,
         environment: _builtins.str = ...,
+        labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        note: _builtins.str = ...,
+        train_loss: _builtins.float | None = ...,
+        validation_loss: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "end_time", b"end_time", "error", b"error", "progress", b"progress", "spec", b"spec", "start_time", b"start_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_train_loss", b"_train_loss", "_validation_loss", b"_validation_loss", "create_time", b"create_time", "end_time", b"end_time", "error", b"error", "progress", b"progress", "spec", b"spec", "start_time", b"start_time", "train_loss", b"train_loss", "validation_loss", b"validation_loss"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "create_time", b"create_time", "device_description", b"device_description", "end_time", b"end_time", "environment", b"environment", "error", b"error", "event_log_id", b"event_log_id", "last_sequence", b"last_sequence", "memory_bytes", b"memory_bytes", "model_version", b"model_version", "name", b"name", "progress", b"progress", "queue_position", b"queue_position", "spec", b"spec", "spec_digest", b"spec_digest", "start_time", b"start_time", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_train_loss", b"_train_loss", "_validation_loss", b"_validation_loss", "attempt", b"attempt", "create_time", b"create_time", "device_description", b"device_description", "end_time", b"end_time", "environment", b"environment", "error", b"error", "event_log_id", b"event_log_id", "labels", b"labels", "last_sequence", b"last_sequence", "memory_bytes", b"memory_bytes", "model_version", b"model_version", "name", b"name", "note", b"note", "progress", b"progress", "queue_position", b"queue_position", "spec", b"spec", "spec_digest", b"spec_digest", "start_time", b"start_time", "state", b"state", "train_loss", b"train_loss", "validation_loss", b"validation_loss"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__train_loss: _TypeAlias = _typing.Literal["train_loss"]  # noqa: Y015
+    _WhichOneofArgType__train_loss: _TypeAlias = _typing.Literal["_train_loss", b"_train_loss"]  # noqa: Y015
+    _WhichOneofReturnType__validation_loss: _TypeAlias = _typing.Literal["validation_loss"]  # noqa: Y015
+    _WhichOneofArgType__validation_loss: _TypeAlias = _typing.Literal["_validation_loss", b"_validation_loss"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__train_loss) -> _WhichOneofReturnType__train_loss | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__validation_loss) -> _WhichOneofReturnType__validation_loss | None: ...
 
 Global___TrainingJob: _TypeAlias = TrainingJob  # noqa: Y015
 
@@ -1199,24 +1247,53 @@ class TrainRequest(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class LabelsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     SPEC_FIELD_NUMBER: _builtins.int
     TRAINING_JOB_ID_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
     MODEL_ID_FIELD_NUMBER: _builtins.int
+    LABELS_FIELD_NUMBER: _builtins.int
+    NOTE_FIELD_NUMBER: _builtins.int
     training_job_id: _builtins.str
     """Caller-chosen id: ^[a-z]([a-z0-9-]{0,61}[a-z0-9])?$. Empty: the server makes one."""
     request_id: _builtins.str
     """UUID, 36 ASCII characters. Same id + same request => the first answer. Same id + other
-    request => ALREADY_EXISTS, reason REQUEST_ID_REUSED.
+    request => ALREADY_EXISTS, reason REQUEST_ID_REUSED. Once that job is deleted => ALREADY_EXISTS, reason JOB_DELETED:
+    a request never starts a second run, however late it is sent again.
     """
     validate_only: _builtins.bool
     """Check everything, start nothing; the resolved job comes back without a name."""
     model_id: _builtins.str
     """Model to publish a version under: same rule as training_job_id; default: the job's id."""
+    note: _builtins.str
+    """Note of the job. Another note is another request."""
     @_builtins.property
     def spec(self) -> Global___TrainingSpec:
         """What to run. Required."""
+
+    @_builtins.property
+    def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """Labels of the job, and of the version that it publishes. Other labels are another request."""
 
     def __init__(
         self,
@@ -1226,10 +1303,12 @@ class TrainRequest(_message.Message):
         request_id: _builtins.str = ...,
         validate_only: _builtins.bool = ...,
         model_id: _builtins.str = ...,
+        labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        note: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["spec", b"spec"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["model_id", b"model_id", "request_id", b"request_id", "spec", b"spec", "training_job_id", b"training_job_id", "validate_only", b"validate_only"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["labels", b"labels", "model_id", b"model_id", "note", b"note", "request_id", b"request_id", "spec", b"spec", "training_job_id", b"training_job_id", "validate_only", b"validate_only"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1991,21 +2070,57 @@ class ListTrainingJobsRequest(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class LabelsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    STATES_FIELD_NUMBER: _builtins.int
+    MODEL_FIELD_NUMBER: _builtins.int
+    LABELS_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
     """0 = 50; more than 1000 is coerced; negative is INVALID_ARGUMENT."""
     page_token: _builtins.str
     """Opaque."""
+    model: _builtins.str
+    """Only jobs that publish under models/{model}; empty: under any."""
+    @_builtins.property
+    def states(self) -> _containers.RepeatedScalarFieldContainer[Global___TrainingJob.State.ValueType]:
+        """Only jobs in one of these states; empty: in any."""
+
+    @_builtins.property
+    def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """Only jobs that have all of these labels."""
+
     def __init__(
         self,
         *,
         page_size: _builtins.int = ...,
         page_token: _builtins.str = ...,
+        states: _abc.Iterable[Global___TrainingJob.State.ValueType] | None = ...,
+        model: _builtins.str = ...,
+        labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["labels", b"labels", "model", b"model", "page_size", b"page_size", "page_token", b"page_token", "states", b"states"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -2038,6 +2153,110 @@ class ListTrainingJobsResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ListTrainingJobsResponse: _TypeAlias = ListTrainingJobsResponse  # noqa: Y015
+
+@_typing.final
+class UpdateTrainingJobRequest(_message.Message):
+    """Request for UpdateTrainingJob."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TRAINING_JOB_FIELD_NUMBER: _builtins.int
+    UPDATE_MASK_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def training_job(self) -> Global___TrainingJob:
+        """The job to change, by its name, and what to change it to. Required."""
+
+    @_builtins.property
+    def update_mask(self) -> _field_mask_pb2.FieldMask:
+        """What to change: "labels", all of them; "labels.{key}", one, which is removed where the labels above lack it; "note".
+        Required.
+        """
+
+    def __init__(
+        self,
+        *,
+        training_job: Global___TrainingJob | None = ...,
+        update_mask: _field_mask_pb2.FieldMask | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["training_job", b"training_job", "update_mask", b"update_mask"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["training_job", b"training_job", "update_mask", b"update_mask"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UpdateTrainingJobRequest: _TypeAlias = UpdateTrainingJobRequest  # noqa: Y015
+
+@_typing.final
+class UpdateTrainingJobResponse(_message.Message):
+    """Response of UpdateTrainingJob."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TRAINING_JOB_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def training_job(self) -> Global___TrainingJob:
+        """The job as it is now."""
+
+    def __init__(
+        self,
+        *,
+        training_job: Global___TrainingJob | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["training_job", b"training_job"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["training_job", b"training_job"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UpdateTrainingJobResponse: _TypeAlias = UpdateTrainingJobResponse  # noqa: Y015
+
+@_typing.final
+class DeleteTrainingJobRequest(_message.Message):
+    """Request for DeleteTrainingJob."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    ALLOW_MISSING_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """trainingJobs/{training_job}. Required."""
+    allow_missing: _builtins.bool
+    """Answer OK where there is no such job."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        allow_missing: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["allow_missing", b"allow_missing", "name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeleteTrainingJobRequest: _TypeAlias = DeleteTrainingJobRequest  # noqa: Y015
+
+@_typing.final
+class DeleteTrainingJobResponse(_message.Message):
+    """Response of DeleteTrainingJob."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FREED_BYTES_FIELD_NUMBER: _builtins.int
+    freed_bytes: _builtins.int
+    """Bytes of checkpoints that this gave back."""
+    def __init__(
+        self,
+        *,
+        freed_bytes: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["freed_bytes", b"freed_bytes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeleteTrainingJobResponse: _TypeAlias = DeleteTrainingJobResponse  # noqa: Y015
 
 @_typing.final
 class CancelTrainingJobRequest(_message.Message):
@@ -2140,6 +2359,42 @@ class GetServerInfoResponse(_message.Message):
         def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 
+    @_typing.final
+    class DiskUsage(_message.Message):
+        """What the data directory takes of its disk."""
+
+        DESCRIPTOR: _descriptor.Descriptor
+
+        DATASET_BYTES_FIELD_NUMBER: _builtins.int
+        MODEL_BYTES_FIELD_NUMBER: _builtins.int
+        JOB_BYTES_FIELD_NUMBER: _builtins.int
+        DATABASE_BYTES_FIELD_NUMBER: _builtins.int
+        FREE_BYTES_FIELD_NUMBER: _builtins.int
+        dataset_bytes: _builtins.int
+        """Files of data sets."""
+        model_bytes: _builtins.int
+        """Files of model versions."""
+        job_bytes: _builtins.int
+        """Checkpoints of jobs."""
+        database_bytes: _builtins.int
+        """The database: jobs, their event logs, names."""
+        free_bytes: _builtins.int
+        """Room that is left on the disk."""
+        def __init__(
+            self,
+            *,
+            dataset_bytes: _builtins.int = ...,
+            model_bytes: _builtins.int = ...,
+            job_bytes: _builtins.int = ...,
+            database_bytes: _builtins.int = ...,
+            free_bytes: _builtins.int = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["database_bytes", b"database_bytes", "dataset_bytes", b"dataset_bytes", "free_bytes", b"free_bytes", "job_bytes", b"job_bytes", "model_bytes", b"model_bytes"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     SERVER_VERSION_FIELD_NUMBER: _builtins.int
     DEVICES_FIELD_NUMBER: _builtins.int
     MAX_MESSAGE_BYTES_FIELD_NUMBER: _builtins.int
@@ -2148,6 +2403,7 @@ class GetServerInfoResponse(_message.Message):
     QUEUED_JOB_COUNT_FIELD_NUMBER: _builtins.int
     RUNNING_JOB_COUNT_FIELD_NUMBER: _builtins.int
     MAX_PREDICTION_VALUES_FIELD_NUMBER: _builtins.int
+    DISK_USAGE_FIELD_NUMBER: _builtins.int
     server_version: _builtins.str
     """Version of mlpd."""
     max_message_bytes: _builtins.int
@@ -2166,6 +2422,10 @@ class GetServerInfoResponse(_message.Message):
     def devices(self) -> _containers.RepeatedCompositeFieldContainer[Global___GetServerInfoResponse.DeviceInfo]:
         """Devices."""
 
+    @_builtins.property
+    def disk_usage(self) -> Global___GetServerInfoResponse.DiskUsage:
+        """Bytes on disk."""
+
     def __init__(
         self,
         *,
@@ -2177,10 +2437,11 @@ class GetServerInfoResponse(_message.Message):
         queued_job_count: _builtins.int = ...,
         running_job_count: _builtins.int = ...,
         max_prediction_values: _builtins.int = ...,
+        disk_usage: Global___GetServerInfoResponse.DiskUsage | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["disk_usage", b"disk_usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["devices", b"devices", "max_dataset_bytes", b"max_dataset_bytes", "max_message_bytes", b"max_message_bytes", "max_prediction_values", b"max_prediction_values", "preferred_chunk_bytes", b"preferred_chunk_bytes", "queued_job_count", b"queued_job_count", "running_job_count", b"running_job_count", "server_version", b"server_version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["devices", b"devices", "disk_usage", b"disk_usage", "max_dataset_bytes", b"max_dataset_bytes", "max_message_bytes", b"max_message_bytes", "max_prediction_values", b"max_prediction_values", "preferred_chunk_bytes", b"preferred_chunk_bytes", "queued_job_count", b"queued_job_count", "running_job_count", b"running_job_count", "server_version", b"server_version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

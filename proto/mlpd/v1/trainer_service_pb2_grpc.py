@@ -65,6 +65,16 @@ class TrainerServiceStub(object):
                 request_serializer=mlpd_dot_v1_dot_trainer__service__pb2.ListTrainingJobsRequest.SerializeToString,
                 response_deserializer=mlpd_dot_v1_dot_trainer__service__pb2.ListTrainingJobsResponse.FromString,
                 _registered_method=True)
+        self.UpdateTrainingJob = channel.unary_unary(
+                '/mlpd.v1.TrainerService/UpdateTrainingJob',
+                request_serializer=mlpd_dot_v1_dot_trainer__service__pb2.UpdateTrainingJobRequest.SerializeToString,
+                response_deserializer=mlpd_dot_v1_dot_trainer__service__pb2.UpdateTrainingJobResponse.FromString,
+                _registered_method=True)
+        self.DeleteTrainingJob = channel.unary_unary(
+                '/mlpd.v1.TrainerService/DeleteTrainingJob',
+                request_serializer=mlpd_dot_v1_dot_trainer__service__pb2.DeleteTrainingJobRequest.SerializeToString,
+                response_deserializer=mlpd_dot_v1_dot_trainer__service__pb2.DeleteTrainingJobResponse.FromString,
+                _registered_method=True)
         self.CancelTrainingJob = channel.unary_unary(
                 '/mlpd.v1.TrainerService/CancelTrainingJob',
                 request_serializer=mlpd_dot_v1_dot_trainer__service__pb2.CancelTrainingJobRequest.SerializeToString,
@@ -126,6 +136,22 @@ class TrainerServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def UpdateTrainingJob(self, request, context):
+        """Changes labels and note.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteTrainingJob(self, request, context):
+        """Removes a job that has ended, with its event log and checkpoints; the model version that it published stays. Its
+        name is not given to another job, nor does its request_id start another. One that has not ended =>
+        FAILED_PRECONDITION, reason JOB_NOT_ENDED. Once it is gone => NOT_FOUND, which also ends streams of its progress.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def CancelTrainingJob(self, request, context):
         """Stops a job between two mini-batches; the device is freed before CANCELLED is published.
         """
@@ -134,7 +160,7 @@ class TrainerServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def GetServerInfo(self, request, context):
-        """Versions, devices, limits and queue depth; lets a client size its messages.
+        """Versions, devices, limits, queue depth and disk usage; lets a client size its messages.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -172,6 +198,16 @@ def add_TrainerServiceServicer_to_server(servicer, server):
                     servicer.ListTrainingJobs,
                     request_deserializer=mlpd_dot_v1_dot_trainer__service__pb2.ListTrainingJobsRequest.FromString,
                     response_serializer=mlpd_dot_v1_dot_trainer__service__pb2.ListTrainingJobsResponse.SerializeToString,
+            ),
+            'UpdateTrainingJob': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateTrainingJob,
+                    request_deserializer=mlpd_dot_v1_dot_trainer__service__pb2.UpdateTrainingJobRequest.FromString,
+                    response_serializer=mlpd_dot_v1_dot_trainer__service__pb2.UpdateTrainingJobResponse.SerializeToString,
+            ),
+            'DeleteTrainingJob': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteTrainingJob,
+                    request_deserializer=mlpd_dot_v1_dot_trainer__service__pb2.DeleteTrainingJobRequest.FromString,
+                    response_serializer=mlpd_dot_v1_dot_trainer__service__pb2.DeleteTrainingJobResponse.SerializeToString,
             ),
             'CancelTrainingJob': grpc.unary_unary_rpc_method_handler(
                     servicer.CancelTrainingJob,
@@ -347,6 +383,60 @@ class TrainerService(object):
             '/mlpd.v1.TrainerService/ListTrainingJobs',
             mlpd_dot_v1_dot_trainer__service__pb2.ListTrainingJobsRequest.SerializeToString,
             mlpd_dot_v1_dot_trainer__service__pb2.ListTrainingJobsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UpdateTrainingJob(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/mlpd.v1.TrainerService/UpdateTrainingJob',
+            mlpd_dot_v1_dot_trainer__service__pb2.UpdateTrainingJobRequest.SerializeToString,
+            mlpd_dot_v1_dot_trainer__service__pb2.UpdateTrainingJobResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteTrainingJob(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/mlpd.v1.TrainerService/DeleteTrainingJob',
+            mlpd_dot_v1_dot_trainer__service__pb2.DeleteTrainingJobRequest.SerializeToString,
+            mlpd_dot_v1_dot_trainer__service__pb2.DeleteTrainingJobResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -51,10 +51,17 @@ class TrainerServiceStub:
     """Reads one job."""
     ListTrainingJobs: _grpc.UnaryUnaryMultiCallable[_trainer_service_pb2.ListTrainingJobsRequest, _trainer_service_pb2.ListTrainingJobsResponse]
     """Lists jobs, newest first."""
+    UpdateTrainingJob: _grpc.UnaryUnaryMultiCallable[_trainer_service_pb2.UpdateTrainingJobRequest, _trainer_service_pb2.UpdateTrainingJobResponse]
+    """Changes labels and note."""
+    DeleteTrainingJob: _grpc.UnaryUnaryMultiCallable[_trainer_service_pb2.DeleteTrainingJobRequest, _trainer_service_pb2.DeleteTrainingJobResponse]
+    """Removes a job that has ended, with its event log and checkpoints; the model version that it published stays. Its
+    name is not given to another job, nor does its request_id start another. One that has not ended =>
+    FAILED_PRECONDITION, reason JOB_NOT_ENDED. Once it is gone => NOT_FOUND, which also ends streams of its progress.
+    """
     CancelTrainingJob: _grpc.UnaryUnaryMultiCallable[_trainer_service_pb2.CancelTrainingJobRequest, _trainer_service_pb2.CancelTrainingJobResponse]
     """Stops a job between two mini-batches; the device is freed before CANCELLED is published."""
     GetServerInfo: _grpc.UnaryUnaryMultiCallable[_trainer_service_pb2.GetServerInfoRequest, _trainer_service_pb2.GetServerInfoResponse]
-    """Versions, devices, limits and queue depth; lets a client size its messages."""
+    """Versions, devices, limits, queue depth and disk usage; lets a client size its messages."""
 
 @_typing.type_check_only
 class TrainerServiceAsyncStub(TrainerServiceStub):
@@ -79,10 +86,17 @@ class TrainerServiceAsyncStub(TrainerServiceStub):
     """Reads one job."""
     ListTrainingJobs: _aio.UnaryUnaryMultiCallable[_trainer_service_pb2.ListTrainingJobsRequest, _trainer_service_pb2.ListTrainingJobsResponse]  # type: ignore[assignment]
     """Lists jobs, newest first."""
+    UpdateTrainingJob: _aio.UnaryUnaryMultiCallable[_trainer_service_pb2.UpdateTrainingJobRequest, _trainer_service_pb2.UpdateTrainingJobResponse]  # type: ignore[assignment]
+    """Changes labels and note."""
+    DeleteTrainingJob: _aio.UnaryUnaryMultiCallable[_trainer_service_pb2.DeleteTrainingJobRequest, _trainer_service_pb2.DeleteTrainingJobResponse]  # type: ignore[assignment]
+    """Removes a job that has ended, with its event log and checkpoints; the model version that it published stays. Its
+    name is not given to another job, nor does its request_id start another. One that has not ended =>
+    FAILED_PRECONDITION, reason JOB_NOT_ENDED. Once it is gone => NOT_FOUND, which also ends streams of its progress.
+    """
     CancelTrainingJob: _aio.UnaryUnaryMultiCallable[_trainer_service_pb2.CancelTrainingJobRequest, _trainer_service_pb2.CancelTrainingJobResponse]  # type: ignore[assignment]
     """Stops a job between two mini-batches; the device is freed before CANCELLED is published."""
     GetServerInfo: _aio.UnaryUnaryMultiCallable[_trainer_service_pb2.GetServerInfoRequest, _trainer_service_pb2.GetServerInfoResponse]  # type: ignore[assignment]
-    """Versions, devices, limits and queue depth; lets a client size its messages."""
+    """Versions, devices, limits, queue depth and disk usage; lets a client size its messages."""
 
 class TrainerServiceServicer(metaclass=_abc_1.ABCMeta):
     """Trains, follows, evaluates and serves models."""
@@ -142,6 +156,25 @@ class TrainerServiceServicer(metaclass=_abc_1.ABCMeta):
         """Lists jobs, newest first."""
 
     @_abc_1.abstractmethod
+    def UpdateTrainingJob(
+        self,
+        request: _trainer_service_pb2.UpdateTrainingJobRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_trainer_service_pb2.UpdateTrainingJobResponse, _abc.Awaitable[_trainer_service_pb2.UpdateTrainingJobResponse]]:
+        """Changes labels and note."""
+
+    @_abc_1.abstractmethod
+    def DeleteTrainingJob(
+        self,
+        request: _trainer_service_pb2.DeleteTrainingJobRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_trainer_service_pb2.DeleteTrainingJobResponse, _abc.Awaitable[_trainer_service_pb2.DeleteTrainingJobResponse]]:
+        """Removes a job that has ended, with its event log and checkpoints; the model version that it published stays. Its
+        name is not given to another job, nor does its request_id start another. One that has not ended =>
+        FAILED_PRECONDITION, reason JOB_NOT_ENDED. Once it is gone => NOT_FOUND, which also ends streams of its progress.
+        """
+
+    @_abc_1.abstractmethod
     def CancelTrainingJob(
         self,
         request: _trainer_service_pb2.CancelTrainingJobRequest,
@@ -155,6 +188,6 @@ class TrainerServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _trainer_service_pb2.GetServerInfoRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_trainer_service_pb2.GetServerInfoResponse, _abc.Awaitable[_trainer_service_pb2.GetServerInfoResponse]]:
-        """Versions, devices, limits and queue depth; lets a client size its messages."""
+        """Versions, devices, limits, queue depth and disk usage; lets a client size its messages."""
 
 def add_TrainerServiceServicer_to_server(servicer: TrainerServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

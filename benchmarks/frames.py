@@ -14,7 +14,16 @@ from mlpd.core.network.architecture import ModelSpec
 from mlpd.core.optimization.optimizers import Adam
 from mlpd.core.spec.training import LossSpec, OptimizerSpec, ScheduleSpec, TrainingSpec
 from mlpd.server.jobs import lifecycle
-from mlpd.server.records import AttemptStarted, Frame, Job, JobState, JobStatus, MetricsRecorded, Progress
+from mlpd.server.records import (
+    AttemptStarted,
+    DatasetRecord,
+    Frame,
+    Job,
+    JobState,
+    JobStatus,
+    MetricsRecorded,
+    Progress,
+)
 from mlpd.server.storage import schema
 from mlpd.server.storage.database import Database
 from mlpd.server.storage.store import Store
@@ -46,12 +55,34 @@ def metrics(step: int) -> MetricsRecorded:
     return MetricsRecorded("train", Progress(step, STEPS, 1, 10, 12345.678, 98.7), 1 / step, 0.5, 1e-3)
 
 
+def _dataset(sha256: str) -> DatasetRecord:
+    return DatasetRecord(
+        id="a",
+        sha256=sha256,
+        size_bytes=9,
+        row_count=9,
+        input_size=2,
+        encoded_size=2,
+        dtype="float32",
+        class_row_counts=(5, 4),
+        target_dtype="int64",
+        target_size=0,
+        target_range=(0.0, 1.0),
+        whole_targets=True,
+        weighted=False,
+        input_range=(0.0, 1.0),
+        whole_inputs=True,
+        create_time=1,
+    )
+
+
 async def measure(path: Path, name: str, spec: TrainingSpec) -> None:
     """Report batches of every size to a job of ``spec`` in a database of its own."""
     database = Database(path, schema.metadata, schema.VERSION)
     store = Store(database, lambda _job_id, _events: None)
     status = JobStatus(JobState.QUEUED, Progress(0, STEPS, 0, 10))
     job = Job("a", None, "", "a", "log", spec, spec.digest, memory_bytes=0, create_time=0, status=status)
+    await store.create_dataset(_dataset(spec.train_sha256))
     await store.create_job(job, 1)
     await store.change_job(job.id, lifecycle.start)
 

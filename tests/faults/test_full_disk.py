@@ -25,7 +25,7 @@ from mlpd.v1 import types_pb2 as types
 
 from ..conftest import Server
 from ..server.conftest import Stubs, rings_spec
-from ..server.test_lifecycle import JOB, SPEC
+from ..server.test_lifecycle import DATASET, JOB, SPEC
 from ..system.processes import worker_of
 from .old_group_commit import OldGroupCommit
 
@@ -63,6 +63,7 @@ async def storm(disk, kind):
     tally = Tally()
     database = kind(disk.root / "mlpd.sqlite3", schema.metadata, schema.VERSION)
     store = Store(database, EventLog().publish)
+    await store.create_dataset(DATASET)
 
     async def create(size_bytes):
         tally.calls += 1

@@ -4,6 +4,7 @@ import asyncio
 import random
 
 import pytest
+from mlpd.server.errors import NotFound
 from mlpd.server.jobs.events import EventLog
 from mlpd.server.records import Event, JobState, MessageLogged, StateChanged
 
@@ -18,6 +19,7 @@ class Log:
         if ended:
             self.end()
         self.reads = 0
+        self.deleted = False
 
     def add(self):
         self.events.append(Event(len(self.events) + 1, 0, 1, MessageLogged("INFO", "")))
@@ -28,6 +30,8 @@ class Log:
         return self.events[-1:]
 
     async def read(self, job_id, after_sequence, limit):
+        if self.deleted:
+            raise NotFound("JOB_NOT_FOUND", "there is no such job")
         self.reads += 1
         found = self.events[after_sequence : after_sequence + limit]
         await asyncio.sleep(0)
@@ -97,6 +101,37 @@ def test_no_event_is_missed_or_told_twice_while_events_come_in(seed):
             assert await asyncio.gather(*followers) == [
                 list(range(cursor + 1, len(log.events) + 1)) for cursor in cursors
             ]
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_followers_of_a_job_that_is_deleted_are_told_or_have_all(seed):
+    draw = random.Random(seed)
+
+    async def one(feeds, log, after, told):
+        async for entry in follow(feeds, log, after):
+            assert entry is not None
+            told.append(entry.message)
+
+    async def run():
+        feeds, log = new_feeds(), Log(draw.randrange(300))
+        cursors = [draw.randrange(len(log.events)) for _ in range(20)]
+        told = [list[int]() for _ in cursors]
+        followers = []
+        for cursor, own in zip(cursors, told, strict=True):
+            followers.append(asyncio.create_task(one(feeds, log, cursor, own)))
+            if draw.random() < 0.1:
+                log.deleted = True
+                feeds.forget("job")
+            await asyncio.sleep(0)
+        log.deleted = True
+        feeds.forget("job")
+        async with asyncio.timeout(30):
+            ends = await asyncio.gather(*followers, return_exceptions=True)
+        for cursor, own, end in zip(cursors, told, ends, strict=True):
+            assert own == list(range(cursor + 1, cursor + 1 + len(own)))
+            assert isinstance(end, NotFound) if end else cursor + len(own) == len(log.events)
 
     asyncio.run(run())
 

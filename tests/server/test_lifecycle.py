@@ -14,6 +14,7 @@ from mlpd.server.jobs import lifecycle
 from mlpd.server.records import (
     AttemptStarted,
     CheckpointSaved,
+    DatasetRecord,
     Decision,
     Failed,
     Failure,
@@ -46,6 +47,25 @@ SPEC = TrainingSpec(
 )
 QUEUED = JobStatus(JobState.QUEUED, Progress(0, 9, 0, 3))
 JOB = Job("a", None, "", "a", "log", SPEC, SPEC.digest, memory_bytes=9, create_time=1, status=QUEUED)
+# What the job trains on.
+DATASET = DatasetRecord(
+    id="a",
+    sha256=SPEC.train_sha256,
+    size_bytes=9,
+    row_count=9,
+    input_size=2,
+    encoded_size=2,
+    dtype="float32",
+    class_row_counts=(5, 4),
+    target_dtype="int64",
+    target_size=0,
+    target_range=(0.0, 1.0),
+    whole_targets=True,
+    weighted=False,
+    input_range=(0.0, 1.0),
+    whole_inputs=True,
+    create_time=1,
+)
 RUNNING = replace(QUEUED, state=JobState.RUNNING, attempt=1)
 NOW = 5
 SAVED = CheckpointSaved(3, "0", 1)

@@ -20,6 +20,7 @@ from mlpd.v1 import trainer_service_pb2 as pb
 
 from ..conftest import SOURCE_ROOTS
 from .conftest import rings_spec
+from .test_lifecycle import DATASET
 
 SPEC = TrainingSpec(
     ModelSpec.plain((2, 3)), "datasets/gone", "0" * 64, 5, 1, OptimizerSpec(Sgd()), ScheduleSpec(0.1), 0, "cpu", 1
@@ -70,6 +71,7 @@ def with_queue(tmp_path, length, use):
         jobs = Jobs(store, directory, directory.root / "kernels", ProcessExecutor(), JobLimits(1, length, 1, 5.0, 10.0))
         specs = [replace(SPEC, seed=number) for number in range(length)]
         try:
+            await store.create_dataset(replace(DATASET, sha256=SPEC.train_sha256))
             await asyncio.gather(
                 *(jobs.submit(Submission(None, "", f"job-{spec.seed}", "", spec, 10, 0)) for spec in specs)
             )

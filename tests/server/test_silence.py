@@ -7,6 +7,7 @@ from typing import Any
 import grpc
 import pytest
 from google.protobuf.duration_pb2 import Duration
+from google.protobuf.field_mask_pb2 import FieldMask
 from grpc import StatusCode
 from mlpd.v1 import dataset_service_pb2 as dataset_pb
 from mlpd.v1 import model_service_pb2 as model_pb
@@ -125,14 +126,23 @@ def texts(stubs):
     ]  # fmt: skip
     calls = [(stubs.trainer.Train, pb.TrainRequest(spec=one, validate_only=True)) for one in requests]
     calls += [
-        (stubs.trainer.Train, pb.TrainRequest(spec=spec, validate_only=True, **{name: ODD}))
-        for name in ("training_job_id", "request_id", "model_id")
-    ]
+        (stubs.trainer.Train, pb.TrainRequest(spec=spec, validate_only=True, **{name: value}))  # type: ignore[arg-type]
+        for name, value in [*((own, ODD) for own in ("training_job_id", "request_id", "model_id", "note")),
+                            ("labels", {ODD: "x"}), ("labels", {"x": ODD})]
+    ]  # fmt: skip
     return [
         *calls,
         (stubs.trainer.GetTrainingJob, pb.GetTrainingJobRequest(name=ODD)),
         (stubs.trainer.CancelTrainingJob, pb.CancelTrainingJobRequest(name=ODD)),
         (stubs.trainer.ListTrainingJobs, pb.ListTrainingJobsRequest(page_token=ODD)),
+        (stubs.trainer.ListTrainingJobs, pb.ListTrainingJobsRequest(labels={ODD: ""})),
+        (stubs.trainer.ListTrainingJobs, pb.ListTrainingJobsRequest(model=ODD)),
+        (stubs.trainer.DeleteTrainingJob, pb.DeleteTrainingJobRequest(name=ODD, allow_missing=True)),
+        (stubs.trainer.UpdateTrainingJob, pb.UpdateTrainingJobRequest(training_job=pb.TrainingJob(name="trainingJobs/a"), update_mask=FieldMask(paths=[ODD]))),
+        (stubs.models.DeleteModel, model_pb.DeleteModelRequest(name=ODD)),
+        (stubs.models.DeleteModelVersion, model_pb.DeleteModelVersionRequest(name=ODD)),
+        (stubs.models.UpdateModelVersion, model_pb.UpdateModelVersionRequest(model_version=model_pb.ModelVersion(name=ODD))),
+        (stubs.datasets.DeleteDataset, dataset_pb.DeleteDatasetRequest(name=ODD)),
         (stubs.trainer.Predict, pb.PredictRequest(model=ODD)),
         (stubs.trainer.Evaluate, pb.EvaluateRequest(model=ODD)),
         (stubs.models.GetModelVersion, model_pb.GetModelVersionRequest(name=ODD)),
@@ -141,7 +151,7 @@ def texts(stubs):
         (lambda one: list(stubs.trainer.StreamProgress(one)), pb.StreamProgressRequest(name=ODD)),
         (stubs.datasets.UploadDataset, upload_messages(ODD, b"x" * 8)),
         (stubs.datasets.UploadDataset, upload_messages("a", b"x" * 8, sha256=ODD)),
-    ]
+    ]  # fmt: skip
 
 
 def test_control_characters_come_back_escaped(stubs):

@@ -14,12 +14,13 @@ from mlpd.server.jobs.queue import JobLimits, Jobs
 from mlpd.server.records import AttemptStarted, JobState, MessageLogged, Stopped, StopReason, Submission
 from mlpd.server.storage import schema
 from mlpd.server.storage.artifacts import DataDirectory
+from mlpd.server.storage.contents import Contents
 from mlpd.server.storage.database import Database
 from mlpd.server.storage.store import Store
 
 from ..conftest import ENVIRONMENT
 from ..system.processes import children_of, workers_among
-from .test_lifecycle import SPEC
+from .test_lifecycle import DATASET, SPEC
 
 SECONDS = 60
 NEVER_SECONDS = 3600.0  # a worker that is not ended at once makes its test too late
@@ -39,6 +40,7 @@ def with_jobs(tmp_path, monkeypatch, use, executor=ProcessExecutor, *, runs=True
         try:
             async with asyncio.timeout(SECONDS):
                 spec = replace(SPEC, train_sha256="0" * 64)
+                await store.create_dataset(replace(DATASET, sha256=spec.train_sha256))
                 job, _ = await jobs.submit(Submission(None, "", "a", "", spec, row_count=1, memory_bytes=1))
                 await use(jobs, store, job.id)
         finally:
@@ -185,7 +187,7 @@ def test_a_queued_job_that_is_cancelled_leaves_no_folder(tmp_path, monkeypatch):
         await jobs.cancel(job_id)
         assert not folder.exists()
         folder.mkdir()  # as a server leaves it that dies before it has removed it
-        await jobs.recover()
+        await Contents(store._database, jobs._directory).collect()
         assert not folder.exists()
 
     with_jobs(tmp_path, monkeypatch, use, runs=False)

@@ -15,7 +15,7 @@ from mlpd.server.storage import schema
 from mlpd.server.storage.database import Database
 from mlpd.server.storage.store import Store
 
-from .test_lifecycle import JOB
+from .test_lifecycle import DATASET, JOB
 
 
 def with_store(tmp_path, use):
@@ -25,6 +25,7 @@ def with_store(tmp_path, use):
         database = Database(tmp_path / "store.sqlite3", schema.metadata, schema.VERSION)
         with closing(database):
             store = Store(database, lambda _job_id, _events: None, count(100).__next__)
+            await store.create_dataset(DATASET)
             await store.create_job(JOB, 10)
             await store.change_job("a", lifecycle.start)
             return await use(store, database)

@@ -43,8 +43,8 @@ def hostile_directory(tmp_path_factory):
 def data_directory(hostile_directory, tmp_path_factory, rings):
     """What an embedded server, started there with umask 0 on an open directory, leaves of a compiled job."""
     root = tmp_path_factory.mktemp("open") / "data"
-    (root / "jobs" / "old").mkdir(parents=True)
-    (root / "jobs" / "old" / "checkpoint").touch()
+    (root / "datasets").mkdir(parents=True)
+    (root / "datasets" / "README").touch()
     for path in (root, *root.rglob("*")):
         path.chmod(0o777 if path.is_dir() else 0o666)
     modes = {}
@@ -79,7 +79,7 @@ def test_no_process_imports_what_lies_in_the_directory_it_is_started_in(data_dir
 
 def test_files_are_for_their_owner_alone_whatever_the_umask(data_directory):
     names = {path.name for path in data_directory}
-    assert {"mlpd.sqlite3", "mlpd.sqlite3-wal", "server.log", "checkpoint"} <= names
+    assert {"mlpd.sqlite3", "mlpd.sqlite3-wal", "server.log", "README"} <= names
     open_to_others = {
         str(path): oct(mode)
         for path, mode in data_directory.items()

@@ -15,7 +15,7 @@ import typer
 from mlpd.server.daemon import PortTaken, serve
 from mlpd.server.errors import StorageTrouble
 from mlpd.server.options import ServerOptions
-from mlpd.server.storage.artifacts import DataDirectoryInUse
+from mlpd.server.storage.artifacts import DatabaseMissing, DataDirectoryInUse
 from mlpd.server.storage.database import SchemaMismatch
 from sqlalchemy.exc import DatabaseError
 
@@ -88,6 +88,8 @@ def _told(data_directory: Path) -> Iterator[None]:
         _fail(f"the data directory {data_directory} can't be used: {error.strerror or error}")
     except StorageTrouble as error:
         _fail(error.message)
+    except DatabaseMissing as error:
+        _fail(f"the data directory {data_directory} can't be used: {error}; nothing was changed")
     except SchemaMismatch as error:
         _fail(f"the database in {data_directory} can't be used: {error}; nothing was changed")
     except DatabaseError as error:

@@ -27,8 +27,10 @@ from mlpd.server.services.models import ModelService
 from mlpd.server.services.trainer import TrainerService
 from mlpd.server.storage import schema
 from mlpd.server.storage.artifacts import DataDirectory
+from mlpd.server.storage.contents import Contents
 from mlpd.server.storage.database import Database
 from mlpd.server.storage.datasets import PREFERRED_CHUNK_BYTES, Datasets
+from mlpd.server.storage.housekeeping import Housekeeping
 from mlpd.server.storage.store import Store
 from mlpd.server.storage.stored_files import StoredFiles
 from mlpd.server.supervision import Supervisor
@@ -70,13 +72,15 @@ class Daemon:
     async def run(self, ready: Callable[[str], None]) -> None:
         """Serve; ``ready(address)`` is called once requests are answered.
 
-        Raises `DataDirectoryInUse`, `PortTaken`, `SchemaMismatch`, `StorageTrouble`, `OSError`, or SQLAlchemy's
-        ``DatabaseError`` when it can't start. If a vital part ends while it serves, the process ends (`Supervisor`).
+        Raises `DataDirectoryInUse`, `DatabaseMissing`, `PortTaken`, `SchemaMismatch`, `StorageTrouble`, `OSError`, or
+        SQLAlchemy's ``DatabaseError`` when it can't start. If a vital part ends while it serves, the process ends
+        (`Supervisor`).
         """
         options = self._options
         async with AsyncExitStack() as stack:
             directory = DataDirectory(options.data_directory)
             stack.callback(directory.close)
+            directory.require_database()
             database = Database(directory.database, schema.metadata, schema.VERSION, directory.storage)
             stack.callback(database.close)
             supervisor = Supervisor()
@@ -90,16 +94,21 @@ class Daemon:
             kernels = kernels_directory(directory.root)
             serving = Serving(files, kernels)
             stack.callback(serving.close)
-            datasets = Datasets(directory, store, files, options.max_dataset_bytes)
+            contents = Contents(database, directory)
+            housekeeping = Housekeeping(database, directory, contents, log.forget)
+            datasets = Datasets(directory, store, files, contents, options.max_dataset_bytes)
             executor = ProcessExecutor()
             jobs = Jobs(store, directory, kernels, executor, _job_limits(options))
-            trainer = TrainerService(store, files, jobs, log, serving, devices, _server_info(options))
-            services = trainer, DatasetService(store, datasets), ModelService(store)
-            server, health_service = _grpc_server(options, *services)
+            trainer = TrainerService(
+                store, files, datasets, housekeeping, jobs, log, serving, devices, _server_info(options)
+            )
+            services = DatasetService(store, datasets, housekeeping), ModelService(store, housekeeping)
+            server, health_service = _grpc_server(options, trainer, *services)
             address = _listen(server, options)
 
             await datasets.add_mnist()
             await jobs.recover()
+            await contents.collect()
             await server.start()
             await _tell_health(health_service, True)
             supervisor.watch("job queue", asyncio.create_task(jobs.run()))

@@ -71,6 +71,15 @@ def parse_model(field: str, name: str) -> tuple[str, int | None]:
     )
 
 
+def parse_version(field: str, name: str) -> tuple[str, int]:
+    """Return model id and version of ``models/{id}/versions/{n}``, where the newest can't be meant."""
+    model_id, version = parse_model(field, name)
+    if version is None:
+        text = f"{field} must name one version, models/{{model}}/versions/{{version}}, got {shown(name)}"
+        raise InvalidRequest.field(field, text)
+    return model_id, version
+
+
 def parse_series(field: str, name: str) -> str:
     """Return the model id in ``models/{id}``, where no version can be meant."""
     return _parse(field, name, "models")

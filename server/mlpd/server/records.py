@@ -5,7 +5,7 @@ it came. Nothing here knows SQL, protobuf or gRPC.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import ClassVar
@@ -13,6 +13,7 @@ from typing import ClassVar
 from mlpd.core.codec import from_fields, to_fields
 from mlpd.core.data.columns import ColumnStatistics, Schema, needs_encoding
 from mlpd.core.network.architecture import ModelSpec
+from mlpd.core.optimization.optimizers import Optimizer
 from mlpd.core.spec.training import TrainingSpec
 from mlpd.server.errors import ErrorKind, ServerError
 
@@ -192,11 +193,13 @@ class JobStatus:
 
     ``attempt`` is the number of the newest, 0 = none; ``run`` counts how often the job began again because its
     ``environment`` had changed; ``crash_count``, the workers lost since the newest checkpoint, the first of
-    ``checkpoints``; ``queue_reason`` is why the job was queued last.
+    ``checkpoints``; ``queue_reason`` is why the job was queued last. Losses are the newest, None = not reported yet.
     """
 
     state: JobState
     progress: Progress
+    train_loss: float | None = None
+    validation_loss: float | None = None
     start_time: int = 0
     end_time: int = 0
     attempt: int = 0
@@ -213,7 +216,7 @@ class JobStatus:
 
 @dataclass(frozen=True)
 class Job:
-    """A training job: what it was made with, which never changes, and its status.
+    """A training job: what it was made with, which never changes, its labels and note, and its status.
 
     ``spec_digest`` was taken at ``create_time``, in nanoseconds since 1970, and tells whether ``spec`` was damaged
     since. ``request_id`` None = the request had none; ``memory_bytes`` is an estimate.
@@ -229,6 +232,8 @@ class Job:
     memory_bytes: int
     create_time: int
     status: JobStatus
+    labels: Mapping[str, str] = field(default_factory=dict)
+    note: str = ""
 
 
 @dataclass(frozen=True)
@@ -268,7 +273,8 @@ class DatasetRecord:
 class ModelRecord:
     """A published model version; its file is named by ``file_sha256``. Schema and time as in `DatasetRecord`.
 
-    ``input_size`` is that of a row to predict, which a network may see encoded as more values.
+    ``input_size`` is that of a row to predict, which a network may see encoded as more values; ``optimizer`` is what it
+    was trained with. The job ``job_id`` may be gone.
     """
 
     model_id: str
@@ -279,10 +285,13 @@ class ModelRecord:
     spec: ModelSpec
     task: str
     loss: str
+    optimizer: Optimizer
     parameter_count: int
     input_size: int
     create_time: int
     schema: Schema = field(default_factory=Schema)
+    labels: Mapping[str, str] = field(default_factory=dict)
+    note: str = ""
 
 
 @dataclass(frozen=True)
@@ -296,6 +305,8 @@ class Submission:
     spec: TrainingSpec
     row_count: int
     memory_bytes: int
+    labels: Mapping[str, str] = field(default_factory=dict)
+    note: str = ""
 
 
 @dataclass(frozen=True)

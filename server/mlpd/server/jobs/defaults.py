@@ -17,7 +17,7 @@ from mlpd.core.network.tasks import TASKS
 from mlpd.core.spec.split import SPLITS, best_blocks, largest_block_count
 from mlpd.core.spec.training import LossSpec, TestSpec, TrainingSpec, ValidationSpec, WarmStartSpec
 from mlpd.server.names import version_name
-from mlpd.server.records import DatasetRecord, Job, ModelRecord
+from mlpd.server.records import DatasetRecord, ModelRecord
 from mlpd.server.wire.specs import value_of
 from mlpd.v1 import trainer_service_pb2 as trainer
 from mlpd.v1 import types_pb2 as types
@@ -29,13 +29,17 @@ _SEED_LIMIT = 2**32
 
 @dataclass(frozen=True)
 class Sources:
-    """The records of what a request names, None where it names none; ``job`` is the one that trained ``model``."""
+    """The records of what a request names, None where it names none."""
 
     train: DatasetRecord | None
     validation: DatasetRecord | None
     test: DatasetRecord | None
     model: ModelRecord | None
-    job: Job | None
+
+    @property
+    def datasets(self) -> list[DatasetRecord]:
+        """The data sets that are named."""
+        return [record for record in (self.train, self.validation, self.test) if record]
 
 
 def full_spec(asked: trainer.TrainingSpec, sources: Sources, device: str) -> TrainingSpec:
@@ -46,7 +50,7 @@ def full_spec(asked: trainer.TrainingSpec, sources: Sources, device: str) -> Tra
 def resolved_spec(resolved: trainer.TrainingSpec) -> TrainingSpec:
     """Return the spec in a message that a server has resolved; the digests of its data sets are left empty."""
     device = "cuda" if resolved.device == types.DEVICE_CUDA else "cpu"
-    return full_spec(resolved, Sources(None, None, None, None, None), device)
+    return full_spec(resolved, Sources(None, None, None, None), device)
 
 
 def _spec(asked: trainer.TrainingSpec, sources: Sources, device: str) -> TrainingSpec:

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 from weakref import WeakValueDictionary
 
-from mlpd.server.errors import Unavailable
+from mlpd.server.errors import NotFound, Unavailable
+from mlpd.server.names import job_name
 from mlpd.server.records import Event
 
 _PAGE_EVENTS = 64
@@ -40,6 +41,7 @@ class _Feed(Generic[T]):
         self._tail: deque[Entry[T]] = deque(maxlen=_TAIL_EVENTS)
         self._newest: int | None = None  # sequence of the newest event, None = unknown; later ones will be published
         self.changed = asyncio.Event()
+        self.deleted = False
 
     def entries(self, events: list[Event]) -> list[Entry[T]]:
         return [Entry(event.sequence, event.terminal, self._encode(event)) for event in events]
@@ -123,6 +125,14 @@ class EventLog(Generic[T]):
         if feed := self._feeds.get(job_id):
             feed.publish(events)
 
+    def forget(self, job_id: str) -> None:
+        """End the followers of a job that was deleted, with `NotFound`."""
+        for key in [key for key in self._pages if key[0] == job_id]:
+            del self._pages[key]
+        if feed := self._feeds.get(job_id):
+            feed.deleted = True
+            feed.wake()
+
     def close(self) -> None:
         """End every follower, present or later, with `Unavailable`, after the events at hand."""
         self._closed = True
@@ -135,8 +145,8 @@ class EventLog(Generic[T]):
         """Yield a job's events after ``after_sequence``, each once and in order, up to the terminal one.
 
         ``read(job_id, after_sequence, limit)`` returns stored events; ``encode`` turns an event into the message that
-        all followers of the job get. Yields None after every ``heartbeat_seconds`` of silence. Raises `Unavailable`
-        when the server drains, and what ``read`` raises.
+        all followers of the job get. Yields None after every ``heartbeat_seconds`` of silence. Raises `NotFound` once
+        the job is deleted, as ``read`` has to, `Unavailable` when the server drains, and what ``read`` raises.
         """
         feed = self._feeds.setdefault(job_id, _Feed(encode))
         while True:
@@ -150,6 +160,8 @@ class EventLog(Generic[T]):
                 after_sequence = entry.sequence
                 if entry.terminal:
                     return
+            if feed.deleted:
+                raise NotFound("JOB_NOT_FOUND", f"{job_name(job_id)} was deleted", training_job=job_name(job_id))
             if self._closed:
                 raise Unavailable("DRAINING", "the server is shutting down; follow again when it is back")
             if not entries:

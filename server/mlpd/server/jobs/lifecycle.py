@@ -129,7 +129,9 @@ def _noted(status: JobStatus, frame: AttemptStarted | MetricsRecorded | Checkpoi
             started = replace(status, device_description=frame.device_description, environment=frame.environment)
             return _begun_again(started) if frame.reason == ENVIRONMENT_CHANGED else started
         case MetricsRecorded() if frame.progress.step >= status.progress.step:
-            return replace(status, progress=frame.progress)
+            if frame.split == "train":
+                return replace(status, progress=frame.progress, train_loss=frame.loss)
+            return replace(status, progress=frame.progress, validation_loss=frame.loss)
         case CheckpointSaved():
             newest = (frame, *(saved for saved in status.checkpoints if saved.step < frame.step))
             return replace(status, checkpoints=newest[:CHECKPOINTS_KEPT], crash_count=0)
@@ -140,7 +142,7 @@ def _noted(status: JobStatus, frame: AttemptStarted | MetricsRecorded | Checkpoi
 def _begun_again(status: JobStatus) -> JobStatus:
     """Return the status at the start of the job's next run, without progress or checkpoints."""
     nothing = Progress(0, status.progress.step_count, 0, status.progress.epoch_count)
-    return replace(status, run=status.run + 1, progress=nothing, checkpoints=())
+    return replace(status, run=status.run + 1, progress=nothing, train_loss=None, validation_loss=None, checkpoints=())
 
 
 def _move(status: JobStatus, now: int, state: JobState, failure: Failure | None = None) -> Decision:

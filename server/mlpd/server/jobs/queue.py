@@ -13,7 +13,7 @@ from typing import TypeVar
 import structlog
 from mlpd.server.asynchronous import to_the_end
 from mlpd.server.disk import waits_seconds
-from mlpd.server.errors import DataLoss, ServerError, StorageTrouble, Unavailable
+from mlpd.server.errors import DataLoss, NotFound, ServerError, StorageTrouble, Unavailable
 from mlpd.server.executors.attempt import Attempt
 from mlpd.server.executors.executor import Executor, Worker
 from mlpd.server.jobs import lifecycle
@@ -87,12 +87,14 @@ class Jobs:
             memory_bytes=submission.memory_bytes,
             create_time=0,
             status=JobStatus(JobState.QUEUED, Progress(0, spec.step_count(submission.row_count), 0, spec.epoch_count)),
+            labels=submission.labels,
+            note=submission.note,
         )
 
     async def submit(self, submission: Submission) -> tuple[Job, bool]:
         """Queue a job durably; return it, and whether an equal earlier request had made it already.
 
-        Raises `AlreadyExists`, `ResourceExhausted`, `StorageTrouble` or, while draining, `Unavailable`.
+        Raises as `Store.create_job`, `StorageTrouble` or, while draining, `Unavailable`.
         """
         if self._draining.is_set():
             raise Unavailable("DRAINING", "the server is shutting down; send the job again when it is back")
@@ -133,9 +135,6 @@ class Jobs:
                 _logger.error("job not recovered", job=job_id, found=error.message)
                 continue
             _logger.info("job recovered", job=job_id, state=recovered.state, step=recovered.progress.step)
-        over = await self._store.job_ids_in(JobState.SUCCEEDED, JobState.CANCELLED)
-        for job_id in self._directory.job_ids().intersection(over):
-            await asyncio.to_thread(self._directory.remove_job, job_id)
 
     async def run(self) -> None:
         """Start queued jobs, oldest first, for as long as the server lives."""
@@ -176,6 +175,10 @@ class Jobs:
             worker.stop(reason, self._limits.stop_seconds)
 
     async def _attempt(self, job_id: str) -> None:
+        with suppress(NotFound):  # deleted as soon as it had ended
+            await self._attempt_to_the_end(job_id)
+
+    async def _attempt_to_the_end(self, job_id: str) -> None:
         job = await self._started(job_id)
         if job is None:
             return

@@ -9,10 +9,11 @@ from mlpd.core.execution.opening import missing_for
 from mlpd.core.planning.memory import estimate_bytes
 from mlpd.core.spec.rules import find_violations
 from mlpd.core.spec.training import TrainingSpec
-from mlpd.server.errors import PreconditionFailed, ResourceExhausted
+from mlpd.server.errors import DataLoss, PreconditionFailed, ResourceExhausted
 from mlpd.server.executors.devices import DeviceReport, Devices
 from mlpd.server.jobs.defaults import Sources, full_spec
 from mlpd.server.jobs.violations import Violations
+from mlpd.server.labels import check_labels, check_note
 from mlpd.server.names import check_id, check_request_id, parse_dataset, parse_model
 from mlpd.server.records import DatasetRecord, Submission
 from mlpd.server.storage.store import Store
@@ -46,6 +47,8 @@ async def resolve(
     request_id = check(lambda: check_request_id(request.request_id)) if request.request_id else None
     job_id = check(lambda: check_id("training_job_id", request.training_job_id)) if request.training_job_id else None
     model_id = check(lambda: check_id("model_id", request.model_id)) if request.model_id else None
+    labels = check(lambda: check_labels("labels", request.labels))
+    note = check(lambda: check_note("note", request.note))
     check.choices(request.spec)
     sources = await _sources(request.spec, check, store, files)
     check.digests(request.spec, sources)
@@ -56,7 +59,17 @@ async def resolve(
         assert sources.train is not None
         row_count = sources.train.row_count
         _ = spec.digest  # which is kept: here, and not on the event loop, because a long spec takes long
-        return Submission(request_id, digest_of(request), job_id or "", model_id or "", spec, row_count, memory_bytes)
+        return Submission(
+            request_id,
+            digest_of(request),
+            job_id or "",
+            model_id or "",
+            spec,
+            row_count,
+            memory_bytes,
+            labels or {},
+            note or "",
+        )
 
     try:
         return await asyncio.wait_for(asyncio.to_thread(submission), _RESOLUTION_SECONDS)
@@ -107,7 +120,7 @@ def _encoded(sources: Sources) -> tuple[DatasetRecord | None, DatasetRecord | No
 async def _sources(spec: trainer.TrainingSpec, check: Violations, store: Store, files: StoredFiles) -> Sources:
     train_id = check(lambda: parse_dataset("spec.train_dataset", spec.train_dataset))
     train = await store.dataset(train_id) if train_id else None
-    model = job = None
+    model = None
     validation, test = [
         await store.dataset(dataset_id)
         if name and (dataset_id := check(partial(parse_dataset, f"spec.{field}", name)))
@@ -118,11 +131,24 @@ async def _sources(spec: trainer.TrainingSpec, check: Violations, store: Store, 
         name := check(lambda: parse_model("spec.warm_start.model", spec.warm_start.model))
     ):
         model = await store.model(*name)
-        job = await store.job(model.job_id)
-        files.require_model(model)
-    for record in filter(None, (train, validation, test)):
-        files.require_dataset(record)
-    return Sources(train, validation, test, model, job)
+    sources = Sources(train, validation, test, model)
+    try:
+        if model:
+            files.require_model(model)
+        for record in sources.datasets:
+            files.require_dataset(record)
+    except DataLoss:
+        await _require_rows(store, sources)
+        raise
+    return sources
+
+
+async def _require_rows(store: Store, sources: Sources) -> None:
+    """Raise `NotFound` where a file is missing because what it held was deleted since its row was read."""
+    for record in sources.datasets:
+        await store.dataset(record.id)
+    if model := sources.model:
+        await store.model(model.model_id, model.version)
 
 
 def _check_memory(spec: TrainingSpec, train: DatasetRecord, device: DeviceReport, thread_count: int) -> int:

@@ -104,7 +104,7 @@ class Violations:
 
     def warm_start(self, asked: trainer.TrainingSpec, spec: TrainingSpec, sources: Sources) -> None:
         """Check that the weights to go on from fit, and the optimizer's moments in a full warm start."""
-        if not (sources.model and sources.job and spec.warm_start):
+        if not (sources.model and spec.warm_start):
             return
         if asked.model.layer_sizes:
             source = sources.model.spec
@@ -117,7 +117,7 @@ class Violations:
             for given, _ in asked.model.ListFields():
                 path = f"spec.model.{given.name}"
                 self.add(path, f"{path} must come with layer_sizes, or be left to {asked.warm_start.model}")
-        before, now = sources.job.spec.optimizer.kind, spec.optimizer.kind
+        before, now = sources.model.optimizer, spec.optimizer.kind
         if spec.warm_start.full and (before.name, before.moments) != (now.name, now.moments):
             text = f"spec.optimizer must keep what {asked.warm_start.model} was trained with for a full warm start"
             self.add("spec.optimizer", f"{text}, {before}, got {now}")
@@ -146,7 +146,7 @@ class Violations:
             text = f"{where} must have only fields this server knows, got number {unknown.field_number}"
             self.add(f"{path}{unknown.field_number}", text)
         for field, value in message.ListFields():
-            if not field.message_type:
+            if not field.message_type or field.message_type.GetOptions().map_entry:
                 continue
             if isinstance(value, Message):
                 self.unknown_fields(f"{path}{field.name}.", value)

@@ -1,12 +1,14 @@
 """Answers mlpd.v1.DatasetService."""
 
 from collections.abc import AsyncIterator
+from contextlib import nullcontext, suppress
 
 import mlpd.v1.dataset_service_pb2 as pb
-from mlpd.server.errors import InvalidRequest
+from mlpd.server.errors import InvalidRequest, NotFound
 from mlpd.server.names import parse_dataset
 from mlpd.server.storage import listing
 from mlpd.server.storage.datasets import Datasets
+from mlpd.server.storage.housekeeping import Housekeeping
 from mlpd.server.storage.store import Store
 from mlpd.server.wire.guard import Context
 from mlpd.server.wire.messages import dataset_message
@@ -17,9 +19,10 @@ from mlpd.v1.dataset_service_pb2_grpc import DatasetServiceServicer
 class DatasetService(DatasetServiceServicer):
     """Labelled data sets, addressed by their content."""
 
-    def __init__(self, store: Store, datasets: Datasets) -> None:
+    def __init__(self, store: Store, datasets: Datasets, housekeeping: Housekeeping) -> None:
         self._store = store
         self._datasets = datasets
+        self._housekeeping = housekeeping
 
     async def UploadDataset(
         self, requests: AsyncIterator[pb.UploadDatasetRequest], context: Context
@@ -48,6 +51,13 @@ class DatasetService(DatasetServiceServicer):
             )
         )
         return pb.ListDatasetsResponse(datasets=messages, next_page_token=token_of("datasets", cursor))
+
+    async def DeleteDataset(self, request: pb.DeleteDatasetRequest, context: Context) -> pb.DeleteDatasetResponse:
+        """Delete a data set."""
+        response = pb.DeleteDatasetResponse()
+        with suppress(NotFound) if request.allow_missing else nullcontext():
+            response.freed_bytes = await self._housekeeping.delete_dataset(parse_dataset("name", request.name))
+        return response
 
 
 async def _chunks(requests: AsyncIterator[pb.UploadDatasetRequest]) -> AsyncIterator[bytes]:

@@ -1,8 +1,15 @@
 """Answers mlpd.v1.ModelService."""
 
+from contextlib import nullcontext, suppress
+from functools import partial
+
 import mlpd.v1.model_service_pb2 as pb
-from mlpd.server.names import parse_model, parse_series
+from mlpd.server.errors import NotFound
+from mlpd.server.labels import LabelChange, check_labels
+from mlpd.server.names import parse_model, parse_series, parse_version
 from mlpd.server.storage import listing
+from mlpd.server.storage.housekeeping import Housekeeping
+from mlpd.server.storage.labelling import label_version
 from mlpd.server.storage.store import Store
 from mlpd.server.wire.guard import Context
 from mlpd.server.wire.messages import model_message
@@ -13,10 +20,11 @@ _EVERY_MODEL = ("", "models/-")
 
 
 class ModelService(ModelServiceServicer):
-    """Immutable model versions."""
+    """Model versions."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, housekeeping: Housekeeping) -> None:
         self._store = store
+        self._housekeeping = housekeeping
 
     async def GetModelVersion(self, request: pb.GetModelVersionRequest, context: Context) -> pb.GetModelVersionResponse:
         """Read one version."""
@@ -28,14 +36,43 @@ class ModelService(ModelServiceServicer):
     ) -> pb.ListModelVersionsResponse:
         """List versions, newest first."""
         model_id = None if request.parent in _EVERY_MODEL else parse_series("parent", request.parent)
+        labels = check_labels("labels", request.labels)
         before, size = number_cursor("models", request.page_token), page_size(request.page_size)
         messages, cursor = await self._store.read(
             lambda connection: page_of(
                 (
                     (own, model_message(record))
-                    for own, record in listing.models(connection, model_id, before, size + 1)
+                    for own, record in listing.models(connection, model_id, before, size + 1, labels)
                 ),
                 size,
             )
         )
         return pb.ListModelVersionsResponse(model_versions=messages, next_page_token=token_of("models", cursor))
+
+    async def UpdateModelVersion(
+        self, request: pb.UpdateModelVersionRequest, context: Context
+    ) -> pb.UpdateModelVersionResponse:
+        """Change a version's labels and note."""
+        asked = request.model_version
+        model_id, version = parse_version("model_version.name", asked.name)
+        change = LabelChange("model_version", asked.labels, asked.note, request.update_mask.paths)
+        await self._store.write(partial(label_version, model_id=model_id, version=version, change=change))
+        record = await self._store.model(model_id, version)
+        return pb.UpdateModelVersionResponse(model_version=model_message(record))
+
+    async def DeleteModelVersion(
+        self, request: pb.DeleteModelVersionRequest, context: Context
+    ) -> pb.DeleteModelVersionResponse:
+        """Delete one version."""
+        response = pb.DeleteModelVersionResponse()
+        with suppress(NotFound) if request.allow_missing else nullcontext():
+            _, response.freed_bytes = await self._housekeeping.delete_versions(*parse_version("name", request.name))
+        return response
+
+    async def DeleteModel(self, request: pb.DeleteModelRequest, context: Context) -> pb.DeleteModelResponse:
+        """Delete all versions of a model."""
+        response = pb.DeleteModelResponse()
+        with suppress(NotFound) if request.allow_missing else nullcontext():
+            deleted = await self._housekeeping.delete_versions(parse_series("name", request.name), None)
+            response.version_count, response.freed_bytes = deleted
+        return response

@@ -2,21 +2,35 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, nullcontext, suppress
 from dataclasses import asdict
 from functools import partial
 
 import mlpd.v1.trainer_service_pb2 as pb
 from google.protobuf.duration_pb2 import Duration
 from mlpd.core.network.tasks import TASKS, OutputKind
-from mlpd.server.errors import CursorOutOfRange, InvalidRequest, PreconditionFailed
+from mlpd.server.errors import CursorOutOfRange, DataLoss, InvalidRequest, NotFound, PreconditionFailed
 from mlpd.server.executors.devices import Devices
 from mlpd.server.inference.serving import Evaluation, Prediction, Serving
 from mlpd.server.jobs.events import EventLog
 from mlpd.server.jobs.queue import Jobs
 from mlpd.server.jobs.resolution import digest_of, resolve
-from mlpd.server.names import check_id, check_request_id, job_name, parse_dataset, parse_job, parse_model, version_name
+from mlpd.server.labels import LabelChange, check_labels
+from mlpd.server.names import (
+    check_id,
+    check_request_id,
+    job_name,
+    parse_dataset,
+    parse_job,
+    parse_model,
+    parse_series,
+    version_name,
+)
 from mlpd.server.records import Event, Job, JobState, ModelRecord
 from mlpd.server.storage import listing
+from mlpd.server.storage.datasets import Datasets
+from mlpd.server.storage.housekeeping import Housekeeping
+from mlpd.server.storage.labelling import label_job
 from mlpd.server.storage.store import LogState, Store
 from mlpd.server.storage.stored_files import StoredFiles
 from mlpd.server.wire.durations import check_duration, duration, seconds_of
@@ -29,6 +43,7 @@ from mlpd.v1.trainer_service_pb2_grpc import TrainerServiceServicer
 
 _HEARTBEAT_SECONDS_DEFAULT = 10.0
 _HEARTBEAT_SECONDS = (0.1, 60.0)
+_STATES = {pb.TrainingJob.State.Value(f"STATE_{state}"): state for state in JobState}
 _KINDS = {pb.OutputKind.Value(f"OUTPUT_KIND_{kind.name}"): kind for kind in OutputKind}
 
 
@@ -39,6 +54,8 @@ class TrainerService(TrainerServiceServicer):
         self,
         store: Store,
         files: StoredFiles,
+        datasets: Datasets,
+        housekeeping: Housekeeping,
         jobs: Jobs,
         log: EventLog[pb.StreamProgressResponse],
         serving: Serving,
@@ -47,6 +64,8 @@ class TrainerService(TrainerServiceServicer):
     ) -> None:
         self._store = store
         self._files = files
+        self._datasets = datasets
+        self._housekeeping = housekeeping
         self._jobs = jobs
         self._log = log
         self._serving = serving
@@ -91,19 +110,23 @@ class TrainerService(TrainerServiceServicer):
         record = await self._store.model(*parse_model("model", request.model))
         if not request.WhichOneof("data"):
             raise InvalidRequest.field("data", "data must be dataset or rows, got neither")
-        by_name = request.HasField("dataset")
-        evaluation = await self._serving.evaluate(
-            record,
-            await self._store.dataset(parse_dataset("dataset", request.dataset)) if by_name else request.rows,
-            include_confusion=request.include_confusion_matrix,
-            include_scores=request.include_scores,
-        )
+        async with AsyncExitStack() as stack:
+            await stack.enter_async_context(self._told_if_deleted(record))
+            by_name = request.HasField("dataset")
+            kept = self._datasets.kept(parse_dataset("dataset", request.dataset)) if by_name else None
+            evaluation = await self._serving.evaluate(
+                record,
+                await stack.enter_async_context(kept) if kept else request.rows,
+                include_confusion=request.include_confusion_matrix,
+                include_scores=request.include_scores,
+            )
         return await asyncio.to_thread(_evaluation_response, record, evaluation)
 
     async def Predict(self, request: pb.PredictRequest, context: Context) -> pb.PredictResponse:
         """Run a model version on rows."""
         record = await self._store.model(*parse_model("model", request.model))
-        prediction = await self._serving.predict(record, request.inputs, _kinds(record, request.outputs))
+        async with self._told_if_deleted(record):
+            prediction = await self._serving.predict(record, request.inputs, _kinds(record, request.outputs))
         return await asyncio.to_thread(_prediction_response, record, prediction)
 
     async def GetTrainingJob(self, request: pb.GetTrainingJobRequest, context: Context) -> pb.GetTrainingJobResponse:
@@ -115,13 +138,37 @@ class TrainerService(TrainerServiceServicer):
         self, request: pb.ListTrainingJobsRequest, context: Context
     ) -> pb.ListTrainingJobsResponse:
         """List jobs, newest first."""
+        chosen = _chosen_jobs(request)
         before, size = number_cursor("jobs", request.page_token), page_size(request.page_size)
         messages, cursor = await self._store.read(
             lambda connection: page_of(
-                ((own, job_message(job, place)) for own, job, place in listing.jobs(connection, before, size + 1)), size
+                (
+                    (own, job_message(job, place))
+                    for own, job, place in listing.jobs(connection, before, size + 1, chosen)
+                ),
+                size,
             )
         )
         return pb.ListTrainingJobsResponse(training_jobs=messages, next_page_token=token_of("jobs", cursor))
+
+    async def UpdateTrainingJob(
+        self, request: pb.UpdateTrainingJobRequest, context: Context
+    ) -> pb.UpdateTrainingJobResponse:
+        """Change a job's labels and note."""
+        asked = request.training_job
+        job_id = parse_job("training_job.name", asked.name)
+        change = LabelChange("training_job", asked.labels, asked.note, request.update_mask.paths)
+        await self._store.write(partial(label_job, job_id=job_id, change=change))
+        return pb.UpdateTrainingJobResponse(training_job=await self._message(await self._store.job(job_id)))
+
+    async def DeleteTrainingJob(
+        self, request: pb.DeleteTrainingJobRequest, context: Context
+    ) -> pb.DeleteTrainingJobResponse:
+        """Delete a job that has ended."""
+        response = pb.DeleteTrainingJobResponse()
+        with suppress(NotFound) if request.allow_missing else nullcontext():
+            response.freed_bytes = await self._housekeeping.delete_job(parse_job("name", request.name))
+        return response
 
     async def CancelTrainingJob(
         self, request: pb.CancelTrainingJobRequest, context: Context
@@ -131,15 +178,25 @@ class TrainerService(TrainerServiceServicer):
         return pb.CancelTrainingJobResponse(training_job=job_message(job))
 
     async def GetServerInfo(self, request: pb.GetServerInfoRequest, context: Context) -> pb.GetServerInfoResponse:
-        """Tell versions, devices, limits and queue depth."""
+        """Tell versions, devices, limits, queue depth and disk usage."""
         response = pb.GetServerInfoResponse()
         response.CopyFrom(self._info)
         reports = {types.DEVICE_CPU: self._devices.cpu(), types.DEVICE_CUDA: await self._devices.cuda()}
         for device, report in reports.items():
             response.devices.add(device=device, **asdict(report))
+        response.disk_usage.MergeFrom(response.DiskUsage(**asdict(await self._housekeeping.disk_usage())))
         response.queued_job_count = await self._store.count_jobs(JobState.QUEUED)
         response.running_job_count = await self._store.count_jobs(JobState.RUNNING, JobState.CANCELLING)
         return response
+
+    @asynccontextmanager
+    async def _told_if_deleted(self, record: ModelRecord) -> AsyncIterator[None]:
+        """Raise `NotFound` in place of `DataLoss` where a version was deleted before its file was read."""
+        try:
+            yield
+        except DataLoss:
+            await self._store.model(record.model_id, record.version)
+            raise
 
     async def _earlier(self, request: pb.TrainRequest) -> Job | None:
         """Return the job of an equal earlier request, if any: what a check would find may have changed since."""
@@ -153,6 +210,16 @@ class TrainerService(TrainerServiceServicer):
     async def _message(self, job: Job) -> pb.TrainingJob:
         queued = job.status.state is JobState.QUEUED
         return job_message(job, await self._store.queue_position(job.id) if queued else 0)
+
+
+def _chosen_jobs(request: pb.ListTrainingJobsRequest) -> listing.ChosenJobs:
+    states = []
+    for number in request.states:
+        if number not in _STATES:
+            raise InvalidRequest.field("states", f"states must be states of jobs, got number {number}")
+        states.append(_STATES[number])
+    model_id = parse_series("model", request.model) if request.model else None
+    return listing.ChosenJobs(tuple(states), model_id, check_labels("labels", request.labels))
 
 
 def _kinds(record: ModelRecord, asked: Sequence[pb.OutputKind.ValueType]) -> set[OutputKind]:

@@ -6,25 +6,46 @@ synced, and renamed into it, so that it is there as a whole or not at all.
 
 import fcntl
 import os
+import re
 import shutil
 import stat
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 
+import structlog
 from mlpd.core.files import sync_directory
 from mlpd.server.errors import StorageFull
 from mlpd.server.storage.health import Storage
+
+_logger = structlog.get_logger()
 
 # Uploads leave this much free for the checkpoints of running jobs.
 _DISK_RESERVE_BYTES = 256 * 1024 * 1024
 _OTHERS = stat.S_IRWXG | stat.S_IRWXO
 _PAGE_BYTES = 4096
+_CONTENT = re.compile(r"([0-9a-f]{64})\.safetensors\Z")
+
+
+@dataclass(frozen=True)
+class DiskUsage:
+    """Bytes of the files of a data directory, by what they are, and what is free on its disk."""
+
+    dataset_bytes: int
+    model_bytes: int
+    job_bytes: int
+    database_bytes: int
+    free_bytes: int
 
 
 class DataDirectoryInUse(Exception):
     """Another server holds the data directory."""
+
+
+class DatabaseMissing(Exception):
+    """There are files that only a database could name, and no database."""
 
 
 class DataDirectory:
@@ -58,6 +79,10 @@ class DataDirectory:
     def _temporary(self) -> Path:
         return self.root / "temporary"
 
+    @property
+    def _content_folders(self) -> tuple[Path, Path]:
+        return self.root / "datasets", self.models
+
     def dataset(self, sha256: str) -> Path:
         """Return the path of the data set with this content."""
         return self.root / "datasets" / f"{sha256}.safetensors"
@@ -79,13 +104,34 @@ class DataDirectory:
             sync_directory(folder.parent)
         return folder
 
-    def remove_job(self, job_id: str) -> None:
-        """Remove a job's folder; no error if there is none."""
-        shutil.rmtree(self.root / "jobs" / job_id, ignore_errors=True)
+    def remove_job(self, job_id: str) -> int:
+        """Remove a job's folder, if there is one, and return the bytes of its files."""
+        folder = self.root / "jobs" / job_id
+        size_bytes = size_of(folder)
+        shutil.rmtree(folder, ignore_errors=True)
+        return size_bytes - size_of(folder)
 
-    def job_ids(self) -> set[str]:
-        """Return the ids of the jobs that have a folder."""
-        return {folder.name for folder in (self.root / "jobs").iterdir()}
+    def require_database(self) -> None:
+        """Raise `DatabaseMissing` where there are contents, but no database: all would be removed as unnamed."""
+        contents = [path for folder in self._content_folders for path in folder.iterdir() if _CONTENT.match(path.name)]
+        if contents and not self.database.exists():
+            text = f"{self.database.name}, which names the files of datasets/ and models/, is missing"
+            raise DatabaseMissing(f"{text}; put it back, or move these away")
+
+    def remove_others(self, datasets: Collection[str], models: Collection[str], job_ids: Collection[str]) -> None:
+        """Remove the files of all contents but these, and the folders of all jobs but these; other files stay."""
+        count = size_bytes = 0
+        for folder, named in zip(self._content_folders, (datasets, models), strict=True):
+            for path in folder.iterdir():
+                if (found := _CONTENT.match(path.name)) and found[1] not in named:
+                    with suppress(OSError):
+                        size_bytes += remove_file(path)
+                        count += 1
+        for job_id in {folder.name for folder in (self.root / "jobs").iterdir()}.difference(job_ids):
+            size_bytes += self.remove_job(job_id)
+            count += 1
+        if count:
+            _logger.info("removed what nothing names", count=count, size_bytes=size_bytes)
 
     @contextmanager
     def scratch(self) -> Iterator[Path]:
@@ -109,6 +155,16 @@ class DataDirectory:
         scratch.replace(place)
         sync_directory(place.parent)
 
+    def usage(self) -> DiskUsage:
+        """Return what the files take now; looks at every one of them."""
+        return DiskUsage(
+            dataset_bytes=size_of(self.root / "datasets"),
+            model_bytes=size_of(self.models),
+            job_bytes=size_of(self.root / "jobs"),
+            database_bytes=sum(path.stat().st_size for path in self.root.glob(f"{self.database.name}*")),
+            free_bytes=shutil.disk_usage(self.root).free,
+        )
+
     def write_nothing(self) -> None:
         """Write a file of which nothing stays; raises `OSError` if the disk does not take it."""
         with tempfile.TemporaryFile(dir=self._temporary) as file:
@@ -127,6 +183,26 @@ class DataDirectory:
     def close(self) -> None:
         """Give up the lock."""
         os.close(self._lock)
+
+
+def remove_file(path: Path) -> int:
+    """Remove a file, if it is there, and return its bytes; raises `OSError`."""
+    try:
+        size_bytes = path.stat().st_size
+        path.unlink()
+    except FileNotFoundError:
+        return 0
+    return size_bytes
+
+
+def size_of(folder: Path) -> int:
+    """Return the bytes of all files in a folder and those below it; what goes away meanwhile does not count."""
+    size_bytes = 0
+    for place, _, names in os.walk(folder):
+        for name in names:
+            with suppress(FileNotFoundError):
+                size_bytes += os.lstat(os.path.join(place, name)).st_size
+    return size_bytes
 
 
 def _make_private(root: Path) -> None:

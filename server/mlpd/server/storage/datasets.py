@@ -5,6 +5,7 @@ import hashlib
 import re
 import time
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from mlpd.server.errors import DataLoss, FieldViolation, InvalidRequest, NotFoun
 from mlpd.server.names import check_id, shown
 from mlpd.server.records import DatasetRecord
 from mlpd.server.storage.artifacts import DataDirectory
+from mlpd.server.storage.contents import Contents
 from mlpd.server.storage.store import Store
 from mlpd.server.storage.stored_files import StoredFiles
 
@@ -30,10 +32,13 @@ _SMALLEST_FILE_BYTES = 8
 class Datasets:
     """The data sets of one server."""
 
-    def __init__(self, directory: DataDirectory, store: Store, files: StoredFiles, max_dataset_bytes: int) -> None:
+    def __init__(
+        self, directory: DataDirectory, store: Store, files: StoredFiles, contents: Contents, max_dataset_bytes: int
+    ) -> None:
         self._directory = directory
         self._store = store
         self._files = files
+        self._contents = contents
         self.max_dataset_bytes = max_dataset_bytes
 
     async def add_mnist(self) -> None:
@@ -57,11 +62,12 @@ class Datasets:
         """
         self._check_header(dataset_id, sha256, size_bytes)
         dataset_id = dataset_id or f"sha256-{sha256}"
-        if known := await self._known(f"sha256-{sha256}"):
-            if known.size_bytes != size_bytes:
-                raise _size_mismatch(known.size_bytes, f"got {size_bytes}")
-            named = replace(known, id=dataset_id, create_time=time.time_ns())
-            return await self._store.create_dataset(named), True
+        async with self._contents.held(sha256):
+            if known := await self._known(f"sha256-{sha256}"):
+                if known.size_bytes != size_bytes:
+                    raise _size_mismatch(known.size_bytes, f"got {size_bytes}")
+                named = replace(known, id=dataset_id, create_time=time.time_ns())
+                return await self._store.create_dataset(named), True
         self._directory.require_space(size_bytes)
         with self._directory.scratch() as scratch:
             await _receive(scratch, chunks, sha256, size_bytes)
@@ -69,7 +75,14 @@ class Datasets:
                 info = await asyncio.to_thread(inspect_dataset, scratch)
             except DataError as error:
                 raise InvalidRequest.field("chunk", str(error), "DATASET_INVALID") from error
-            return await to_the_end(self._adopt(scratch, dataset_id, info)), False
+            return await to_the_end(self._take_in(scratch, dataset_id, info)), False
+
+    @asynccontextmanager
+    async def kept(self, dataset_id: str) -> AsyncIterator[DatasetRecord]:
+        """Yield a data set whose file stays until the block has ended, even if it is deleted; raises `NotFound`."""
+        record = await self._store.dataset(dataset_id)
+        async with self._contents.held(record.sha256):
+            yield await self._store.dataset(dataset_id)  # again, as it may have been deleted before its file was held
 
     async def _known(self, dataset_id: str) -> DatasetRecord | None:
         """Return a data set, or None if there is none or its file is damaged."""
@@ -82,6 +95,11 @@ class Datasets:
             _logger.warning("stored content is damaged", sha256=record.sha256, found=error.message)
             return None
         return record
+
+    async def _take_in(self, scratch: Path, dataset_id: str, info: DatasetInfo) -> DatasetRecord:
+        async with self._contents.held(info.sha256):
+            self._contents.doubt(info.sha256)  # a name that is taken leaves a file without a row
+            return await self._adopt(scratch, dataset_id, info)
 
     async def _adopt(self, scratch: Path, dataset_id: str, info: DatasetInfo) -> DatasetRecord:
         await asyncio.to_thread(self._directory.adopt, scratch, self._directory.dataset(info.sha256))

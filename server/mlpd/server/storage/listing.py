@@ -1,23 +1,54 @@
 """What the List calls read: records after a cursor, each with its own cursor, decoded when it is asked for."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import sqlalchemy as sa
 from mlpd.server.records import DatasetRecord, Job, JobState, ModelRecord
 from mlpd.server.storage import rows, schema
-from mlpd.server.storage.store import count_ahead
+from mlpd.server.storage.labelling import has_labels
+from mlpd.server.storage.store import count_queued
 
 
-def jobs(connection: sa.Connection, before: int | None, limit: int) -> Iterator[tuple[int, Job, int]]:
+@dataclass(frozen=True)
+class ChosenJobs:
+    """Which jobs are listed: those in one of ``states``, of ``model_id``, with ``labels``; empty or None = any."""
+
+    states: tuple[JobState, ...] = ()
+    model_id: str | None = None
+    labels: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def leave_out_no_queued(self) -> bool:
+        """Whether a page that has two queued jobs has all between them."""
+        return self.model_id is None and not self.labels
+
+    def chosen(self, query: sa.Select[Any]) -> sa.Select[Any]:
+        """Return ``query`` of jobs with their statuses for these alone."""
+        if self.states:
+            query = query.where(schema.job_statuses.c.state.in_(self.states))
+        if self.model_id is not None:
+            query = query.where(schema.jobs.c.model_id == self.model_id)
+        return query.where(*has_labels(schema.jobs, self.labels))
+
+
+EVERY_JOB = ChosenJobs()
+
+
+def jobs(
+    connection: sa.Connection, before: int | None, limit: int, chosen: ChosenJobs = EVERY_JOB
+) -> Iterator[tuple[int, Job, int]]:
     """Yield up to ``limit`` jobs, newest first, each with its cursor and how many are queued before it."""
-    ahead = None
-    for row in connection.execute(_newest(rows.JOBS, schema.jobs.c.number, before, limit)):
+    last, ahead = None, 0
+    for row in connection.execute(_newest(chosen.chosen(rows.JOBS), schema.jobs.c.number, before, limit)):
         position = 0
         if row.state == JobState.QUEUED:
-            # A page leaves out no queued job between two others, so each has one fewer before it.
-            ahead = count_ahead(connection, row.number) if ahead is None else ahead - 1
-            position = ahead
+            if last is None:
+                ahead = count_queued(connection, 0, row.number)
+            else:
+                ahead -= 1 if chosen.leave_out_no_queued else count_queued(connection, row.number, last)
+            last, position = row.number, ahead
         yield row.number, rows.job_from(row), position
 
 
@@ -30,13 +61,13 @@ def datasets(connection: sa.Connection, after: str, limit: int) -> Iterator[tupl
 
 
 def models(
-    connection: sa.Connection, model_id: str | None, before: int | None, limit: int
+    connection: sa.Connection, model_id: str | None, before: int | None, limit: int, labels: Mapping[str, str]
 ) -> Iterator[tuple[int, ModelRecord]]:
-    """Yield up to ``limit`` versions of one model, None = of all, newest first, each with its cursor."""
+    """Yield up to ``limit`` versions of one model, None = of all, with ``labels``, newest first, with their cursors."""
     query = _newest(sa.select(*_listed(schema.models)), schema.models.c.number, before, limit)
     if model_id is not None:
         query = query.where(schema.models.c.model_id == model_id)
-    for row in connection.execute(query):
+    for row in connection.execute(query.where(*has_labels(schema.models, labels))):
         yield row.number, rows.model_from(row)
 
 

@@ -17,10 +17,21 @@ jobs = sa.Table(
     sa.Column("request_digest", sa.Text, nullable=False),
     sa.Column("model_id", sa.Text, nullable=False),
     sa.Column("log_id", sa.Text, nullable=False),
+    sa.Column("labels", sa.JSON, nullable=False),
+    sa.Column("note", sa.Text, nullable=False),
     sa.Column("spec", sa.Text, nullable=False),
     sa.Column("spec_digest", sa.Text, nullable=False),
     sa.Column("memory_bytes", sa.BigInteger, nullable=False),
     sa.Column("create_time", sa.BigInteger, nullable=False),
+    sqlite_autoincrement=True,  # a number is not used again, as cursors of lists are numbers
+)
+
+# The contents of the data sets and the model that a job reads.
+job_inputs = sa.Table(
+    "job_inputs",
+    metadata,
+    sa.Column("number", sa.Integer, sa.ForeignKey("jobs.number"), primary_key=True, autoincrement=False),
+    sa.Column("sha256", sa.Text, primary_key=True, index=True),
 )
 
 job_statuses = sa.Table(
@@ -29,6 +40,8 @@ job_statuses = sa.Table(
     sa.Column("number", sa.Integer, sa.ForeignKey("jobs.number"), primary_key=True, autoincrement=False),
     sa.Column("state", sa.Text, nullable=False),
     sa.Column("progress", sa.JSON, nullable=False),
+    sa.Column("train_loss", sa.Float),
+    sa.Column("validation_loss", sa.Float),
     sa.Column("start_time", sa.BigInteger, nullable=False),
     sa.Column("end_time", sa.BigInteger, nullable=False),
     sa.Column("attempt", sa.Integer, nullable=False),
@@ -88,15 +101,43 @@ models = sa.Table(
     sa.Column("number", sa.Integer, primary_key=True, autoincrement=True),
     sa.Column("model_id", sa.Text, nullable=False),
     sa.Column("version", sa.BigInteger, nullable=False),
-    sa.Column("file_sha256", sa.Text, nullable=False),
+    sa.Column("file_sha256", sa.Text, nullable=False, index=True),
     sa.Column("parameters_sha256", sa.Text, nullable=False),
-    sa.Column("job_id", sa.Text, sa.ForeignKey("jobs.id"), nullable=False, unique=True),
+    sa.Column("job_id", sa.Text, nullable=False, unique=True),  # the job may be gone
     sa.Column("spec", sa.JSON, nullable=False),
     sa.Column("task", sa.Text, nullable=False),
     sa.Column("loss", sa.Text, nullable=False),
+    sa.Column("optimizer", sa.JSON, nullable=False),
+    sa.Column("labels", sa.JSON, nullable=False),
+    sa.Column("note", sa.Text, nullable=False),
     sa.Column("parameter_count", sa.BigInteger, nullable=False),
     sa.Column("input_size", sa.BigInteger, nullable=False),
     sa.Column("schema", sa.JSON, nullable=False),
     sa.Column("create_time", sa.BigInteger, nullable=False),
     sa.UniqueConstraint("model_id", "version"),
+    sqlite_autoincrement=True,
+)
+
+# What deleted names stood for, so that none is ever given to something else, and no request starts a second run.
+deleted_jobs = sa.Table(
+    "deleted_jobs",
+    metadata,
+    sa.Column("id", sa.Text, primary_key=True),
+    sa.Column("request_id", sa.Text, unique=True),
+    sa.Column("request_digest", sa.Text, nullable=False),
+)
+
+deleted_datasets = sa.Table(
+    "deleted_datasets",
+    metadata,
+    sa.Column("id", sa.Text, primary_key=True),
+    sa.Column("sha256", sa.Text, nullable=False),
+)
+
+# Of each model the newest version that was deleted.
+deleted_versions = sa.Table(
+    "deleted_versions",
+    metadata,
+    sa.Column("model_id", sa.Text, primary_key=True),
+    sa.Column("version", sa.BigInteger, nullable=False),
 )

@@ -30,6 +30,8 @@ from mlpd.server.records import (
 )
 from mlpd.server.storage import rows, schema
 from mlpd.server.storage.database import Database, Work
+from mlpd.server.storage.deletion import newest_deleted, require_new_request, require_same_content
+from mlpd.server.storage.inputs import store_inputs
 
 T = TypeVar("T")
 
@@ -80,8 +82,8 @@ class Store:
     async def create_job(self, job: Job, queue_limit: int) -> tuple[Job, bool]:
         """Store ``job``, made now, with its first event; return it, or the job of an equal earlier request and True.
 
-        Raises `AlreadyExists` when its request id or its id belongs to another request, and `ResourceExhausted` when
-        ``queue_limit`` jobs wait already.
+        Raises `AlreadyExists` when its request id or its id belongs to another request or a deleted job, `NotFound`
+        when what it reads was just deleted, and `ResourceExhausted` when ``queue_limit`` jobs wait already.
         """
 
         def work(connection: sa.Connection) -> tuple[tuple[Job, bool], list[Event]]:
@@ -96,6 +98,7 @@ class Store:
             made = replace(job, create_time=now)
             inserted = connection.execute(schema.jobs.insert().values(rows.job_row(made))).inserted_primary_key
             assert inserted is not None
+            store_inputs(connection, inserted[0], job.spec)
             status, events = _logged(connection, job.id, job.status, [StateChanged(None, job.status.state)], now)
             connection.execute(schema.job_statuses.insert().values({"number": inserted[0]} | to_fields(status)))
             return (replace(made, status=status), False), events
@@ -139,6 +142,10 @@ class Store:
 
         return await to_the_end(commit_and_publish())
 
+    async def write(self, work: Work[T]) -> T:
+        """Return what ``work``, which changes no job's status, returns, as `Database.write` does."""
+        return await self._database.write(work)
+
     async def read(self, work: Work[T]) -> T:
         """Return what ``work`` returns, in a thread, on a read-only connection."""
         return await self._database.read(work)
@@ -180,10 +187,10 @@ class Store:
     async def queue_position(self, job_id: str) -> int:
         """Return how many queued jobs stand before this one."""
         number = sa.select(schema.jobs.c.number).where(schema.jobs.c.id == job_id).scalar_subquery()
-        return await self._database.read(lambda connection: count_ahead(connection, number))
+        return await self._database.read(lambda connection: count_queued(connection, 0, number))
 
     async def events(self, job_id: str, after_sequence: int, limit: int) -> list[Event]:
-        """Return up to ``limit`` events of a job with greater sequences, in order."""
+        """Return up to ``limit`` events of a job with greater sequences, in order; raises `NotFound`."""
         table = schema.events
         query = (
             sa.select(table)
@@ -191,9 +198,14 @@ class Store:
             .order_by(table.c.sequence)
             .limit(limit)
         )
-        return await self._database.replay(
-            lambda connection: [rows.event_from(row) for row in connection.execute(query)]
-        )
+
+        def work(connection: sa.Connection) -> list[Event]:
+            found = [rows.event_from(row) for row in connection.execute(query)]
+            if not found and not _is_there(connection, job_id):
+                raise _no_job(job_id)
+            return found
+
+        return await self._database.replay(work)
 
     async def log_state(self, job_id: str) -> LogState:
         """Return where a job's log stands, or raise `NotFound`."""
@@ -211,6 +223,7 @@ class Store:
         def work(connection: sa.Connection) -> DatasetRecord:
             row = connection.execute(sa.select(schema.datasets).where(schema.datasets.c.id == record.id)).first()
             if row is None:
+                require_same_content(connection, record.id, record.sha256)
                 connection.execute(schema.datasets.insert().values(to_fields(record)))
                 return record
             known = rows.dataset_from(row)
@@ -270,8 +283,9 @@ def _find_duplicate(connection: sa.Connection, request_id: str | None, request_d
                 training_job=job_name(earlier.id),
                 original_digest=earlier.request_digest,
             )
-    if connection.execute(sa.select(schema.jobs.c.id).where(schema.jobs.c.id == job_id)).first() is not None:
+    if _is_there(connection, job_id):
         raise AlreadyExists("JOB_ID_TAKEN", f"training_job_id {shown(job_id)} is taken", training_job=job_name(job_id))
+    require_new_request(connection, request_id, request_digest, job_id)
     return None
 
 
@@ -320,24 +334,27 @@ def _is_first(metrics: MetricsRecorded, known: _Known) -> bool:
 def _publish_model(connection: sa.Connection, job_id: str, finished: Finished, now: int) -> str:
     """Store the model version that a job has made, and return its name."""
     jobs, table = schema.jobs.c, schema.models
-    job = connection.execute(sa.select(jobs.model_id, jobs.spec).where(jobs.id == job_id)).one()
+    query = sa.select(jobs.model_id, jobs.spec, jobs.labels).where(jobs.id == job_id)
+    job = connection.execute(query).one()
     newest = connection.execute(
         sa.select(sa.func.coalesce(sa.func.max(table.c.version), 0)).where(table.c.model_id == job.model_id)
     ).scalar_one()
     spec = rows.spec_from(job_id, job.spec)
     record = ModelRecord(
         model_id=job.model_id,
-        version=newest + 1,
+        version=max(newest, newest_deleted(connection, job.model_id)) + 1,
         file_sha256=finished.model_sha256,
         parameters_sha256=finished.parameters_sha256,
         job_id=job_id,
         spec=spec.model,
         task=spec.task,
         loss=spec.loss.kind.name,
+        optimizer=spec.optimizer.kind,
         parameter_count=finished.parameter_count,
         input_size=len(finished.schema.columns) or spec.model.layer_sizes[0],
         create_time=now,
         schema=finished.schema,
+        labels=job.labels,
     )
     connection.execute(table.insert().values(to_fields(record)))
     return version_name(record.model_id, record.version)
@@ -349,6 +366,10 @@ def _count(connection: sa.Connection, where: sa.ColumnElement[bool]) -> int:
     return count
 
 
+def _is_there(connection: sa.Connection, job_id: str) -> bool:
+    return connection.execute(sa.select(schema.jobs.c.id).where(schema.jobs.c.id == job_id)).first() is not None
+
+
 def _job(connection: sa.Connection, job_id: str) -> Job:
     row = connection.execute(rows.JOBS.where(schema.jobs.c.id == job_id)).first()
     if row is None:
@@ -356,10 +377,11 @@ def _job(connection: sa.Connection, job_id: str) -> Job:
     return rows.job_from(row)
 
 
-def count_ahead(connection: sa.Connection, number: int | sa.ScalarSelect[int]) -> int:
-    """Return how many jobs are queued before the job with this ``number``."""
+def count_queued(connection: sa.Connection, first: int, stop: int | sa.ScalarSelect[int]) -> int:
+    """Return how many jobs with numbers from ``first`` to below ``stop`` are queued."""
     statuses = schema.job_statuses.c
-    return _count(connection, (statuses.state == JobState.QUEUED) & (statuses.number < number))
+    chosen = (statuses.state == JobState.QUEUED) & (statuses.number >= first) & (statuses.number < stop)
+    return _count(connection, chosen)
 
 
 def _no_job(job_id: str) -> NotFound:

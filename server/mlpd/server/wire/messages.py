@@ -54,6 +54,10 @@ def job_message(job: Job, queue_position: int = 0) -> trainer.TrainingJob:
         create_time=_timestamp(job.create_time),
         start_time=_timestamp(status.start_time),
         end_time=_timestamp(status.end_time),
+        labels=job.labels,
+        note=job.note,
+        train_loss=status.train_loss,
+        validation_loss=status.validation_loss,
     )
 
 
@@ -143,6 +147,8 @@ def model_message(record: ModelRecord) -> models.ModelVersion:
         class_names=record.schema.class_names,
         target_names=record.schema.target_names,
         create_time=_timestamp(record.create_time),
+        labels=record.labels,
+        note=record.note,
     )
 
 

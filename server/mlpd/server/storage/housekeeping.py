@@ -1,0 +1,63 @@
+"""Deletes what users no longer want, rows first, in one transaction, then files; and tells how much there is."""
+
+import asyncio
+from collections.abc import Callable
+from functools import partial
+
+from mlpd.server.asynchronous import to_the_end
+from mlpd.server.storage import deletion
+from mlpd.server.storage.artifacts import DataDirectory, DiskUsage
+from mlpd.server.storage.contents import Contents
+from mlpd.server.storage.database import Database
+
+
+class Housekeeping:
+    """What one server deletes, for its event loop; that goes on to its end even if its caller is cancelled.
+
+    ``forget(job_id)`` is called once a job is deleted. Methods that delete raise as those of `deletion`, and
+    `StorageTrouble`, and return how many bytes were given back.
+    """
+
+    def __init__(
+        self, database: Database, directory: DataDirectory, contents: Contents, forget: Callable[[str], None]
+    ) -> None:
+        self._database = database
+        self._directory = directory
+        self._contents = contents
+        self._forget = forget
+        self._counting: asyncio.Task[DiskUsage] | None = None
+
+    async def delete_dataset(self, dataset_id: str) -> int:
+        """Delete a data set, and its file unless another name has its content."""
+
+        async def delete() -> int:
+            sha256 = await self._database.write(partial(deletion.delete_dataset, dataset_id=dataset_id))
+            return await self._contents.remove_dataset(sha256)
+
+        return await to_the_end(delete())
+
+    async def delete_versions(self, model_id: str, version: int | None) -> tuple[int, int]:
+        """Delete a version of a model, None = all of them; return how many they were, and the bytes."""
+
+        async def delete() -> tuple[int, int]:
+            work = partial(deletion.delete_versions, model_id=model_id, version=version)
+            files = await self._database.write(work)
+            return len(files), sum([await self._contents.remove_model(sha256) for sha256 in set(files)])
+
+        return await to_the_end(delete())
+
+    async def delete_job(self, job_id: str) -> int:
+        """Delete a job that has ended, its event log and its checkpoints; the model that it published stays."""
+
+        async def delete() -> int:
+            await self._database.write(partial(deletion.delete_job, job_id=job_id))
+            self._forget(job_id)
+            return await asyncio.to_thread(self._directory.remove_job, job_id)
+
+        return await to_the_end(delete())
+
+    async def disk_usage(self) -> DiskUsage:
+        """Return what the files take now; all who ask while that is counted get one answer."""
+        if self._counting is None or self._counting.done():
+            self._counting = asyncio.create_task(asyncio.to_thread(self._directory.usage))
+        return await asyncio.shield(self._counting)

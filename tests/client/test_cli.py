@@ -135,7 +135,7 @@ def test_train_without_waiting_says_how_to_follow(server, trained):
     flags = [*RINGS, "--dataset", "cli-rings", "--epochs", 100_000]
     submitted = answer("train", *flags, server=server)["job"]
     job = submitted["name"].removeprefix("trainingJobs/")
-    assert answer("cancel", job, server=server)["job"]["state"] in ("STATE_CANCELLING", "STATE_CANCELLED")
+    assert answer("cancel", job, server=server)["jobs"][0]["state"] in ("STATE_CANCELLING", "STATE_CANCELLED")
     done = run("watch", job, server=server)
     assert done.returncode == 1
     assert done.stderr == f"mlpd: trainingJobs/{job} was cancelled\n"
@@ -263,7 +263,7 @@ def test_ctrl_c_leaves_the_job_running_and_says_how_to_come_back(server, trained
     _, stderr = process.communicate(timeout=60)
     assert process.returncode == 130
     assert stderr.strip() == f"the job goes on; follow it with: mlpd watch {job} --server {server.address}"
-    assert answer("cancel", job, server=server)["job"]["state"] in ("STATE_CANCELLING", "STATE_CANCELLED")
+    assert answer("cancel", job, server=server)["jobs"][0]["state"] in ("STATE_CANCELLING", "STATE_CANCELLED")
 
 
 def test_ctrl_c_on_an_embedded_server_does_not_promise_that_the_job_goes_on(nobody):

@@ -35,10 +35,14 @@ _logger = logging.getLogger(__name__)
 
 
 class Patience:
-    """How long to try again, in all, when the server at ``address`` is away or asks for another try later."""
+    """How long to try again, in all, when the server at ``address`` is away or asks for another try later.
+
+    ``has_waited`` says whether an attempt was made again: an earlier one may have had its effect, and lost its answer.
+    """
 
     def __init__(self, address: str, seconds: float) -> None:
         self._address, self._seconds = address, seconds
+        self.has_waited = False
         self.restart()
 
     def restart(self) -> None:
@@ -73,6 +77,7 @@ class Patience:
             what = f"no mlpd server answers at {self._address} yet" if is_away else failure.message
             _logger.warning("%s; trying for another %.0f s", what, self.seconds_left)
             self._has_told = True
+        self.has_waited = True
         time.sleep(delay_seconds)
         self._delay_seconds = min(2 * self._delay_seconds, _LONGEST_DELAY_SECONDS)
 

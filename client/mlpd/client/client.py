@@ -3,11 +3,10 @@
 import tempfile
 import uuid
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self, TypeVar, Unpack
+from typing import Any, Unpack
 
 import grpc
 from google.rpc import error_details_pb2
@@ -20,8 +19,10 @@ from mlpd.client.arrays import (
     tensor_from,
     write_dataset,
 )
-from mlpd.client.calls import Patience, call, open_channel, upload
+from mlpd.client.calls import Patience, upload
+from mlpd.client.connection import job_name
 from mlpd.client.errors import InvalidRequest, JobCancelled, JobFailed, ServerError
+from mlpd.client.housekeeping import Housekeeping
 from mlpd.client.parts import refusals_of
 from mlpd.client.recipes import model_name, resource_name
 from mlpd.client.results import Evaluation, Prediction, evaluation_of, prediction_of
@@ -31,21 +32,14 @@ from mlpd.client.tables.memory import model_rows, understood
 from mlpd.v1 import dataset_service_pb2 as dataset_pb
 from mlpd.v1 import model_service_pb2 as model_pb
 from mlpd.v1 import trainer_service_pb2 as pb
-from mlpd.v1.dataset_service_pb2_grpc import DatasetServiceStub
-from mlpd.v1.model_service_pb2_grpc import ModelServiceStub
-from mlpd.v1.trainer_service_pb2_grpc import TrainerServiceStub
 from numpy.typing import ArrayLike
 
-T = TypeVar("T")
-
-DEFAULT_ADDRESS = "127.0.0.1:6573"
-_PAGE_SIZE = 1000
 _CONFUSION_CLASSES_LIMIT = 1024
 # What a call that lost its connection may end with; a server's own word for an error comes with a reason.
 _CUT_OFF = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN)
 
 
-class Client:
+class Client(Housekeeping):
     """A connection to the server at ``address``; close it, or use it in a ``with`` block.
 
     Threads may share a client. Every method raises an error of `mlpd.client.errors`. Names may be short:
@@ -54,36 +48,28 @@ class Client:
     or draining, or asks for another try later.
     """
 
-    def __init__(self, address: str = DEFAULT_ADDRESS, *, timeout_seconds: float = 60.0) -> None:
-        self.address = address
-        self._timeout_seconds = timeout_seconds
-        self._channel = open_channel(address)
-        self._trainer = TrainerServiceStub(self._channel)
-        self._datasets = DatasetServiceStub(self._channel)
-        self._models = ModelServiceStub(self._channel)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, _kind: type[BaseException] | None, _error: BaseException | None, _traceback: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Close the connection; jobs go on."""
-        self._channel.close()
-
     def train(
-        self, spec: pb.TrainingSpec, *, job_id: str = "", model_id: str = "", request_id: str = ""
+        self,
+        spec: pb.TrainingSpec,
+        *,
+        job_id: str = "",
+        model_id: str = "",
+        labels: Mapping[str, str] | None = None,
+        note: str = "",
+        request_id: str = "",
     ) -> pb.TrainingJob:
-        """Submit a job and return it as soon as the server has it on disk.
+        """Submit a job and return it as soon as the server has it on disk; its model version has its ``labels``, too.
 
         Sending the same ``request_id`` (a UUID) with the same arguments again gives the same job; without one, a fresh
         id covers this call's own retries.
         """
         request = pb.TrainRequest(
-            spec=spec, training_job_id=job_id, model_id=model_id, request_id=request_id or str(uuid.uuid4())
+            spec=spec,
+            training_job_id=job_id,
+            model_id=model_id,
+            labels=labels,
+            note=note,
+            request_id=request_id or str(uuid.uuid4()),
         )
         return self._call(self._trainer.Train, request).training_job
 
@@ -101,7 +87,7 @@ class Client:
         yielded. It gives up after ``reconnect_timeout_seconds`` without a sign of the server, with `Unavailable` or
         what else the last attempt ended with; time that the caller spends on an event does not count.
         """
-        request = pb.StreamProgressRequest(name=_job_name(job), after_sequence=after_sequence)
+        request = pb.StreamProgressRequest(name=job_name(job), after_sequence=after_sequence)
         patience = Patience(self.address, reconnect_timeout_seconds)
         while True:
             stream = self._trainer.StreamProgress(request)
@@ -135,16 +121,11 @@ class Client:
 
     def job(self, job: pb.TrainingJob | str) -> pb.TrainingJob:
         """Return a job as it is now."""
-        return self._call(self._trainer.GetTrainingJob, pb.GetTrainingJobRequest(name=_job_name(job))).training_job
-
-    def jobs(self) -> Iterator[pb.TrainingJob]:
-        """Yield every job, newest first."""
-        for page in self._pages(self._trainer.ListTrainingJobs, pb.ListTrainingJobsRequest(page_size=_PAGE_SIZE)):
-            yield from page.training_jobs
+        return self._call(self._trainer.GetTrainingJob, pb.GetTrainingJobRequest(name=job_name(job))).training_job
 
     def cancel(self, job: pb.TrainingJob | str) -> pb.TrainingJob:
         """Ask for the end of a job and return it, cancelling or cancelled; asking again changes nothing."""
-        request = pb.CancelTrainingJobRequest(name=_job_name(job))
+        request = pb.CancelTrainingJobRequest(name=job_name(job))
         return self._call(self._trainer.CancelTrainingJob, request).training_job
 
     def evaluate(
@@ -246,21 +227,10 @@ class Client:
         request = dataset_pb.GetDatasetRequest(name=resource_name("datasets", name))
         return self._call(self._datasets.GetDataset, request).dataset
 
-    def datasets(self) -> Iterator[dataset_pb.Dataset]:
-        """Yield every data set, by name."""
-        for page in self._pages(self._datasets.ListDatasets, dataset_pb.ListDatasetsRequest(page_size=_PAGE_SIZE)):
-            yield from page.datasets
-
     def model(self, model: str) -> model_pb.ModelVersion:
         """Return what is known of a model version."""
         request = model_pb.GetModelVersionRequest(name=model_name(model))
         return self._call(self._models.GetModelVersion, request).model_version
-
-    def models(self, model: str = "") -> Iterator[model_pb.ModelVersion]:
-        """Yield every version of a model, or of all, newest first."""
-        request = model_pb.ListModelVersionsRequest(parent=resource_name("models", model), page_size=_PAGE_SIZE)
-        for page in self._pages(self._models.ListModelVersions, request):
-            yield from page.model_versions
 
     @cached_property
     def server_info(self) -> pb.GetServerInfoResponse:
@@ -270,24 +240,6 @@ class Client:
     @property
     def _message_bytes(self) -> int:
         return self.server_info.max_message_bytes
-
-    def _pages(self, method: Callable[..., T], request: Any) -> Iterator[T]:
-        while True:
-            page: Any = self._call(method, request)
-            yield page
-            if not page.next_page_token:
-                return
-            request.page_token = page.next_page_token
-
-    def _call(self, method: Callable[..., T], request: Any) -> T:
-        return call(method, request, self._patience())
-
-    def _patience(self) -> Patience:
-        return Patience(self.address, self._timeout_seconds)
-
-
-def _job_name(job: pb.TrainingJob | str) -> str:
-    return resource_name("trainingJobs", job) if isinstance(job, str) else job.name
 
 
 def _failure_reason(job: pb.TrainingJob) -> str:

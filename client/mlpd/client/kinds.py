@@ -12,6 +12,7 @@ SMALL_WHOLE = "a whole number of 32 bits"
 FLAG, WHOLES = "true or false", "a list of whole numbers"
 TEXTS, NUMBERS = "text or a list of texts", "a number or a list of numbers"
 WEIGHTS, SCHEDULE = "balanced or a list of numbers", "text or a list of tables"
+LABELS = "a table of texts"
 
 
 @dataclass(frozen=True)
@@ -73,5 +74,6 @@ _KINDS: Mapping[str, Callable[[Any], bool]] = {
     TEXTS: lambda value: _is_text(value) or _list_of(_is_text)(value),
     NUMBERS: lambda value: _is_number(value) or _list_of(_is_number)(value),
     WEIGHTS: lambda value: value == "balanced" if _is_text(value) else _list_of(_is_number)(value),
+    LABELS: lambda value: isinstance(value, Mapping) and all(map(_is_text, value.values())),
     SCHEDULE: lambda value: _is_text(value) or _list_of(lambda item: isinstance(item, Mapping))(value),
 }

@@ -6,7 +6,7 @@ from importlib.metadata import version
 from typing import Annotated
 
 import typer
-from mlpd.client.cli import datasets, explaining, inference, jobs, output, quickstart, serving, training
+from mlpd.client.cli import datasets, explaining, housekeeping, inference, jobs, output, quickstart, serving, training
 from mlpd.client.cli.connection import COMPUTING_SECONDS, LOOKING_UP_SECONDS, chosen_seconds
 from mlpd.client.errors import MlpdError
 
@@ -45,7 +45,7 @@ def _options(
     chosen_seconds.set(timeout_seconds)
 
 
-for module in (quickstart, serving, training, jobs, explaining, inference):
+for module in (quickstart, serving, training, jobs, housekeeping, explaining, inference):
     module.register(app)
 app.add_typer(datasets.app, name="datasets")
 

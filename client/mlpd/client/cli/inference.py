@@ -10,10 +10,12 @@ from mlpd.client.cli.output import (
     SERVER,
     Header,
     Json,
+    Labels,
     Server,
     console,
     evaluation_fields,
     fields_of,
+    labels_of,
     print_json,
     show_evaluation,
     show_notes,
@@ -84,12 +86,13 @@ def predict(
 
 def models(
     model: Annotated[str, typer.Argument(help="Only this model's versions.")] = "",
+    label: Labels = None,
     server: Server = SERVER,
     as_json: Json = False,
 ) -> None:
     """List model versions, newest first."""
     with connect(server) as client:
-        found = list(client.models(model))
+        found = list(client.models(model, labels=labels_of(label)))
     if as_json:
         print_json({"models": [fields_of(version) for version in found]})
         return

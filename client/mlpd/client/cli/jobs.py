@@ -1,4 +1,4 @@
-"""``mlpd watch``, ``jobs`` and ``cancel``."""
+"""``mlpd watch``."""
 
 import sys
 from collections.abc import Iterator
@@ -16,10 +16,8 @@ from mlpd.client.cli.output import (
     fields_of,
     print_json,
     state_of,
-    table,
 )
 from mlpd.v1.trainer_service_pb2 import TrainingJob
-from rich.markup import escape
 
 
 def watch(
@@ -41,38 +39,9 @@ def watch(
         console.print(f"{ended.name} {state_of(ended)}: {ended.model_version}")
 
 
-def jobs(server: Server = SERVER, as_json: Json = False) -> None:
-    """List jobs, newest first."""
-    with connect(server) as client:
-        found = list(client.jobs())
-    if as_json:
-        print_json({"jobs": [fields_of(job) for job in found]})
-        return
-    rows = table("job", "state", "epoch#", "model version", "created", "error")
-    for job in found:
-        epoch = f"{job.progress.epoch}/{job.progress.epoch_count}"
-        created = job.create_time.ToDatetime().isoformat(" ", "seconds")
-        name = job.name.removeprefix("trainingJobs/")
-        rows.add_row(name, state_of(job), epoch, job.model_version, created, escape(job.error.message))
-    console.print(rows)
-
-
-def cancel(
-    job: Annotated[str, typer.Argument(help="Job to cancel.")], server: Server = SERVER, as_json: Json = False
-) -> None:
-    """End a job; its device is freed first."""
-    with connect(server) as client:
-        answer = client.cancel(job)
-    if as_json:
-        print_json({"job": fields_of(answer)})
-    else:
-        console.print(f"{answer.name} is {state_of(answer)}")
-
-
 def register(app: typer.Typer) -> None:
-    """Add the commands."""
-    for command in (watch, jobs, cancel):
-        app.command()(command)
+    """Add the command."""
+    app.command()(watch)
 
 
 @contextmanager

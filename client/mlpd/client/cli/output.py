@@ -11,7 +11,8 @@ import numpy as np
 import typer
 from google.protobuf.json_format import MessageToDict
 from google.protobuf.message import Message
-from mlpd.client.client import DEFAULT_ADDRESS
+from mlpd.client.connection import DEFAULT_ADDRESS
+from mlpd.client.errors import InvalidRequest
 from mlpd.client.results import Evaluation
 from mlpd.v1.trainer_service_pb2 import TrainingJob
 from numpy.typing import NDArray
@@ -22,6 +23,7 @@ from rich.table import Table
 
 Server = Annotated[str, typer.Option("--server", envvar="MLPD_SERVER", help="Address of the server.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
+Labels = Annotated[list[str] | None, typer.Option("--label", help="Label, as key=value; may be repeated.")]
 Header = Annotated[
     bool | None,
     typer.Option(
@@ -91,9 +93,26 @@ def _restore_floats(message: Message, fields: dict[str, Any]) -> None:
                 _restore_floats(inner, inner_fields)
 
 
+def size_text(size_bytes: int) -> str:
+    """Return a size as it is read best: "12.3 MB", in powers of 1000."""
+    size, units = float(size_bytes), iter(("bytes", "kB", "MB", "GB", "TB"))
+    unit = next(units)
+    while size >= 1000 and unit != "TB":
+        size, unit = size / 1000, next(units)
+    return f"{size:.0f} {unit}" if unit == "bytes" else f"{size:.1f} {unit}"
+
+
 def state_of(job: TrainingJob) -> str:
     """Return a job's state as a word: "running"."""
     return TrainingJob.State.Name(job.state).removeprefix("STATE_").lower()
+
+
+def labels_of(texts: Sequence[str] | None) -> dict[str, str]:
+    """Return the labels in texts like "team=a"; raises `InvalidRequest` for one that has no value."""
+    pairs = {key: value if found else None for key, found, value in (text.partition("=") for text in texts or ())}
+    if None in pairs.values():
+        raise InvalidRequest(f"label must be key=value, got {next(key for key in pairs if pairs[key] is None)}")
+    return {key: str(value) for key, value in pairs.items()}
 
 
 def table(*columns: str) -> Table:

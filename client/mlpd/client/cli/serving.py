@@ -5,7 +5,7 @@ import sys
 
 import typer
 from mlpd.client.cli.connection import connect
-from mlpd.client.cli.output import SERVER, Json, Server, console, fields_of, print_json, table
+from mlpd.client.cli.output import SERVER, Json, Server, console, fields_of, print_json, size_text, table
 from mlpd.client.embedded import require_server
 from mlpd.v1 import types_pb2 as types
 from rich.markup import escape
@@ -18,7 +18,7 @@ def serve(context: typer.Context) -> None:
 
 
 def info(server: Server = SERVER, as_json: Json = False) -> None:
-    """Tell a server's version, devices, limits and queue."""
+    """Tell a server's version, devices, limits, queue and disk usage."""
     with connect(server) as client:
         answer = client.server_info
     if as_json:
@@ -33,6 +33,15 @@ def info(server: Server = SERVER, as_json: Json = False) -> None:
         name = types.Device.Name(device.device).removeprefix("DEVICE_").lower()
         rows.add_row(name, "yes" if device.usable else "no", escape(device.description))
     console.print(rows)
+    usage = answer.disk_usage
+    kinds = {
+        "data sets": usage.dataset_bytes,
+        "models": usage.model_bytes,
+        "checkpoints": usage.job_bytes,
+        "database": usage.database_bytes,
+    }
+    used = ", ".join(f"{name} {size_text(size_bytes)}" for name, size_bytes in kinds.items())
+    console.print(f"on disk: {used}; {size_text(usage.free_bytes)} free")
 
 
 def register(app: typer.Typer) -> None:

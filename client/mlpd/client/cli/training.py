@@ -4,7 +4,7 @@ import time
 import tomllib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -16,10 +16,12 @@ from mlpd.client.cli.output import (
     SERVER,
     Header,
     Json,
+    Labels,
     Server,
     console,
     evaluation_fields,
     fields_of,
+    labels_of,
     print_json,
     show_evaluation,
     show_notes,
@@ -29,14 +31,24 @@ from mlpd.client.cli.settings import parsed, with_settings
 from mlpd.client.client import Client
 from mlpd.client.embedded import embedded_server
 from mlpd.client.errors import InvalidRequest
-from mlpd.client.kinds import check_kind
+from mlpd.client.kinds import LABELS, TEXT, check_kind
 from mlpd.client.recipes import PRESETS, training_spec
 from mlpd.client.results import Evaluation
 from mlpd.client.settings import SETTINGS
 from mlpd.client.tables import TableOptions
 from mlpd.v1.trainer_service_pb2 import TrainingJob, TrainingSpec
 
-_FILE_SETTINGS = {"preset", "job_id", "model_id"}
+_FILE_SETTINGS = {"preset", "job_id", "model_id", "labels", "note"}
+
+
+@dataclass(frozen=True)
+class _Names:
+    """What a job and its model are called, and what is noted of it."""
+
+    job_id: str
+    model_id: str
+    labels: Mapping[str, str]
+    note: str
 
 
 @dataclass(frozen=True)
@@ -44,8 +56,7 @@ class _Asked:
     """What a command asks for: a spec, names, and what was said and stored on the way to it."""
 
     spec: TrainingSpec
-    job_id: str
-    model_id: str
+    names: _Names
     notes: list[str] = field(default_factory=list)
     table: own_data.OwnData | None = None
 
@@ -78,6 +89,8 @@ def train(
     model_id: Annotated[
         str | None, typer.Option(help="Model to publish a version under; default: the table's name, else the job's.")
     ] = None,
+    label: Labels = None,
+    note: Annotated[str, typer.Option(help="Note for the job.")] = "",
     wait: Annotated[
         bool | None, typer.Option(help="Follow the job to its end.", show_default="wait, but not with --json")
     ] = None,
@@ -89,7 +102,12 @@ def train(
 ) -> None:
     """Train a model: on a table of your own, or by flags, a TOML file or a preset."""
     settings, others = asked_settings(config, flags)
-    names = job_id or others.get("job_id", ""), model_id or others.get("model_id", "")
+    names = _Names(
+        job_id or others.get("job_id", ""),
+        model_id or others.get("model_id", ""),
+        others.get("labels", {}) | labels_of(label),
+        note or others.get("note", ""),
+    )
     preset = preset or others.get("preset")
     options = TableOptions(
         target=target, leave_out=leave_out or [], category=category or [], weight=weight, header=header
@@ -105,10 +123,10 @@ def train(
     ):
         is_followed = address != server or (not as_json if wait is None else wait)
         if path is None:
-            asked = _Asked(spec, *names)
+            asked = _Asked(spec, names)
         else:
             held_out = own_data.HeldOut(test, test_fraction)
-            asked = _of_table(client, path, options, held_out, settings, *names)
+            asked = _of_table(client, path, options, held_out, settings, names)
         hint = None if address == server else _embedded_hint(data_dir)
         _run(client, asked, is_followed=is_followed, hint=hint, as_json=as_json)
 
@@ -119,14 +137,13 @@ def _of_table(
     options: TableOptions,
     held_out: own_data.HeldOut,
     settings: Mapping[str, Any],
-    job_id: str,
-    model_id: str,
+    names: _Names,
 ) -> _Asked:
     """Store a table as data sets; return the run that suits it, with the ``settings`` that are given."""
-    table = own_data.stored(client, path, options, held_out, settings.get("task", ""), name=model_id)
+    table = own_data.stored(client, path, options, held_out, settings.get("task", ""), name=names.model_id)
     chosen = table.settings(settings)
     said = [*table.notes, f"settings by the data, which flags override: {own_data.as_flags(chosen, settings)}"]
-    return _Asked(training_spec(**chosen), job_id, model_id or table.name, said, table)
+    return _Asked(training_spec(**chosen), replace(names, model_id=names.model_id or table.name), said, table)
 
 
 def _run(client: Client, asked: _Asked, *, is_followed: bool, hint: str | None, as_json: bool) -> None:
@@ -134,7 +151,8 @@ def _run(client: Client, asked: _Asked, *, is_followed: bool, hint: str | None, 
     started = time.monotonic()
     if not asked.spec.test_dataset and asked.spec.train_dataset == "datasets/mnist-train":
         asked.spec.test_dataset = "datasets/mnist-test"
-    job = client.train(asked.spec, job_id=asked.job_id, model_id=asked.model_id)
+    names = asked.names
+    job = client.train(asked.spec, job_id=names.job_id, model_id=names.model_id, labels=names.labels, note=names.note)
     said = asked.notes + notes.of_job(asked.spec, job, client)
     if not is_followed:
         _show_submitted(job, said, as_json=as_json)
@@ -154,7 +172,7 @@ def _run(client: Client, asked: _Asked, *, is_followed: bool, hint: str | None, 
         show_notes(scored)
         show_evaluation(evaluation, test.removeprefix("datasets/"))
     if asked.table:
-        console.print(asked.table.next_steps(asked.model_id), markup=False, soft_wrap=True)
+        console.print(asked.table.next_steps(names.model_id), markup=False, soft_wrap=True)
 
 
 def register(app: typer.Typer) -> None:
@@ -205,7 +223,7 @@ def _from_file(path: Path | None) -> dict[str, Any]:
         known = ", ".join(sorted(SETTINGS.keys() | _FILE_SETTINGS))
         raise InvalidRequest(f"{path.name} must set only {known}, got {', '.join(sorted(unknown))}")
     for name in sorted(_FILE_SETTINGS & settings.keys()):
-        check_kind(name, settings[name])
+        check_kind(name, settings[name], LABELS if name == "labels" else TEXT)
     return settings
 
 

@@ -1,0 +1,72 @@
+"""A channel to one server, and calls over it that outlive its absences."""
+
+from collections.abc import Callable, Iterator
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+from mlpd.client.calls import Patience, call, open_channel
+from mlpd.client.errors import NotFound
+from mlpd.client.recipes import resource_name
+from mlpd.v1.dataset_service_pb2_grpc import DatasetServiceStub
+from mlpd.v1.model_service_pb2_grpc import ModelServiceStub
+from mlpd.v1.trainer_service_pb2 import TrainingJob
+from mlpd.v1.trainer_service_pb2_grpc import TrainerServiceStub
+
+T = TypeVar("T")
+
+DEFAULT_ADDRESS = "127.0.0.1:6573"
+PAGE_SIZE = 1000
+
+
+class Connection:
+    """A connection to the server at ``address``; close it, or use it in a ``with`` block."""
+
+    def __init__(self, address: str = DEFAULT_ADDRESS, *, timeout_seconds: float = 60.0) -> None:
+        self.address = address
+        self._timeout_seconds = timeout_seconds
+        self._channel = open_channel(address)
+        self._trainer = TrainerServiceStub(self._channel)
+        self._datasets = DatasetServiceStub(self._channel)
+        self._models = ModelServiceStub(self._channel)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, _kind: type[BaseException] | None, _error: BaseException | None, _traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connection; jobs go on."""
+        self._channel.close()
+
+    def _pages(self, method: Callable[..., T], request: Any) -> Iterator[T]:
+        while True:
+            page: Any = self._call(method, request)
+            yield page
+            if not page.next_page_token:
+                return
+            request.page_token = page.next_page_token
+
+    def _call(self, method: Callable[..., T], request: Any) -> T:
+        return call(method, request, self._patience())
+
+    def _delete(self, method: Callable[..., T], request: Any) -> T:
+        """Return the answer; what is gone at a second attempt counts as deleted by the first, whose answer was lost."""
+        patience = self._patience()
+        try:
+            return call(method, request, patience)
+        except NotFound:
+            if not patience.has_waited:
+                raise
+        request.allow_missing = True
+        return self._call(method, request)
+
+    def _patience(self) -> Patience:
+        return Patience(self.address, self._timeout_seconds)
+
+
+def job_name(job: TrainingJob | str) -> str:
+    """Return the full name of a job."""
+    return resource_name("trainingJobs", job) if isinstance(job, str) else job.name

@@ -47,6 +47,13 @@ def main(
     max_dataset_bytes: Annotated[
         int, typer.Option(min=1, help="Largest data set stored.")
     ] = _DEFAULTS.max_dataset_bytes,
+    keep_jobs_days: Annotated[
+        int | None,
+        typer.Option(min=0, max=100_000, help="Delete jobs so many days after their end.", show_default="never"),
+    ] = _DEFAULTS.keep_jobs_days,
+    keep_versions: Annotated[
+        int | None, typer.Option(min=1, help="Delete all but so many versions of each model.", show_default="none")
+    ] = _DEFAULTS.keep_versions,
     announce: Annotated[bool, typer.Option(help="Print one line of JSON on stdout when ready.")] = False,
     until_stdin_closes: Annotated[bool, typer.Option(help="Drain and exit when stdin closes.")] = False,
 ) -> None:
@@ -66,6 +73,8 @@ def main(
         checkpoint_interval_seconds=checkpoint_interval_seconds,
         max_message_bytes=max_message_bytes,
         max_dataset_bytes=max_dataset_bytes,
+        keep_jobs_days=keep_jobs_days,
+        keep_versions=keep_versions,
     )
 
     def ready(address: str) -> None:

@@ -31,6 +31,7 @@ from mlpd.server.storage.contents import Contents
 from mlpd.server.storage.database import Database
 from mlpd.server.storage.datasets import PREFERRED_CHUNK_BYTES, Datasets
 from mlpd.server.storage.housekeeping import Housekeeping
+from mlpd.server.storage.retention import Retention
 from mlpd.server.storage.store import Store
 from mlpd.server.storage.stored_files import StoredFiles
 from mlpd.server.supervision import Supervisor
@@ -114,6 +115,8 @@ class Daemon:
             supervisor.watch("job queue", asyncio.create_task(jobs.run()))
             watching = asyncio.create_task(_watch_storage(directory, database, health_service))
             supervisor.watch("storage watch", watching)
+            retention = Retention(store, housekeeping, options.keep_jobs_days, options.keep_versions)
+            supervisor.watch("retention", asyncio.create_task(retention.run()))
             _announce(options, address, directory)
             ready(address)
             await stack.enter_async_context(executor)

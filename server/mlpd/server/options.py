@@ -29,3 +29,5 @@ class ServerOptions:
     body_seconds: float = 30.0
     max_message_bytes: int = 32 * 1024 * 1024
     max_dataset_bytes: int = 16 * 1024 * 1024 * 1024
+    keep_jobs_days: int | None = None  # None = for ever
+    keep_versions: int | None = None  # None = all

@@ -190,7 +190,7 @@ def _each(
     *,
     as_json: bool,
 ) -> None:
-    """Do the same to each of ``names``, whatever becomes of the others; exit with 1 if one is refused."""
+    """Do the same to each of ``names``, whatever becomes of the others; exit with 1 if one of several is refused."""
     answers, errors = [], []
     with connect(server) as client:
         for name in names:
@@ -199,6 +199,8 @@ def _each(
             except Unavailable:
                 raise
             except MlpdError as error:
+                if len(names) == 1:
+                    raise
                 errors.append({"name": name, "message": error.message, "reason": error.reason, "fields": error.fields})
                 if not as_json:
                     print(f"mlpd: {plain(error.message)}", file=sys.stderr)

@@ -172,8 +172,11 @@ def test_train_shows_each_epoch_and_the_result(server, trained):
     ("arguments", "sentence"),
     [
         (["train", "--preset", "sed"], "preset must be one of seed, default, best, large, got sed; did you mean seed?"),
-        (["train", "--layer-sizes", "a,b"], "layer_sizes must be whole numbers with commas, like 784,532,10, got a,b"),
-        (["train", "--preset", "default", "--epochs", "0"], "spec.epoch_count must be between 1 and 1000000, got 0"),
+        (
+            ["train", "--layer-sizes", "a,b"],
+            "--layer-sizes must be whole numbers with commas, like 784,532,10, got a,b",
+        ),
+        (["train", "--preset", "default", "--epochs", "0"], "--epochs must be between 1 and 1000000, got 0"),
         (["train", "--preset", "default", "--dataset", "no"], "there is no data set 'no'"),
         (["train", "--config", "/nowhere.toml"], "/nowhere.toml can't be read as TOML"),
         (["watch", "no"], "there is no job 'no'"),
@@ -200,7 +203,7 @@ def test_bad_input_gets_one_sentence(server, trained, arguments, sentence):
     ("test_dataset", "sentence"),
     [
         ("no", "there is no data set 'no'"),
-        ("mnist-test", "spec.test_dataset must have rows of 2 values, as the network takes, got 784"),
+        ("mnist-test", "--test-dataset must have rows of 2 values, as the network takes, got 784"),
     ],
 )
 def test_a_test_dataset_that_can_t_be_used_is_refused_before_the_run(server, trained, test_dataset, sentence):

@@ -5,13 +5,14 @@ Every call is safe to repeat: it reads, carries an id that the server knows agai
 
 import logging
 import random
+import re
 import time
 from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
 import grpc
-from mlpd.client.errors import error_from
+from mlpd.client.errors import InvalidRequest, error_from
 from mlpd.v1.dataset_service_pb2 import UploadDatasetRequest
 
 T = TypeVar("T")
@@ -28,6 +29,9 @@ _OPTIONS = (
     ("grpc.max_reconnect_backoff_ms", 2_000),
     ("grpc.enable_retries", 0),  # `Patience` does that
 )
+DEFAULT_ADDRESS = "127.0.0.1:6573"
+# What ends in a port: of an IPv6 address only if it stands in brackets.
+_PORT = re.compile(r"(^[^:\[\]]*|\]):\d+$")
 _LOOPBACK = ("127.", "localhost:", "[::1]:", "unix:")
 _AWAY = (grpc.StatusCode.UNAVAILABLE,)
 
@@ -80,6 +84,19 @@ class Patience:
         self.has_waited = True
         time.sleep(delay_seconds)
         self._delay_seconds = min(2 * self._delay_seconds, _LONGEST_DELAY_SECONDS)
+
+
+def full_address(address: str) -> str:
+    """Return ``address`` with the port that servers have by default, where it names none.
+
+    Raises `InvalidRequest` for a URL, and for nothing at all.
+    """
+    if "://" in address or not address:
+        why = "; it speaks gRPC, not HTTP as pages do" if address else ""
+        raise InvalidRequest(f"server must be host:port, like {DEFAULT_ADDRESS}, got {address or 'nothing'}{why}")
+    if address.startswith(("unix:", "dns:", "ipv4:", "ipv6:")) or _PORT.search(address):
+        return address
+    return f"{address}:{DEFAULT_ADDRESS.rpartition(':')[2]}"
 
 
 def open_channel(address: str) -> grpc.Channel:

@@ -29,6 +29,7 @@ from mlpd.client.results import Evaluation, Prediction, evaluation_of, predictio
 from mlpd.client.tables import LabelledTable, TableOptions, schema_of
 from mlpd.client.tables.answers import labels_like
 from mlpd.client.tables.memory import model_rows, understood
+from mlpd.client.vocabulary import in_settings
 from mlpd.v1 import dataset_service_pb2 as dataset_pb
 from mlpd.v1 import model_service_pb2 as model_pb
 from mlpd.v1 import trainer_service_pb2 as pb
@@ -71,12 +72,14 @@ class Client(Housekeeping):
             note=note,
             request_id=request_id or str(uuid.uuid4()),
         )
-        return self._call(self._trainer.Train, request).training_job
+        with in_settings():
+            return self._call(self._trainer.Train, request).training_job
 
     def resolve(self, spec: pb.TrainingSpec) -> pb.TrainingSpec:
         """Return ``spec`` as the server would run it, every default filled in, and start nothing."""
         request = pb.TrainRequest(spec=spec, validate_only=True)
-        return self._call(self._trainer.Train, request).training_job.spec
+        with in_settings():
+            return self._call(self._trainer.Train, request).training_job.spec
 
     def progress(
         self, job: pb.TrainingJob | str, after_sequence: int = 0, *, reconnect_timeout_seconds: float = 120.0

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-from mlpd.client.calls import Patience, call, open_channel
+from mlpd.client.calls import DEFAULT_ADDRESS, Patience, call, full_address, open_channel
 from mlpd.client.errors import NotFound
 from mlpd.client.recipes import resource_name
 from mlpd.v1.dataset_service_pb2_grpc import DatasetServiceStub
@@ -14,17 +14,16 @@ from mlpd.v1.trainer_service_pb2_grpc import TrainerServiceStub
 
 T = TypeVar("T")
 
-DEFAULT_ADDRESS = "127.0.0.1:6573"
 PAGE_SIZE = 1000
 
 
 class Connection:
-    """A connection to the server at ``address``; close it, or use it in a ``with`` block."""
+    """A connection to the server at ``address``, host:port; close it, or use it in a ``with`` block."""
 
     def __init__(self, address: str = DEFAULT_ADDRESS, *, timeout_seconds: float = 60.0) -> None:
-        self.address = address
+        self.address = full_address(address)
         self._timeout_seconds = timeout_seconds
-        self._channel = open_channel(address)
+        self._channel = open_channel(self.address)
         self._trainer = TrainerServiceStub(self._channel)
         self._datasets = DatasetServiceStub(self._channel)
         self._models = ModelServiceStub(self._channel)

@@ -3,7 +3,7 @@
 from contextvars import ContextVar
 
 import grpc
-from mlpd.client.calls import open_channel
+from mlpd.client.calls import full_address, open_channel
 from mlpd.client.client import Client
 from mlpd.client.errors import Unavailable, error_from
 from mlpd.v1.trainer_service_pb2 import GetServerInfoRequest
@@ -23,7 +23,7 @@ def connect(server: str, timeout_seconds: float = LOOKING_UP_SECONDS) -> Client:
 
 def answers(server: str) -> bool:
     """Return whether a server answers at once."""
-    with open_channel(server) as channel:
+    with open_channel(full_address(server)) as channel:
         try:
             TrainerServiceStub(channel).GetServerInfo(GetServerInfoRequest(), timeout=_PROBE_SECONDS)
         except grpc.RpcError as error:

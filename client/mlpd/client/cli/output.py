@@ -11,7 +11,7 @@ import numpy as np
 import typer
 from google.protobuf.json_format import MessageToDict
 from google.protobuf.message import Message
-from mlpd.client.connection import DEFAULT_ADDRESS
+from mlpd.client.calls import DEFAULT_ADDRESS
 from mlpd.client.errors import InvalidRequest
 from mlpd.client.results import Evaluation
 from mlpd.v1.trainer_service_pb2 import TrainingJob

@@ -11,10 +11,10 @@ from mlpd.client.cli import notes
 from mlpd.client.cli.output import progress_of
 from mlpd.client.client import Client
 from mlpd.client.errors import AlreadyExists, InvalidRequest
-from mlpd.client.settings import SETTINGS
 from mlpd.client.suggestions import DataSummary, suggested_settings
 from mlpd.client.tables import LabelledTable, Schema, TableOptions, read_labelled
 from mlpd.client.tables.splitting import split_table
+from mlpd.client.vocabulary import flag_of
 from mlpd.v1.dataset_service_pb2 import Dataset
 
 _TEST_FRACTION = 0.2
@@ -106,7 +106,7 @@ def as_flags(settings: Mapping[str, Any], given: Mapping[str, Any]) -> str:
     for name, value in settings.items():
         if name in given or name in ("train_dataset", "test_dataset"):
             continue
-        flag = (SETTINGS[name].flag or f"--{name.replace('_', '-')}").split("/")[0]
+        flag = flag_of(name)
         if isinstance(value, bool):
             flags.append(flag if value else f"--no-{flag.removeprefix('--')}")
         else:

@@ -3,7 +3,7 @@
 import time
 import tomllib
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -36,6 +36,7 @@ from mlpd.client.recipes import PRESETS, training_spec
 from mlpd.client.results import Evaluation
 from mlpd.client.settings import SETTINGS
 from mlpd.client.tables import TableOptions
+from mlpd.client.vocabulary import in_flags
 from mlpd.v1.trainer_service_pb2 import TrainingJob, TrainingSpec
 
 _FILE_SETTINGS = {"preset", "job_id", "model_id", "labels", "note"}
@@ -101,34 +102,35 @@ def train(
     **flags: Any,
 ) -> None:
     """Train a model: on a table of your own, or by flags, a TOML file or a preset."""
-    settings, others = asked_settings(config, flags)
-    names = _Names(
-        job_id or others.get("job_id", ""),
-        model_id or others.get("model_id", ""),
-        others.get("labels", {}) | labels_of(label),
-        note or others.get("note", ""),
-    )
-    preset = preset or others.get("preset")
-    options = TableOptions(
-        target=target, leave_out=leave_out or [], category=category or [], weight=weight, header=header
-    )
-    if path is None:
-        own_data.check_unset({**options, "test": test, "test_fraction": test_fraction})
-        spec = training_spec(preset, **settings)  # what is wrong with it is told before a server is looked for
-    elif preset:
-        raise InvalidRequest(f"preset must be unset with a table, got {preset}")
-    with (
-        reachable(server, embedded=embedded, data_directory=data_dir) as address,
-        connect(address, COMPUTING_SECONDS) as client,
-    ):
-        is_followed = address != server or (not as_json if wait is None else wait)
+    with in_flags() if config is None else nullcontext():
+        settings, others = asked_settings(config, flags)
+        names = _Names(
+            job_id or others.get("job_id", ""),
+            model_id or others.get("model_id", ""),
+            others.get("labels", {}) | labels_of(label),
+            note or others.get("note", ""),
+        )
+        preset = preset or others.get("preset")
+        options = TableOptions(
+            target=target, leave_out=leave_out or [], category=category or [], weight=weight, header=header
+        )
         if path is None:
-            asked = _Asked(spec, names)
-        else:
-            held_out = own_data.HeldOut(test, test_fraction)
-            asked = _of_table(client, path, options, held_out, settings, names)
-        hint = None if address == server else _embedded_hint(data_dir)
-        _run(client, asked, is_followed=is_followed, hint=hint, as_json=as_json)
+            own_data.check_unset({**options, "test": test, "test_fraction": test_fraction})
+            spec = training_spec(preset, **settings)  # what is wrong with it is told before a server is looked for
+        elif preset:
+            raise InvalidRequest(f"preset must be unset with a table, got {preset}")
+        with (
+            reachable(server, embedded=embedded, data_directory=data_dir) as address,
+            connect(address, COMPUTING_SECONDS) as client,
+        ):
+            is_followed = address != server or (not as_json if wait is None else wait)
+            if path is None:
+                asked = _Asked(spec, names)
+            else:
+                held_out = own_data.HeldOut(test, test_fraction)
+                asked = _of_table(client, path, options, held_out, settings, names)
+            hint = None if address == server else _embedded_hint(data_dir)
+            _run(client, asked, is_followed=is_followed, hint=hint, as_json=as_json)
 
 
 def _of_table(

@@ -73,6 +73,8 @@ TABLES: list[tuple[str, bytes | str, dict[str, Any], tuple[str, ...]]] = [
     ),
     ("quote.csv", 'a,b,label\n1,2,0\n3,"4,1\n5,6,0\n', {}, ("quote.csv, line 3", "quotes in pairs")),
     ("quote.csv", 'a,name,label\n1,x,0\n3,y,"1\n', {}, ("quote.csv, line 3", "quotes in pairs")),
+    ("quote.csv", 'a,b,label\n1,"2,0\n' + "3,4,1\n" * 60_000, {}, ("quote.csv, line 2", "quotes in pairs")),
+    ("quote.csv", f'a,b,label\n{MANY}1,"2,0\n' + "3,4,1\n" * 60_000, {}, ("quote.csv, line 5002", "quotes in pairs")),
     ("nul.csv", b"a,b,label\n1,2,0\n3,\x00,1\n", {}, ("nul.csv, line 3", "NUL byte")),
     ("nul.csv", b"a,name,label\n1,x,0\n3,y\x00z,1\n", {}, ("nul.csv, line 3", "NUL byte")),
     ("latin.csv", "a,name,label\n1,café,0\n2,thé,1\n".encode("latin-1"), {}, ("latin.csv", "UTF-8", "--encoding")),

@@ -1,6 +1,8 @@
 """What the cells of a column are, what is learnt, and that all formats and frames of a table are one data set."""
 
 import datetime as dt
+from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,6 +15,7 @@ import pytest
 from mlpd.client import InvalidRequest, tables
 from mlpd.client.arrays import dataset_tensors, write_dataset
 from mlpd.client.tables import Column, Schema, read_rows
+from mlpd.client.tables.memory import understood
 from safetensors.numpy import save
 
 PASSENGERS = """survived,class,name,sex,age,fare,deck,alone,boarded
@@ -337,3 +340,40 @@ def test_a_target_keeps_its_own_words_for_yes_and_no(write):
     table = read_labelled(write("a,t\n1,yes\n2,no\n3,yes\n"))
     assert (table.class_names, table.labels is not None and table.labels.tolist()) == (("no", "yes"), [1, 0, 1])
     assert read_labelled(write("a,t\n1,true\n2,False\n")).class_names == ("false", "true")
+
+
+def test_a_model_without_names_takes_numbers_alone(write):
+    path = write("a,town\n1,Rome\n2,Oslo\n")
+    with pytest.raises(InvalidRequest, match=r"a\.csv, line 2, column town, must be a number, got 'Rome'"):
+        read_rows(path, (), "models/m")
+    assert read_rows(path).columns[1].kind == "category"
+    with pytest.raises(InvalidRequest, match=r"a\.csv, line 2, column town, must be a number, got 'Rome'"):
+        read_labelled(path, Schema("datasets/plain", ()), target="a")
+
+
+def test_values_that_pandas_says_are_missing_are_no_class():
+    with pytest.raises(InvalidRequest, match="labels must have a value in every row, got none at row 1"):
+        understood(np.eye(3), pd.Series(["a", None, "b"], dtype="string"))
+    assert understood(np.eye(3), pl.Series(["b", "a", "b"])).class_names == ("a", "b")
+
+
+def test_decimals_and_times_are_those_of_their_texts(write):
+    days = ["2026-11-27 08:30:15.123457", "1500-01-01 00:00:00.000001", "2500-12-31 23:59:59.999999"]
+    numbers = ["0.1", "2.675", "1234567.891"]
+    path = write("n,t\n" + "".join(f"{number},{day}\n" for number, day in zip(numbers, days, strict=True)))
+    table = pa.table(
+        {
+            "n": pa.array([Decimal(number) for number in numbers]),
+            "t": pa.array([dt.datetime.fromisoformat(day) for day in days], pa.timestamp("us")),
+        }
+    )
+    assert read_rows(path).columns == read_rows(table).columns
+    assert np.array_equal(read_rows(path).inputs, read_rows(table).inputs)
+    assert np.array_equal(read_rows(table.to_batches()[0]).inputs, read_rows(table).inputs)
+
+
+def test_names_that_do_not_fit_a_file_are_refused(write):
+    lines = "".join(f"{'x' * 150}{row},{row % 2}\n" for row in range(9000))
+    table = read_labelled(write(f"a,label\n{lines}"), category=["a"])
+    with pytest.raises(InvalidRequest, match="categories and classes must fit 1,048,576 bytes"):
+        write_dataset(Path("never"), dataset_tensors(table), table.metadata())

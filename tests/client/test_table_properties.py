@@ -29,10 +29,11 @@ _CELLS = {
     "boolean": st.booleans(),
     "word": st.sampled_from(_WORDS),
     "date": st.dates(),
+    "time": st.datetimes(),
 }
 _TYPES = {
     "byte": pa.uint8(), "whole": pa.int64(), "single": pa.float32(), "double": pa.float64(), "boolean": pa.bool_(),
-    "word": pa.string(), "date": pa.date32(),
+    "word": pa.string(), "date": pa.date32(), "time": pa.timestamp("us"),
 }  # fmt: skip
 
 

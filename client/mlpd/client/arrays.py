@@ -22,6 +22,7 @@ _DATA_TYPES: dict[np.dtype[np.generic], types.DataType.ValueType] = {
 _DTYPES = {data_type: dtype for dtype, data_type in _DATA_TYPES.items()}
 # What a data-set file calls a type; in a file, tensors of types that come first here come first.
 _FILE_TYPES = {"<i8": "I64", "<f8": "F64", "<f4": "F32", "<i4": "I32", "<f2": "F16", "|u1": "U8"}
+_HEADER_LIMIT_BYTES = 1024 * 1024
 _FILE_ORDER = list(_FILE_TYPES)
 # Types without a wire form of their own, and the smallest that holds all their values.
 _WIDENED = {"bool": "u1", "int8": "i4", "int16": "i4", "uint16": "i4", "uint32": "i8"}
@@ -147,7 +148,8 @@ def dataset_tensors(table: LabelledTable) -> dict[str, Array]:
 def write_dataset(path: Path, tensors: Mapping[str, Array], metadata: Mapping[str, str]) -> tuple[str, int]:
     """Write a data-set file and return its SHA-256 and size; arrays are C-ordered and not copied.
 
-    The bytes are those of `safetensors.numpy.save_file`, which would copy each array.
+    The bytes are those of `safetensors.numpy.save_file`, which would copy each array. Raises `InvalidRequest` for more
+    names than a file may have.
     """
     order = sorted(tensors, key=lambda name: (_FILE_ORDER.index(tensors[name].dtype.str), name))
     header: dict[str, Any] = {"__metadata__": dict(sorted(metadata.items()))} if metadata else {}
@@ -159,6 +161,9 @@ def write_dataset(path: Path, tensors: Mapping[str, Array], metadata: Mapping[st
         start = stop
     text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
+    if len(text) > _HEADER_LIMIT_BYTES:
+        rule = f"names of columns, categories and classes must fit {_HEADER_LIMIT_BYTES:,} bytes"
+        raise InvalidRequest(f"{rule}, got {len(text):,}; leave out columns of many texts")
     digest = hashlib.sha256()
     parts: list[Any] = [len(text).to_bytes(8, "little"), text]
     parts += [tensors[name].reshape(-1).view(np.uint8).data for name in order]

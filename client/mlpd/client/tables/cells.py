@@ -6,11 +6,9 @@ from typing import Any
 
 import numpy as np
 from mlpd.client.tables.columns import Column
-from mlpd.client.tables.kinds import EXACT_WHOLE_LIMIT, BadCell, category_of, converter, text_of
+from mlpd.client.tables.kinds import DAY_MICROSECONDS, EXACT_WHOLE_LIMIT, BadCell, category_of, converter, text_of
 from mlpd.client.tables.libraries import load
 from numpy.typing import NDArray
-
-_DAY_MICROSECONDS = 86_400e6
 
 
 def kind_of(kind: Any) -> str:
@@ -81,6 +79,8 @@ def _typed_numbers(array: Any) -> NDArray[np.float64]:
     arrow = load("pyarrow", "a table")
     if arrow.types.is_integer(array.type) and array.type.bit_width == 64:
         _check_whole(array)
+    if arrow.types.is_decimal(array.type):  # its cast may round twice
+        return np.array([np.nan if value is None else float(value) for value in array.to_pylist()])
     return _filled(array.cast(arrow.float64(), safe=False), arrow.float64())
 
 
@@ -103,7 +103,7 @@ def _typed_dates(array: Any) -> NDArray[np.float64]:
     arrow = load("pyarrow", "a table")
     zone = getattr(array.type, "tz", None)
     since = array.cast(arrow.timestamp("us", zone), safe=False).cast(arrow.int64())
-    return _filled(since.cast(arrow.float64(), safe=False), arrow.float64()) / _DAY_MICROSECONDS
+    return _filled(since.cast(arrow.float64(), safe=False), arrow.float64()) / DAY_MICROSECONDS
 
 
 def _filled(array: Any, kind: Any) -> NDArray[np.float64]:

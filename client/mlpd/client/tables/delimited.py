@@ -5,7 +5,7 @@ import csv
 import io
 import re
 from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import islice, product
 from pathlib import Path
 from typing import Any, TextIO
@@ -19,7 +19,7 @@ from mlpd.client.tables.source import NeedsText, Source
 _SEPARATORS = (",", ";", "\t", "|")
 _SEPARATOR_WORDS = {"tab": "\t", "\\t": "\t", "comma": ",", "semicolon": ";", "pipe": "|"}
 _SAMPLE_CHARACTERS = 1024 * 1024
-_SAMPLE_ROWS = 200
+_SAMPLE_ROWS, _SNIFFED_ROWS = 200, 20
 _BLOCK_BYTES = 1024 * 1024
 _COMPRESSIONS = {".gz": "gzip", ".zst": "zstd"}
 _BYTE_ORDER_MARKS = {b"\xef\xbb\xbf": "utf-8-sig", b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16"}
@@ -48,12 +48,19 @@ class Delimited(Source):
         self._csv = load("pyarrow.csv", path.name)
         self._path, self._asked_header = path, header
         self._encoding = encoding
+        if decimal not in ("", ".", ","):
+            raise InvalidRequest(f"decimal must be . or , got {decimal[:40]!r}")
+        try:
+            self._look(separator, decimal)
+        except csv.Error as error:  # a cell longer than any that is meant
+            raise self._explained(error) from error
+
+    def _look(self, separator: str, decimal: str) -> None:
+        """Find out of the first rows what is not said."""
         sample = self._sample()
         self._separator = _SEPARATOR_WORDS.get(separator, separator) or self._sniff(sample)
         if len(self._separator) != 1 or self._separator in '"\r\n':
             raise InvalidRequest(f"separator must be one character, like , or ; or tab, got {separator!r}")
-        if decimal not in ("", ".", ","):
-            raise InvalidRequest(f"decimal must be . or , got {decimal[:40]!r}")
         self.notes = []
         rows = self._records(io.StringIO(sample, newline=""))
         found = list(islice(rows, _SAMPLE_ROWS))
@@ -99,9 +106,11 @@ class Delimited(Source):
 
     def where(self, row: int) -> str:
         """Return how an error names a row."""
-        with self._text() as file:
-            records = islice(self._records(file), row + bool(self.header.names), None)
-            line, _ = next(records)
+        try:
+            with self._text() as file:
+                line, _ = next(islice(self._records(file), row + bool(self.header.names), None))
+        except csv.Error:
+            return f"{self.header.table}, row {row}"
         return f"{self.header.table}, line {line}"
 
     def check_repeated_header(self) -> None:
@@ -167,7 +176,10 @@ class Delimited(Source):
         fitting: dict[str, float] = {}
         widths: dict[str, int] = {}
         for separator in _SEPARATORS:
-            lines = list(islice(filter(None, csv.reader(io.StringIO(sample, newline=""), delimiter=separator)), 20))
+            lines: list[list[str]] = []
+            with suppress(csv.Error):  # told of the separator that is taken
+                reader = filter(None, csv.reader(io.StringIO(sample, newline=""), delimiter=separator))
+                lines.extend(islice(reader, _SNIFFED_ROWS))
             widths[separator] = len(lines[0]) if lines else 0
             if widths[separator] > 1 and len({len(cells) for cells in lines}) == 1:
                 cells = [cell for line in lines for cell in line]
@@ -219,11 +231,13 @@ class Delimited(Source):
 
     def _check_lines(self) -> None:
         """Raise `InvalidRequest` for the first line that is no row of the table."""
-        table, count, line = self._path.name, self.header.count, 0
+        table, line = self._path.name, 0
+        count = self.header.count if hasattr(self, "header") else None
         try:
             with self._text() as file:
                 reader = csv.reader(file, delimiter=self._separator, strict=True)
                 for cells in reader:
+                    count = count or len(cells)
                     if cells and len(cells) != count:
                         rule = f"must have {count} cells as the first line, got {len(cells)}"
                         way = f"a cell that holds {self._separator!r} must be in quotes"
@@ -232,7 +246,9 @@ class Delimited(Source):
                         raise InvalidRequest(f"{table}, line {reader.line_num}, must be text, got a NUL byte")
                     line = reader.line_num
         except csv.Error as error:
-            raise InvalidRequest(f"{table}, line {line + 1}, must have its quotes in pairs: {error}") from error
+            raise InvalidRequest(
+                f"{table}, line {line + 1}, must have its quotes in pairs, and short cells: {error}"
+            ) from error
         except UnicodeError as error:
             raise InvalidRequest(f"{table}, after line {line}: {self._not_decoded()}") from error
 
@@ -244,7 +260,7 @@ class Delimited(Source):
             return InvalidRequest(f"{self._path.name}: {self._not_decoded()}")
         if isinstance(error, LookupError):
             return InvalidRequest(f"encoding must be one that Python knows, like latin-1, got {self._encoding}")
-        if isinstance(error, self._arrow.ArrowInvalid) and hasattr(self, "header"):
+        if isinstance(error, self._arrow.ArrowInvalid | csv.Error) and hasattr(self, "_separator"):
             try:
                 self._check_lines()
             except InvalidRequest as found:

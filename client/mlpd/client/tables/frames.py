@@ -69,6 +69,8 @@ def frame_source(name: str, frame: Any) -> Typed:
     """Take a frame of any library; its index is not a column. Raises `InvalidRequest` for what is no table."""
     arrow = load("pyarrow", name)
     names = None
+    if isinstance(frame, arrow.RecordBatch):
+        frame = arrow.Table.from_batches([frame])
     if hasattr(frame, "columns") and not isinstance(frame, arrow.Table):
         names = frame_names(name, frame)
     try:

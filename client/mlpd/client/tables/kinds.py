@@ -16,12 +16,13 @@ Where more than half are numbers, or dates, but not all, the first other cell is
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 
 from mlpd.client.errors import InvalidRequest
 from mlpd.client.tables.columns import Column
 
 MISSING = frozenset(("", "?", "-", "na", "n/a", "nan", "null", "none"))
+_MISSING_OBJECTS = ("<NA>", "NaT")  # of pandas
 CATEGORY_LIMIT, ASKED_CATEGORY_LIMIT = 256, 10_000
 MANY_CATEGORIES = 20
 EXACT_WHOLE_LIMIT = 2**53  # a float64 holds every whole number up to here
@@ -36,7 +37,8 @@ _DATE = re.compile(r"\d{4}-\d\d-\d\d([T ]\d\d:\d\d(:\d\d(\.\d{1,6})?)?(Z|[+-]\d\
 _TRAILING_ZEROS = re.compile(r"(-?\d+)\.0+", re.ASCII)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _NAME_LIMIT_CHARACTERS = 256
-_DAY_SECONDS = 86_400
+_MICROSECOND = timedelta(microseconds=1)
+DAY_MICROSECONDS = 86_400e6
 
 Cell = bool | int | float | str | date | None
 
@@ -60,7 +62,8 @@ def text_of(cell: Cell) -> str | None:
     if isinstance(cell, date):
         return cell.isoformat()
     text = (repr(cell) if isinstance(cell, float) else str(cell)).strip()
-    return None if text.lower() in MISSING else text
+    is_missing = text.lower() in MISSING or (text in _MISSING_OBJECTS and not isinstance(cell, str))
+    return None if is_missing else text
 
 
 def category_of(text: str) -> str:
@@ -90,7 +93,7 @@ def date_of(text: str) -> float:
     except ValueError:
         raise ValueError(rule) from None
     since = (time if time.tzinfo else time.replace(tzinfo=UTC)) - _EPOCH
-    return since.days + (since.seconds + since.microseconds / 1e6) / _DAY_SECONDS
+    return (since // _MICROSECOND) / DAY_MICROSECONDS
 
 
 def boolean_of(text: str) -> float:

@@ -84,17 +84,21 @@ def read_rows(data: Any, columns: Sequence[Column] = (), owner: str = "", **opti
     """Return rows without labels, from a path or a frame, for the model ``owner``.
 
     Where both have names, columns are matched with the model's ``columns``, in their order, and are read as what these
-    are: numbers as `ModelVersion.columns` says, -1 for an unknown category. Without the model's names, columns are read
-    as what they hold. Raises `InvalidRequest` with one sentence for what does not fit.
+    are: numbers as `ModelVersion.columns` says, -1 for an unknown category. A model without names takes numbers alone;
+    without a model, columns are read as what they hold. Raises `InvalidRequest` for what does not fit.
     """
     if is_archive(data):
         return read_row_arrays(Path(data), columns, owner, options)
     source = open_source(data, options)
     everything = list(range(source.header.count))
-    if not columns:
+    if columns:
+        places = _places(source, everything, columns, owner)
+    else:
         numbering = _row_numbers(source, everything)
-        return _table(source, [place for place in everything if place not in numbering], {})
-    places = _places(source, everything, columns, owner)
+        places = [place for place in everything if place not in numbering]
+        if not owner:
+            return _table(source, places, {})
+        columns = [Column(source.header.name(place)) for place in places]
     values, left_out = read_columns(source, dict(zip(places, columns, strict=True)))
     others = [place for place in everything if place not in places]
     return Table(**_inputs(source, values, left_out, others, owner or "the model"))
@@ -153,7 +157,8 @@ def _labelled(source: Source, like: Schema | None, options: TableOptions) -> Lab
         inputs = dict(zip(places, like.columns, strict=True))
     else:
         extra = _row_numbers(source, list(inputs))
-        inputs = {place: None for place in inputs if place not in extra}
+        kept = [place for place in inputs if place not in extra]
+        inputs = {place: Column(header.name(place)) if like else None for place in kept}
     if not inputs:
         raise InvalidRequest(f"{header.table} must have columns left for inputs")
     targets, weights = uses["target"], uses["weight"]

@@ -1,6 +1,7 @@
 """What the cells of a column are, what is learnt, and that all formats and frames of a table are one data set."""
 
 import datetime as dt
+from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -324,6 +325,9 @@ def test_a_table_like_another_has_its_columns_and_classes(write):
     table = read_labelled(write("deck,age,species\nT,1,cat\nA,2,dog\nT,1,cat\n", "b.csv"), like)
     assert (table.columns[0].categories, table.inputs[:, 0].tolist()) == (("A", "B", "T"), [2, 0, 2])
     assert table.warnings == ("2 rows have a deck that datasets/train has not seen: 'T'",)
+    for_model = replace(like, owner="models/m", takes_unknown=True)
+    table = read_labelled(write("deck,age,species\nT,1,cat\nA,2,dog\nT,1,cat\n", "b.csv"), for_model)
+    assert (table.columns, table.inputs[:, 0].tolist()) == (train.columns, [-1, 0, -1])
     with pytest.raises(InvalidRequest, match=r"b\.csv, column species, must be one of cat, dog, eel, got 'fox'"):
         read_labelled(write("deck,age,species\nA,1,fox\n", "b.csv"), like)
 

@@ -10,8 +10,11 @@ from mlpd.client.cli import notes
 from mlpd.client.cli.connection import COMPUTING_SECONDS, connect
 from mlpd.client.cli.output import (
     SERVER,
+    Decimal,
+    Encoding,
     Header,
     Json,
+    Separator,
     Server,
     console,
     fields_of,
@@ -93,9 +96,9 @@ def add(
     ] = "",
     like: Annotated[str, typer.Option(help="Data set whose columns and classes these are too.")] = "",
     header: Header = None,
-    separator: Annotated[str, typer.Option(help="Between cells: , ; tab or another.", show_default="found")] = "",
-    decimal: Annotated[str, typer.Option(help="Decimal point: . or ,", show_default="found")] = "",
-    encoding: Annotated[str, typer.Option(help="Of a text file.", show_default="utf-8, or as it is marked")] = "",
+    separator: Separator = "",
+    decimal: Decimal = "",
+    encoding: Encoding = "",
     server: Server = SERVER,
     as_json: Json = False,
 ) -> None:

@@ -8,9 +8,12 @@ from mlpd.client.cli import notes, predictions
 from mlpd.client.cli.connection import COMPUTING_SECONDS, connect
 from mlpd.client.cli.output import (
     SERVER,
+    Decimal,
+    Encoding,
     Header,
     Json,
     Labels,
+    Separator,
     Server,
     console,
     evaluation_fields,
@@ -22,20 +25,26 @@ from mlpd.client.cli.output import (
     table,
 )
 from mlpd.client.errors import InvalidRequest
-from mlpd.client.tables import Column, columns_from, model_schema, read_labelled, read_rows
+from mlpd.client.tables import Column, TextOptions, columns_from, model_schema, read_labelled, read_rows
 
 
 def evaluate(
     model: Annotated[str, typer.Argument(help="Model, or model/version.")],
     data: Annotated[str, typer.Argument(help="Data set, or file with the columns of the model and the target.")],
     scores: Annotated[bool, typer.Option("--scores", help="Also precision, recall, F1, ROC AUC and the like.")] = False,
+    header: Header = None,
+    separator: Separator = "",
+    decimal: Decimal = "",
+    encoding: Encoding = "",
     server: Server = SERVER,
     as_json: Json = False,
 ) -> None:
     """Score a model on a data set or on the rows of a file, in exact counts."""
     with connect(server, COMPUTING_SECONDS) as client:
         if Path(data).suffix or "/" in data.removeprefix("datasets/"):
-            read = read_labelled(Path(data), model_schema(version := client.model(model)))
+            version = client.model(model)
+            written = TextOptions(header=header, separator=separator, decimal=decimal, encoding=encoding)
+            read = read_labelled(Path(data), model_schema(version), **written)
             evaluation = client.evaluate(version.name, read, include_scores=scores)
             said = notes.of_rows(read, data)
         else:
@@ -55,6 +64,9 @@ def predict(
     output: Annotated[Path | None, typer.Option(help="Write the predictions to this .csv or .npz.")] = None,
     top: Annotated[int, typer.Option(min=1, help="Show so many of the most probable classes.")] = 1,
     header: Header = None,
+    separator: Separator = "",
+    decimal: Decimal = "",
+    encoding: Encoding = "",
     server: Server = SERVER,
     as_json: Json = False,
 ) -> None:
@@ -64,7 +76,8 @@ def predict(
     with connect(server, COMPUTING_SECONDS) as client:
         version = client.model(model)
         columns = columns_from(version.columns) or tuple(map(Column, version.input_names))
-        read = read_rows(rows, columns, version.name, header=header)
+        written = TextOptions(header=header, separator=separator, decimal=decimal, encoding=encoding)
+        read = read_rows(rows, columns, version.name, **written)
         prediction = client.predict(version.name, read.inputs)
     said = [
         *notes.of_rows(read, rows.name),

@@ -19,8 +19,8 @@ from mlpd.client.tables.source import NeedsText, Source
 _SEPARATORS = (",", ";", "\t", "|")
 _SEPARATOR_WORDS = {"tab": "\t", "\\t": "\t", "comma": ",", "semicolon": ";", "pipe": "|"}
 _SAMPLE_CHARACTERS = 1024 * 1024
-_SAMPLE_ROWS, _SNIFFED_ROWS = 200, 20
-_BLOCK_BYTES = 1024 * 1024
+_SAMPLE_ROWS, _SNIFFED_ROWS = 50, 20
+_BLOCK_BYTES, _LARGE_BLOCK_BYTES, _BLOCK_ROWS = 1024 * 1024, 16 * 1024 * 1024, 4096
 _COMPRESSIONS = {".gz": "gzip", ".zst": "zstd"}
 _BYTE_ORDER_MARKS = {b"\xef\xbb\xbf": "utf-8-sig", b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16"}
 _DECIMAL_COMMA = re.compile(r"[+-]?\d+,(\d+)", re.ASCII)
@@ -71,7 +71,8 @@ class Delimited(Source):
         body = found[1:] if self.header.names else found
         if not body:
             raise self._without_rows()
-        self._widest = max(sum(map(len, cells)) for _, cells in found)
+        row_bytes = max(sum(map(len, cells)) + len(cells) for _, cells in found)
+        self._block_bytes = max(_BLOCK_BYTES, 16 * row_bytes, min(_BLOCK_ROWS * row_bytes, _LARGE_BLOCK_BYTES))
         if self.header.count == 1:
             self._check_empty_lines()
         self.kinds = [
@@ -89,9 +90,7 @@ class Delimited(Source):
                 watched = _Watched(self._in_utf8(self._plain(raw)), lambda: self._told(raw.tell()))
                 reader = self._csv.open_csv(
                     watched,
-                    self._csv.ReadOptions(
-                        column_names=names, skip_rows=self._body_line, block_size=max(_BLOCK_BYTES, 16 * self._widest)
-                    ),
+                    self._csv.ReadOptions(column_names=names, skip_rows=self._body_line, block_size=self._block_bytes),
                     self._csv.ParseOptions(delimiter=self._separator, newlines_in_values=True),
                     self._csv.ConvertOptions(
                         column_types=types, include_columns=list(types), null_values=_NULLS, decimal_point=self.decimal

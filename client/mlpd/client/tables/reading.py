@@ -167,7 +167,8 @@ def _labelled(source: Source, like: Schema | None, options: TableOptions) -> Lab
     wanted |= {place: Column(header.name(place)) for place in weights}
     categories = header.columns("category", options.get("category", ()))
     values, left_out = read_columns(source, wanted, categories, targets)
-    if unknown := {place: own.unknown for place, own in values.items() if own.unknown and place in inputs}:
+    unknown = {place: own.unknown for place, own in values.items() if own.unknown and place in inputs}
+    if unknown and not (like and like.takes_unknown):
         values = _with_categories(source, wanted, unknown)
     _check_answers(source, values, left_out, [*targets, *weights])
     answers = answers_from([values.pop(place) for place in targets], task, like)

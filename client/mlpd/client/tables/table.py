@@ -71,7 +71,8 @@ class LabelledTable(Table):
 class Schema:
     """What another table's columns, classes and targets are, as a data set or model version has them.
 
-    ``owner`` is what it is called; ``class_count`` is 0 where targets are numbers.
+    ``owner`` is what it is called; ``class_count`` is 0 where targets are numbers. ``takes_unknown`` says that rows may
+    have a category that is not among a column's, as those for a model may.
     """
 
     owner: str
@@ -79,6 +80,7 @@ class Schema:
     class_names: tuple[str, ...] = ()
     class_count: int = 0
     target_names: tuple[str, ...] = ()
+    takes_unknown: bool = False
 
 
 def schema_of(dataset: Dataset) -> Schema:
@@ -101,4 +103,5 @@ def model_schema(version: ModelVersion) -> Schema:
         class_names=tuple(version.class_names),
         class_count=max(2, version.spec.layer_sizes[-1]) if has_classes else 0,
         target_names=tuple(version.target_names),
+        takes_unknown=True,
     )

@@ -189,3 +189,21 @@ def test_tables_that_differ_are_told_apart(found, sentence):
     with pytest.raises(SchemasDiffer) as caught:
         arrangement(found, WANTED, (1, 1))
     assert str(caught.value) == sentence
+
+
+@pytest.mark.parametrize(
+    ("found", "sentence"),
+    [
+        (WANTED, "has a category in 'deck', and columns without names are numbers"),
+        (Schema((), ("1", "2")), "has classes called '1', '2', and these go by number"),
+    ],
+)
+def test_places_do_not_count_for_numbers_that_are_names_and_categories_of_columns_without_names(found, sentence):
+    with pytest.raises(SchemasDiffer) as caught:
+        arrangement(found, Schema(), (1, 1))
+    assert str(caught.value) == sentence
+
+
+def test_classes_of_names_that_say_nothing_else_go_by_their_places():
+    for names in (("0", "1"), ("no", "yes")):
+        assert arrangement(Schema((), names), Schema()).labels is None

@@ -57,12 +57,15 @@ def arrangement(found: Schema, wanted: Schema, row_counts: Sequence[int] = ()) -
     """Return how rows of ``found`` become rows of ``wanted``; ``row_counts`` are those of ``found``'s classes.
 
     Where either has no names, places count. Raises `SchemasDiffer` for columns that only one of them has, or has of
-    another kind, and for classes with rows that ``wanted`` does not know.
+    another kind, for classes with rows that ``wanted`` does not know, and for names that are other numbers than places.
     """
     labels = _labels(found.class_names, wanted.class_names, row_counts)
     if not found.columns and not wanted.is_plain:
         special = next(column for column in wanted.columns if not column.is_plain)
         raise SchemasDiffer(f"has no names for its columns, while {_shown(special.name)} is not a plain number")
+    if not wanted.columns and not found.is_plain:
+        special = next(column for column in found.columns if not column.is_plain)
+        raise SchemasDiffer(f"has a {special.kind} in {_shown(special.name)}, and columns without names are numbers")
     if not found.columns or not wanted.columns:
         return Arrangement(labels=labels)
     own = {column.name: (place, column) for place, column in enumerate(found.columns)}
@@ -93,6 +96,8 @@ def _places(found: Column, wanted: Column) -> NDArray[np.int64]:
 
 
 def _labels(found: Sequence[str], wanted: Sequence[str], row_counts: Sequence[int]) -> NDArray[np.int64] | None:
+    if found and not wanted and any(name.isdecimal() and int(name) != label for label, name in enumerate(found)):
+        raise SchemasDiffer(f"has classes called {_listed(set(found), found)}, and these go by number", "classes")
     if not found or not wanted or found == wanted:
         return None
     known = {name: label for label, name in enumerate(wanted)}

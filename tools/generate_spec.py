@@ -1,7 +1,8 @@
 """Generates what speaks of a spec from its declarations in core; with --check, only compares.
 
 That are the spec's messages, between two marks in proto/mlpd/v1/*.proto; the settings of Python, files and the command
-line, client/mlpd/client/settings.py; and the tables of docs/training.md, between two marks.
+line, client/mlpd/client/settings.py, and their types, arguments.py; and the tables of docs/training.md, between two
+marks.
 
 Usage: python tools/generate_spec.py [--check]
 """
@@ -13,7 +14,7 @@ import sysconfig
 from pathlib import Path
 
 from spec_messages import messages
-from spec_settings import settings_module, settings_tables
+from spec_settings import arguments_module, settings_module, settings_tables
 
 ROOT = Path(__file__).resolve().parent.parent
 MARKS = {".proto": ("// {}\n", "// {}\n"), ".md": ("<!-- {} -->\n", "<!-- {} -->\n")}
@@ -42,6 +43,7 @@ def generate() -> dict[Path, str]:
     protocol, guide = ROOT / "proto" / "mlpd" / "v1", ROOT / "docs" / "training.md"
     return {
         ROOT / "client" / "mlpd" / "client" / "settings.py": formatted(settings_module()),
+        ROOT / "client" / "mlpd" / "client" / "arguments.py": formatted(arguments_module()),
         guide: between_marks(guide, settings_tables()),
         **{
             path: between_marks(path, text)

@@ -154,7 +154,7 @@ def test_every_setting_reaches_the_spec():
 
 
 def test_a_schedule_can_be_joined_of_others():
-    parts = [
+    parts: list[dict[str, Any]] = [
         {"schedule": "polynomial", "initial_share": 0.1, "final_share": 1.0, "step_count": 50},
         {"schedule": "cosine"},
     ]
@@ -163,3 +163,15 @@ def test_a_schedule_can_be_joined_of_others():
     assert [segment.step_count for segment in schedule.joined.segments] == [50, 0]
     assert schedule.joined.segments[0].schedule.polynomial == pb.Schedule.Polynomial(initial_share=0.1, final_share=1)
     assert schedule.joined.segments[1].schedule.WhichOneof("kind") == "warmup_cosine"
+
+
+def test_type_checkers_know_settings_too():
+    """A type checker finds what is refused here: it would call the comments unused if it did not."""
+    with pytest.raises(InvalidRequest, match="setting must be one of .*, got learning_rat; did you mean learning_rate"):
+        training_spec(learning_rat=0.1)  # type: ignore[call-arg]
+    with pytest.raises(InvalidRequest, match="optimizer must be one of .*, got adma; did you mean adam"):
+        training_spec(optimizer="adma")  # type: ignore[arg-type]
+    with pytest.raises(InvalidRequest, match="epoch_count must be a whole number of 64 bits, got '3'"):
+        training_spec(epoch_count="3")  # type: ignore[arg-type]
+    with pytest.raises(InvalidRequest, match="preset must be one of seed, default, best, large, got sed"):
+        training_spec("sed")  # type: ignore[arg-type]

@@ -3,15 +3,16 @@
 import difflib
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial, reduce
-from typing import Any
+from typing import Any, Literal, Unpack
 
 from google.protobuf.message import Message
+from mlpd.client.arguments import TrainingSettings
 from mlpd.client.errors import InvalidRequest
 from mlpd.client.kinds import NUMBERS, TEXTS, WEIGHTS, WHOLE, WHOLES, check_kind
 from mlpd.client.settings import CHOICES, SETTINGS
 from mlpd.v1.trainer_service_pb2 import TrainingSpec
 
-_AUGMENTED: Mapping[str, Any] = {
+_AUGMENTED: TrainingSettings = {
     "train_dataset": "mnist-train",
     "batch_size": 128,
     "optimizer": "adamw",
@@ -26,7 +27,8 @@ _AUGMENTED: Mapping[str, Any] = {
     "augment_elastic_pixels": 0.8,
     "seed": 0,
 }
-PRESETS: Mapping[str, Mapping[str, Any]] = {
+Preset = Literal["seed", "default", "best", "large"]
+PRESETS: Mapping[Preset, TrainingSettings] = {
     # The lesson everyone has done: full-batch gradient descent, no tricks.
     "seed": {
         "layer_sizes": [784, 532, 10],
@@ -56,7 +58,7 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
 }
 
 
-def training_spec(preset: str | None = None, **settings: Any) -> TrainingSpec:
+def training_spec(preset: Preset | None = None, **settings: Unpack[TrainingSettings]) -> TrainingSpec:
     """Return a spec from a preset's settings, with ``settings`` in their place or on top.
 
     A setting that is None counts as not given; `mlpd.client.settings.SETTINGS` says what each means. A ``schedule`` may

@@ -110,15 +110,15 @@ def train(
             others.get("labels", {}) | labels_of(label),
             note or others.get("note", ""),
         )
-        preset = preset or others.get("preset")
+        recipe: Any = preset or others.get("preset")
         options = TableOptions(
             target=target, leave_out=leave_out or [], category=category or [], weight=weight, header=header
         )
         if path is None:
             own_data.check_unset({**options, "test": test, "test_fraction": test_fraction})
-            spec = training_spec(preset, **settings)  # what is wrong with it is told before a server is looked for
-        elif preset:
-            raise InvalidRequest(f"preset must be unset with a table, got {preset}")
+            spec = training_spec(recipe, **settings)  # what is wrong with it is told before a server is looked for
+        elif recipe:
+            raise InvalidRequest(f"preset must be unset with a table, got {recipe}")
         with (
             reachable(server, embedded=embedded, data_directory=data_dir) as address,
             connect(address, COMPUTING_SECONDS) as client,
@@ -201,7 +201,8 @@ def _embedded_hint(data_directory: Path | None) -> str:
 def asked_spec(config: Path | None, preset: str | None, flags: Mapping[str, Any]) -> TrainingSpec:
     """Return the spec that a TOML file, a preset and flags ask for; raises `InvalidRequest`."""
     settings, others = asked_settings(config, flags)
-    return training_spec(preset or others.get("preset"), **settings)
+    recipe: Any = preset or others.get("preset")
+    return training_spec(recipe, **settings)
 
 
 def asked_settings(config: Path | None, flags: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:

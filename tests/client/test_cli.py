@@ -59,7 +59,7 @@ def csv_of_rings(tmp_path_factory, rings):
 @pytest.fixture(scope="module")
 def trained(server, csv_of_rings):
     """A model that the command line alone has made."""
-    assert answer("datasets", "add", "cli-rings", csv_of_rings, server=server)["dataset"]["row_count"] == "600"
+    assert answer("datasets", "add", "cli-rings", csv_of_rings, server=server)["dataset"]["row_count"] == 600
     flags = [
         *RINGS,
         "--dataset",
@@ -128,7 +128,9 @@ def test_every_listing_works_in_both_forms(server, trained):
         done = run(*arguments, server=server)
         assert done.returncode == 0, done.stderr
         assert word in done.stdout
-        assert isinstance(answer(*arguments, server=server), dict)
+        printed = run(*arguments, "--json", server=server).stdout.splitlines()
+        assert all(isinstance(json.loads(line), dict) for line in printed)
+        assert (len(printed) > 1) == (arguments[0] == "watch")
 
 
 def test_train_without_waiting_says_how_to_follow(server, trained):
@@ -147,8 +149,9 @@ def test_train_without_waiting_says_how_to_follow(server, trained):
 def test_test_data_are_scored_though_nothing_waits(server, trained):
     flags = [*RINGS, "--dataset", "cli-rings", "--epochs", 1, "--no-wait", "--test-dataset", "cli-rings"]
     job = answer("train", *flags, server=server)["job"]["name"]
-    events = answer("watch", job, server=server)["events"]
-    scores = [event["metrics_recorded"] for event in events if "metrics_recorded" in event]
+    *lines, last = map(json.loads, run("watch", job, "--json", server=server).stdout.splitlines())
+    assert last["job"]["state"] == "STATE_SUCCEEDED"
+    scores = [line["event"]["metrics_recorded"] for line in lines if "metrics_recorded" in line["event"]]
     assert scores[-1]["split"] == "SPLIT_TEST"
     assert scores[-1]["accuracy"] > 0.3
 

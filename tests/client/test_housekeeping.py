@@ -270,4 +270,4 @@ def test_disk_usage_follows_what_is_stored(server, client):
     shown = run("info", server=server).stdout.splitlines()[-1]
     assert shown.startswith("on disk: data sets ")
     assert shown.endswith(" free")
-    assert answer("info", server=server)["disk_usage"]["dataset_bytes"] == str(after.dataset_bytes)
+    assert answer("info", server=server)["disk_usage"]["dataset_bytes"] == after.dataset_bytes

@@ -5,7 +5,9 @@ import json
 
 import numpy as np
 import pytest
-from mlpd.client.cli.output import fields_of, print_json
+from google.rpc import status_pb2
+from mlpd.client.cli.fields import fields_of
+from mlpd.client.cli.output import print_json
 from mlpd.client.cli.predictions import table_of, write
 from mlpd.client.errors import InvalidRequest
 from mlpd.client.results import Prediction
@@ -27,27 +29,40 @@ def test_numbers_that_are_not_finite_are_null(capsys):
 
 def test_numbers_of_messages_that_are_not_finite_are_null(capsys):
     """protobuf's own JSON has the words "NaN" and "Infinity" for them, which a name may also be."""
-    metrics = pb.MetricsRecorded(loss=NAN, accuracy=0.5, progress=pb.Progress(step=3, rows_per_second=INF))
+    metrics = pb.MetricsRecorded(loss=NAN, accuracy=0.5, progress=pb.Progress(step=2**60, rows_per_second=INF))
     print_json(fields_of(metrics))
     assert json.loads(capsys.readouterr().out) == {
+        "split": "SPLIT_UNSPECIFIED",
         "loss": None,
         "accuracy": 0.5,
-        "progress": {"step": "3", "rows_per_second": None},
-    }
-    spec = pb.TrainingSpec(loss=pb.Loss(class_weights=[1, INF]), schedule=pb.Schedule(learning_rate=0.1))
-    spec.time_limit.seconds = 3
-    segment = pb.Schedule.Segment(schedule=pb.Schedule(learning_rate=-INF))
-    spec.schedule.joined.segments.extend([segment, pb.Schedule.Segment(step_count=2)])
-    print_json(fields_of(spec))
-    assert json.loads(capsys.readouterr().out) == {
-        "loss": {"class_weights": [1.0, None]},
-        "schedule": {
-            "learning_rate": 0.1,
-            "joined": {"segments": [{"schedule": {"learning_rate": None}}, {"step_count": "2"}]},
+        "learning_rate": 0.0,
+        "progress": {
+            "step": 2**60, "step_count": 0, "epoch": 0, "epoch_count": 0,
+            "rows_per_second": None, "remaining_duration": None,
         },
-        "time_limit": "3s",
-    }
-    assert fields_of(dataset_pb.Dataset(input_names=["NaN"])) == {"input_names": ["NaN"]}
+    }  # fmt: skip
+    assert fields_of(dataset_pb.Dataset(input_names=["NaN"]))["input_names"] == ["NaN"]
+
+
+def test_messages_are_json_with_nothing_left_out():
+    event = pb.ProgressEvent(sequence=3, message_logged=pb.MessageLogged(severity=pb.MessageLogged.SEVERITY_INFO))
+    assert fields_of(event) == {
+        "sequence": 3, "event_time": None, "attempt": 0,
+        "message_logged": {"severity": "SEVERITY_INFO", "message": ""},
+    }  # fmt: skip
+    assert fields_of(pb.MetricsRecorded())["accuracy"] is None
+    response = pb.EvaluateResponse(metrics={"r2": 0.5}, class_scores=[pb.ClassScores(row_count=2)])
+    fields = fields_of(response)
+    assert (fields["metrics"], fields["correct_count"], fields["confusion_matrix"]) == ({"r2": 0.5}, None, None)
+    scores = {"row_count": 2, "precision": 0.0, "recall": 0.0, "f1": 0.0, "roc_auc": None}
+    assert fields["class_scores"] == [scores]
+    job = pb.TrainingJob(state=pb.TrainingJob.STATE_FAILED, error=status_pb2.Status(code=9, message="no"))
+    job.create_time.FromSeconds(0)
+    job.spec.time_limit.FromSeconds(90)
+    fields = fields_of(job)
+    assert (fields["state"], fields["create_time"]) == ("STATE_FAILED", "1970-01-01T00:00:00Z")
+    assert (fields["spec"]["time_limit"], fields["spec"]["optimizer"]) == ("90s", None)
+    assert fields["error"] == {"code": 9, "message": "no", "details": []}
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])

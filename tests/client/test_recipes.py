@@ -167,9 +167,11 @@ def test_a_schedule_can_be_joined_of_others():
 
 def test_type_checkers_know_settings_too():
     """A type checker finds what is refused here: it would call the comments unused if it did not."""
-    with pytest.raises(InvalidRequest, match="setting must be one of .*, got learning_rat; did you mean learning_rate"):
+    with pytest.raises(
+        InvalidRequest, match=r"setting must be one of .*, got learning_rat; did you mean learning_rate"
+    ):
         training_spec(learning_rat=0.1)  # type: ignore[call-arg]
-    with pytest.raises(InvalidRequest, match="optimizer must be one of .*, got adma; did you mean adam"):
+    with pytest.raises(InvalidRequest, match=r"optimizer must be one of .*, got adma; did you mean adam"):
         training_spec(optimizer="adma")  # type: ignore[arg-type]
     with pytest.raises(InvalidRequest, match="epoch_count must be a whole number of 64 bits, got '3'"):
         training_spec(epoch_count="3")  # type: ignore[arg-type]

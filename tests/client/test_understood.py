@@ -87,11 +87,11 @@ def test_a_header_of_numbers_is_not_taken_for_a_row(mlpd, refused, write, flower
     path = write("numbered.csv", flowers, "0,1,2,3,4")
     assert "can be a header or a row: say which, with --header or --no-header" in refused("datasets", "add", "no", path)
     stored = mlpd("datasets", "add", "counted", path, "--header", "--json")
-    assert (stored["dataset"]["row_count"], stored["dataset"]["class_count"]) == ("150", "3")
+    assert (stored["dataset"]["row_count"], stored["dataset"]["class_count"]) == (150, 3)
     assert stored["understood"] == {
         "input_names": ["0", "1", "2", "3"], "left_out": [], "header": True, "labels": ["4"],
     }  # fmt: skip
-    assert mlpd("datasets", "add", "counted-rows", path, "--no-header", "--json")["dataset"]["row_count"] == "151"
+    assert mlpd("datasets", "add", "counted-rows", path, "--no-header", "--json")["dataset"]["row_count"] == 151
     trained(mlpd, "counted")
     rows = write("numbered-rows.csv", flowers[:, :4], "0,1,2,3")
     assert "can be a header or a row" in refused("predict", "counted", rows)

@@ -8,6 +8,7 @@ import numpy as np
 import typer
 from mlpd.client.cli import notes
 from mlpd.client.cli.connection import COMPUTING_SECONDS, connect
+from mlpd.client.cli.fields import fields_of
 from mlpd.client.cli.output import (
     SERVER,
     Decimal,
@@ -17,7 +18,6 @@ from mlpd.client.cli.output import (
     Separator,
     Server,
     console,
-    fields_of,
     plain,
     print_json,
     progress_of,

@@ -6,13 +6,13 @@ from typing import Annotated, Any
 
 import typer
 from mlpd.client.cli.connection import connect
+from mlpd.client.cli.fields import fields_of
 from mlpd.client.cli.output import (
     SERVER,
     Json,
     Labels,
     Server,
     console,
-    fields_of,
     labels_of,
     plain,
     print_json,

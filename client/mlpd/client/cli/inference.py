@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 from mlpd.client.cli import notes, predictions
 from mlpd.client.cli.connection import COMPUTING_SECONDS, connect
+from mlpd.client.cli.fields import fields_of
 from mlpd.client.cli.output import (
     SERVER,
     Decimal,
@@ -17,7 +18,6 @@ from mlpd.client.cli.output import (
     Server,
     console,
     evaluation_fields,
-    fields_of,
     labels_of,
     print_json,
     show_evaluation,

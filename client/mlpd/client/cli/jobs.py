@@ -8,12 +8,12 @@ from typing import Annotated
 import typer
 from mlpd.client.cli import follow
 from mlpd.client.cli.connection import connect
+from mlpd.client.cli.fields import fields_of
 from mlpd.client.cli.output import (
     SERVER,
     Json,
     Server,
     console,
-    fields_of,
     print_json,
     state_of,
 )
@@ -26,12 +26,13 @@ def watch(
     server: Server = SERVER,
     as_json: Json = False,
 ) -> None:
-    """Follow a job to its end; it goes on when you stop watching."""
+    """Follow a job to its end; it goes on when you stop watching. With --json, a line each event, the job last."""
     with connect(server) as client:
         found = client.job(job)  # a server or job that is not there is told at once
         if as_json:
-            events = [fields_of(event) for event in client.progress(found, after_sequence)]
-            print_json({"job": fields_of(client.job(found)), "events": events})
+            for event in client.progress(found, after_sequence):
+                print_json({"event": fields_of(event)})
+            print_json({"job": fields_of(client.job(found))})
             return
         with hint_at_interrupt(watch_hint(found, server)):
             follow.show(client.progress(found, after_sequence))

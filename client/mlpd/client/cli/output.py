@@ -9,9 +9,8 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 import typer
-from google.protobuf.json_format import MessageToDict
-from google.protobuf.message import Message
 from mlpd.client.calls import DEFAULT_ADDRESS
+from mlpd.client.cli.fields import fields_of
 from mlpd.client.errors import InvalidRequest
 from mlpd.client.results import Evaluation
 from mlpd.v1.trainer_service_pb2 import TrainingJob
@@ -45,7 +44,7 @@ def print_json(result: dict[str, Any]) -> None:
         text = json.dumps(result, allow_nan=False)
     except ValueError:
         text = json.dumps(_without_infinities(result), allow_nan=False)
-    print(text)
+    print(text, flush=True)  # whoever reads events must not wait for a buffer
 
 
 def show_notes(notes: Iterable[str]) -> None:
@@ -68,32 +67,12 @@ def plain(text: str) -> str:
     return "".join(character if character.isprintable() else ascii(character)[1:-1] for character in text)
 
 
-def fields_of(message: Message) -> dict[str, Any]:
-    """Return a message as JSON fields, in the names of the .proto files."""
-    fields = MessageToDict(message, preserving_proto_field_name=True)
-    _restore_floats(message, fields)
-    return fields
-
-
 def _without_infinities(value: Any) -> Any:
     if isinstance(value, float):
         return value if isfinite(value) else None
     if isinstance(value, dict):
         return {key: _without_infinities(inner) for key, inner in value.items()}
     return [_without_infinities(inner) for inner in value] if isinstance(value, list) else value
-
-
-def _restore_floats(message: Message, fields: dict[str, Any]) -> None:
-    """Undo that protobuf writes floats that are not finite as words, which can't be told from text."""
-    for field, value in message.ListFields():
-        shown = fields.get(field.name)
-        if field.cpp_type in (field.CPPTYPE_DOUBLE, field.CPPTYPE_FLOAT):
-            fields[field.name] = list(value) if isinstance(shown, list) else value
-        elif isinstance(shown, dict) and isinstance(value, Message):
-            _restore_floats(value, shown)
-        elif isinstance(shown, list) and field.cpp_type == field.CPPTYPE_MESSAGE:
-            for inner, inner_fields in zip(value, shown, strict=True):
-                _restore_floats(inner, inner_fields)
 
 
 def size_text(size_bytes: int) -> str:

@@ -5,7 +5,8 @@ import sys
 
 import typer
 from mlpd.client.cli.connection import connect
-from mlpd.client.cli.output import SERVER, Json, Server, console, fields_of, print_json, size_text, table
+from mlpd.client.cli.fields import fields_of
+from mlpd.client.cli.output import SERVER, Json, Server, console, print_json, size_text, table
 from mlpd.client.embedded import require_server
 from mlpd.v1 import types_pb2 as types
 from rich.markup import escape

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 from mlpd.client.cli import follow, notes, own_data
 from mlpd.client.cli.connection import COMPUTING_SECONDS, answers, connect
+from mlpd.client.cli.fields import fields_of
 from mlpd.client.cli.jobs import hint_at_interrupt, watch_hint
 from mlpd.client.cli.output import (
     SERVER,
@@ -20,7 +21,6 @@ from mlpd.client.cli.output import (
     Server,
     console,
     evaluation_fields,
-    fields_of,
     labels_of,
     print_json,
     show_evaluation,

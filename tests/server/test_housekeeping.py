@@ -1,5 +1,6 @@
 """Deleting: what is needed stays, what is gone is gone as a whole, and no name comes to stand for something else."""
 
+import sqlite3
 import uuid
 
 import numpy as np
@@ -262,3 +263,34 @@ def test_names_that_are_none_are_refused(stubs):
     for call, name in calls:
         refusal = refused(call, stubs, name)
         assert (refusal.code, refusal.fields) == (StatusCode.INVALID_ARGUMENT, ["name"])
+
+
+def test_what_is_damaged_or_has_lost_its_file_can_be_deleted(server, stubs, points):
+    stored = stubs.upload("damaged", *points)
+    path = server.data_directory / "datasets" / f"{stored.sha256}.safetensors"
+    path.write_bytes(b"no data set")
+    assert delete_dataset(stubs, "damaged") == len(b"no data set")
+    before = files(server, "models")
+    version = trained(stubs, "lost").model_version
+    (file,) = files(server, "models") - before
+    (server.data_directory / "models" / f"{file}.safetensors").unlink()
+    assert delete_version(stubs, version) == 0
+    stubs.upload("damaged", *points)
+    path.unlink()
+    assert delete_dataset(stubs, "damaged") == 0
+    stubs.upload("damaged", *points)
+    assert trained(stubs, "found", train_dataset="datasets/damaged").model_version
+    delete_dataset(stubs, "damaged")
+
+
+def test_a_job_whose_record_is_damaged_can_be_deleted(start_server, connect, rings):
+    server = start_server()
+    stubs = connect(server.address)
+    stubs.upload("rings", *rings)
+    job = ended(stubs, stubs.train(rings_spec(epoch_count=1)))
+    with sqlite3.connect(server.data_directory / "mlpd.sqlite3") as connection:
+        connection.execute("update jobs set spec = '{'")
+        connection.execute("update job_statuses set progress = '{}'")
+    assert refused(stubs.job, job.name).code is StatusCode.DATA_LOSS
+    delete_job(stubs, job.name)
+    assert refused(stubs.job, job.name).code is StatusCode.NOT_FOUND

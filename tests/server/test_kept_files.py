@@ -2,7 +2,9 @@
 
 import asyncio
 import hashlib
+import os
 import random
+import threading
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -16,7 +18,7 @@ from mlpd.server.errors import ErrorKind, ServerError
 from mlpd.server.jobs import lifecycle
 from mlpd.server.names import version_name
 from mlpd.server.records import Failed, Failure, Finished, Frame, JobState
-from mlpd.server.storage import schema
+from mlpd.server.storage import deletion, schema
 from mlpd.server.storage.artifacts import DataDirectory
 from mlpd.server.storage.contents import Contents
 from mlpd.server.storage.database import Database
@@ -284,6 +286,92 @@ def test_a_file_that_is_read_stays_until_that_has_ended(tmp_path):
         asyncio.run(use(house))
 
 
+def test_content_that_is_being_verified_keeps_its_file(tmp_path):
+    """An upload finds its content there, under a name that is deleted while the file is read."""
+    content = save({"inputs": np.zeros((4_000_000, 2), np.float32), "labels": np.arange(4_000_000) % 2})
+    sha256 = hashlib.sha256(content).hexdigest()
+
+    async def upload(house, name):
+        async def chunks():
+            yield content
+
+        await house.datasets.upload(name, sha256, len(content), chunks())
+
+    async def use(house):
+        house.datasets.max_dataset_bytes = len(content)
+        await upload(house, "a")
+        os.utime(house.directory.dataset(sha256))  # so that it is read again
+        again = asyncio.ensure_future(upload(house, "b"))
+        await asyncio.sleep(0)
+        await house.store.dataset("a")  # by now the upload has read its row, too
+        await house.housekeeping.delete_dataset("a")
+        await again
+        house.check()
+        assert house.files("datasets") == {f"{sha256}.safetensors"}
+
+    with opened(tmp_path / "data") as house:
+        asyncio.run(use(house))
+
+
+def test_a_row_that_is_on_its_way_keeps_its_file(tmp_path):
+    """The caller of an upload goes, and the file's last name is deleted, before the row is written."""
+
+    async def use(house):
+        await house.upload("a", 0)
+        gates, begun = [threading.Event() for _ in range(3)], threading.Event()
+
+        def held_up(gate):
+            def wait(_connection):
+                begun.set()
+                gate.wait(60)
+
+            return asyncio.ensure_future(house.database.write(wait))
+
+        first = held_up(gates[0])
+        await until(begun.is_set)
+        deleting = asyncio.ensure_future(house.housekeeping.delete_dataset("a"))
+        await until(lambda: house.database._requests.qsize() == 1)
+        second = held_up(gates[1])
+        await until(lambda: house.database._requests.qsize() == 2)
+        gates[0].set()
+        await first
+        third = held_up(gates[2])
+        uploading = asyncio.ensure_future(house.upload("b", 0))
+        await until(lambda: house.database._requests.qsize() == 2)
+        uploading.cancel()
+        gates[1].set()
+        await second
+        for _ in range(20):  # what would remove the file now gets its turns
+            await house.store.read(lambda _connection: None)
+            await asyncio.to_thread(int)
+        gates[2].set()
+        await asyncio.gather(third, deleting)
+        assert [name for (name,) in house.rows(schema.datasets.c.id)] == ["b"]
+        house.check()
+
+    with opened(tmp_path / "data") as house:
+        asyncio.run(use(house))
+
+
+async def until(condition):
+    while not condition():  # noqa: ASYNC110 - it lies in another thread
+        await asyncio.sleep(0)
+
+
+def test_what_is_left_of_a_deleted_log_goes_at_the_next_start(tmp_path):
+    async def use(house):
+        await house.upload("a", 0)
+        await house.train("job-0", "m", "a")
+        await house.end("job-0", JobState.CANCELLED)
+        await house.database.write(partial(deletion.delete_job, job_id="job-0"))  # and then the power goes
+        assert await told(house.store.events("job-0", 0, 10)) == "JOB_NOT_FOUND"
+        await house.housekeeping.collect()
+        house.check()
+
+    with opened(tmp_path / "data") as house:
+        asyncio.run(use(house))
+
+
 def test_what_nothing_names_is_removed_at_the_start_and_other_files_are_not(tmp_path):
     async def use(house):
         await house.upload("a", 0)
@@ -295,7 +383,7 @@ def test_what_nothing_names_is_removed_at_the_start_and_other_files_are_not(tmp_
             (house.directory.root / folder / f"{'0' * 64}.safetensors").write_bytes(b"123")
             (house.directory.root / folder / "README").write_text("mine")
         (house.directory.root / "jobs" / "job-gone").mkdir()
-        await house.contents.collect()
+        await house.housekeeping.collect()
         for folder in ("datasets", "models"):
             assert house.files(folder) == kept[folder] | {"README"}
         assert house.files("jobs") == {"job-failed"}

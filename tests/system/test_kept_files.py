@@ -111,6 +111,21 @@ def test_a_model_that_is_written_and_not_published_is_published_or_gone(start_se
     assert files(server, "jobs") == set()
 
 
+def test_a_server_whose_database_is_missing_removes_nothing(start_server, capfd):
+    server = start_server()
+    server.kill()
+    before = files(server, "datasets")
+    for path in server.data_directory.glob("mlpd.sqlite3*"):
+        path.rename(path.with_name(f"aside-{path.name}"))
+    with pytest.raises(AssertionError, match="ended with status 1"):
+        start_server()
+    assert "mlpd.sqlite3, which names the files of datasets/ and models/, is missing" in capfd.readouterr().err
+    assert files(server, "datasets") == before
+    for path in server.data_directory.glob("aside-*"):
+        path.rename(path.with_name(path.name.removeprefix("aside-")))
+    check(start_server())
+
+
 @pytest.mark.parametrize("seed", [1])
 def test_rows_and_files_agree_after_any_kill(start_server, seed):
     print(f"seed {seed}")

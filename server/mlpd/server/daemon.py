@@ -109,7 +109,7 @@ class Daemon:
 
             await datasets.add_mnist()
             await jobs.recover()
-            await contents.collect()
+            await housekeeping.collect()
             await server.start()
             await _tell_health(health_service, True)
             supervisor.watch("job queue", asyncio.create_task(jobs.run()))

@@ -195,13 +195,14 @@ def remove_file(path: Path) -> int:
     return size_bytes
 
 
-def size_of(folder: Path) -> int:
+def size_of(folder: Path | str) -> int:
     """Return the bytes of all files in a folder and those below it; what goes away meanwhile does not count."""
     size_bytes = 0
-    for place, _, names in os.walk(folder):
-        for name in names:
+    with suppress(FileNotFoundError), os.scandir(folder) as entries:
+        for entry in entries:
             with suppress(FileNotFoundError):
-                size_bytes += os.lstat(os.path.join(place, name)).st_size
+                is_folder = entry.is_dir(follow_symlinks=False)
+                size_bytes += size_of(entry.path) if is_folder else entry.stat(follow_symlinks=False).st_size
     return size_bytes
 
 

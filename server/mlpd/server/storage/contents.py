@@ -66,7 +66,7 @@ class Contents:
         return await self._remove(self._directory.model(sha256), schema.models.c.file_sha256, sha256)
 
     async def collect(self) -> None:
-        """Remove every file and job folder that no row names; before the first call is taken and the first job runs."""
+        """Remove every file and job folder that no row names; while no call is taken and no job runs."""
         datasets, models, jobs = await self._database.read(_named)
         await asyncio.to_thread(self._directory.remove_others, datasets, models, jobs)
 

@@ -15,6 +15,7 @@ from mlpd.server.storage.inputs import UNENDED, users_of
 
 # They are made anew at every start.
 BUILT_IN_DATASETS = frozenset({"mnist-train", "mnist-test"})
+_EVENTS_AT_A_TIME = 2000
 
 
 def delete_dataset(connection: sa.Connection, dataset_id: str) -> str:
@@ -57,7 +58,10 @@ def delete_versions(connection: sa.Connection, model_id: str, version: int | Non
 
 
 def delete_job(connection: sa.Connection, job_id: str) -> None:
-    """Delete a job with its event log. Raises `NotFound`, and `PreconditionFailed` unless it has ended."""
+    """Delete a job; its log, which nobody can read any more, is left to `delete_events`.
+
+    Raises `NotFound`, and `PreconditionFailed` unless the job has ended.
+    """
     jobs, name = schema.jobs, job_name(job_id)
     query = sa.select(jobs.c.number, jobs.c.request_id, jobs.c.request_digest, schema.job_statuses.c.state)
     job = connection.execute(query.join(schema.job_statuses).where(jobs.c.id == job_id)).first()
@@ -66,10 +70,27 @@ def delete_job(connection: sa.Connection, job_id: str) -> None:
     if job.state in UNENDED:
         text = f"{name} must have ended to be deleted, it is {job.state}; cancel it first"
         raise PreconditionFailed("JOB_NOT_ENDED", text, training_job=name, state=job.state)
-    connection.execute(schema.events.delete().where(schema.events.c.job_id == job_id))
     for table in (schema.job_statuses, schema.job_inputs, jobs):
         connection.execute(table.delete().where(table.c.number == job.number))
     _keep(connection, schema.deleted_jobs, id=job_id, request_id=job.request_id, request_digest=job.request_digest)
+
+
+def delete_events(connection: sa.Connection, job_id: str) -> bool:
+    """Delete the oldest events of a deleted job, as many as others can wait for; return whether there were any."""
+    events = schema.events
+    own = events.c.job_id == job_id
+    first = connection.execute(sa.select(sa.func.min(events.c.sequence)).where(own)).scalar()
+    if first is None:
+        return False
+    connection.execute(events.delete().where(own, events.c.sequence < first + _EVENTS_AT_A_TIME))
+    return True
+
+
+def deleted_jobs_with_events(connection: sa.Connection) -> Sequence[str]:
+    """Return the ids of the deleted jobs of whose logs something is left."""
+    gone = schema.deleted_jobs.c.id
+    left = sa.exists().where(schema.events.c.job_id == gone)
+    return connection.execute(sa.select(gone).where(left)).scalars().all()
 
 
 def newest_deleted(connection: sa.Connection, model_id: str) -> int:

@@ -2,9 +2,11 @@
 
 import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 
 from mlpd.server.asynchronous import to_the_end
+from mlpd.server.errors import StorageTrouble, Unavailable
 from mlpd.server.storage import deletion
 from mlpd.server.storage.artifacts import DataDirectory, DiskUsage
 from mlpd.server.storage.contents import Contents
@@ -52,9 +54,23 @@ class Housekeeping:
         async def delete() -> int:
             await self._database.write(partial(deletion.delete_job, job_id=job_id))
             self._forget(job_id)
-            return await asyncio.to_thread(self._directory.remove_job, job_id)
+            freed_bytes = await asyncio.to_thread(self._directory.remove_job, job_id)
+            await self._delete_events(job_id)
+            return freed_bytes
 
         return await to_the_end(delete())
+
+    async def collect(self) -> None:
+        """Remove files, job folders and events that nothing names; while no call is taken and no job runs."""
+        await self._contents.collect()
+        for job_id in await self._database.read(deletion.deleted_jobs_with_events):
+            await self._delete_events(job_id)
+
+    async def _delete_events(self, job_id: str) -> None:
+        """Delete the log of a deleted job; where the disk refuses, the rest of it goes at the next start."""
+        with suppress(StorageTrouble, Unavailable):
+            while await self._database.write(partial(deletion.delete_events, job_id=job_id)):
+                pass
 
     async def disk_usage(self) -> DiskUsage:
         """Return what the files take now; all who ask while that is counted get one answer."""

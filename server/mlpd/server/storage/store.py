@@ -200,10 +200,9 @@ class Store:
         )
 
         def work(connection: sa.Connection) -> list[Event]:
-            found = [rows.event_from(row) for row in connection.execute(query)]
-            if not found and not _is_there(connection, job_id):
-                raise _no_job(job_id)
-            return found
+            if not _is_there(connection, job_id):
+                raise _no_job(job_id)  # and what may be left of its log has gaps
+            return [rows.event_from(row) for row in connection.execute(query)]
 
         return await self._database.replay(work)
 

@@ -190,16 +190,17 @@ def _each(
     *,
     as_json: bool,
 ) -> None:
-    """Do the same to each of ``names``, whatever becomes of the others; exit with 1 if one of several is refused."""
+    """Do the same to each of ``names``, whatever becomes of the others; exit with 1 if one is refused.
+
+    Raises what a single name, or a server that is away, is refused with.
+    """
     answers, errors = [], []
     with connect(server) as client:
         for name in names:
             try:
                 fields, text = one(client, name)
-            except Unavailable:
-                raise
             except MlpdError as error:
-                if len(names) == 1:
+                if len(names) == 1 or isinstance(error, Unavailable):
                     raise
                 errors.append({"name": name, "message": error.message, "reason": error.reason, "fields": error.fields})
                 if not as_json:

@@ -321,3 +321,26 @@ def test_test_data_that_do_not_fit_are_refused_before_the_run(stubs, stored, rin
         )
     spec = rings_spec(test_dataset=stored.name)
     assert refused(stubs.train, spec).fields[-1] in ("spec.test_dataset", "spec.model.layer_sizes")
+
+
+def test_a_run_that_fails_names_numbers_that_are_far_from_one(stubs):
+    random = np.random.default_rng(9)
+    rows = (1_000 * random.normal(size=(200, 2))).astype(np.float32)
+    far = upload(stubs, "far", rows, {}, targets=2_000_000 + 5_000 * rows[:, :1])
+    spec = rings_spec(
+        model=types.ModelSpec(layer_sizes=[0, 16, 0]),
+        train_dataset=far.name,
+        optimizer=pb.Optimizer(sgd=pb.Optimizer.Sgd()),
+    )
+    spec.schedule.learning_rate = 0.5
+    error = stubs.events(stubs.train(spec).name)[-1].state_changed.error.message
+    for part in (
+        "targets go from ",
+        "standardize_targets learns them",
+        "inputs go from ",
+        "standardize brings them near 1",
+    ):
+        assert part in error
+    spec.loss.standardize_targets = spec.model.standardize_inputs = True
+    spec.schedule.learning_rate = 0.01
+    assert trained(stubs, spec, "near").task == "regression"

@@ -12,6 +12,8 @@ from mlpd.v1.trainer_service_pb2 import TrainingJob, TrainingSpec
 _PIXELS = "whole numbers from 0 to 255"
 # Least that the largest of whole numbers is where they may be pixels: half of what a byte holds.
 _BRIGHT = 128
+# So many classes, with fewer rows each on average, may be numbers to predict.
+_MANY_CLASSES, _FEW_ROWS = 20, 10
 
 
 def of_inputs(dataset: Dataset) -> list[str]:
@@ -30,6 +32,9 @@ def of_job(asked: TrainingSpec, job: TrainingJob, client: Client) -> list[str]:
     """Say what the server made of the data: task, scale of the inputs, and whether columns were matched by name."""
     notes = [] if asked.task else [f"task {job.spec.task}, by the data"]
     train = client.dataset(job.spec.train_dataset)
+    if not train.class_names and train.class_count > _MANY_CLASSES and train.row_count < _FEW_ROWS * train.class_count:
+        counts = f"{train.class_count:,} classes in {train.row_count:,} rows"
+        notes.append(f"{counts}: if labels are numbers to predict, store them as targets, with --task regression")
     model, scale = asked.model, job.spec.model.input_scale
     if not (model.standardize_inputs or model.HasField("input_scale")):
         source = job.spec.warm_start.model

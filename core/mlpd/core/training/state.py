@@ -20,6 +20,7 @@ from mlpd.core.training.checkpoint import Checkpoint, Counters
 from mlpd.core.training.control import Monitor
 from mlpd.core.training.environment import environment_of
 from mlpd.core.training.events import MetricsRecorded
+from mlpd.core.training.usefulness import advice_for
 from mlpd.core.training.validation import Validation
 
 
@@ -120,7 +121,7 @@ class TrainingState:
             if not np.isfinite(vector).all():
                 is_moment, own_name = name.startswith("moment."), name.rpartition(".")[2]
                 what = f"the optimizer's {own_name} is" if is_moment else f"the {own_name} are"
-                raise Diverged(f"{what} not finite after step {self.step}; try a smaller learning rate")
+                raise Diverged(f"{what} not finite after step {self.step}; {advice_for(self.spec, self.examples)}")
 
     def make_steps(self, runner: Runner, step_count: int) -> None:
         """Make ``step_count`` steps, which must all be of one epoch."""
@@ -182,7 +183,7 @@ class TrainingState:
     def metrics(self, split: str, epoch: int, loss: float, accuracy: float | None) -> MetricsRecorded:
         """Return a report at the current step; raises `Diverged` when the loss is not finite."""
         if not isfinite(loss):
-            raise Diverged(f"the {split} loss is {loss} at step {self.step}; try a smaller learning rate")
+            raise Diverged(f"the {split} loss is {loss} at step {self.step}; {advice_for(self.spec, self.examples)}")
         return MetricsRecorded(
             split=split,
             step=self.step,

@@ -1,4 +1,7 @@
-"""Whether a trained model is better than one that ignores its inputs: a finite loss alone does not show that."""
+"""Whether a trained model is better than one that ignores its inputs, and what to do where training fails.
+
+A finite loss alone does not show that a model is of use.
+"""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -9,6 +12,7 @@ from mlpd.core.devices.arrays import Cpu, Device, HostArray
 from mlpd.core.models.model import Model
 from mlpd.core.models.predictor import Predictor
 from mlpd.core.network.losses import BufferedLoss, Huber, MeanAbsolute
+from mlpd.core.network.scaling import blocks
 from mlpd.core.network.tasks import TASKS
 from mlpd.core.spec.training import TrainingSpec
 from mlpd.core.steps.examples import Examples
@@ -18,6 +22,23 @@ _ROW_LIMITS = 2**10, 2**14  # rows to compare on at first, and if these leave a 
 _CLEAR_SHARE = 0.1  # of the constant outputs' loss: a model is clearly better if its loss is lower by more
 _BLOCK_ROWS, _BLOCK_VALUES = 512, 2**20
 _MEDIAN_VALUES = 2**22
+_FAR = 30.0  # from 0, for a network whose weights are drawn for numbers of about 1
+
+
+def advice_for(spec: TrainingSpec, examples: Examples) -> str:
+    """Return what to change of a run whose numbers have become too large: numbers far from 1 that it reads, if any."""
+    train, advice = examples.train, []
+    if not TASKS[spec.task].has_classes and examples.target_scaling is None:
+        low, high = float(train.targets.min()), float(train.targets.max())
+        if max(-low, high) > _FAR:
+            advice.append(f"targets go from {low:g} to {high:g}: standardize_targets learns them in units of their own")
+    if examples.scaling.shift is None:
+        factor = float(examples.scaling.factor)
+        ends = [factor * float(end) for block in blocks(train.inputs) for end in (block.min(), block.max())]
+        low, high = min(ends), max(ends)
+        if max(-low, high) > _FAR:
+            advice.append(f"inputs go from {low:g} to {high:g}: standardize brings them near 1")
+    return "; ".join([*advice, "try a smaller learning rate" if not advice else "or try a smaller learning rate"])
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,8 @@ from mlpd.client.cli.fields import fields_of
 from mlpd.client.cli.output import print_json
 from mlpd.client.cli.predictions import table_of, write
 from mlpd.client.errors import InvalidRequest
-from mlpd.client.results import Prediction
+from mlpd.client.results import Evaluation, Prediction
+from mlpd.client.tables import Column, LabelledTable
 from mlpd.v1 import dataset_service_pb2 as dataset_pb
 from mlpd.v1 import trainer_service_pb2 as pb
 
@@ -99,3 +100,15 @@ def test_classes_are_written_and_shown_by_their_names(tmp_path):
             prediction.top(top)
     assert table_of(prediction, 3).row_count == 2
     assert repr(prediction) == "Prediction(model='models/a', 2 rows, 3 classes)"
+
+
+def test_what_a_notebook_shows_of_results_fits_a_line():
+    evaluation = Evaluation(
+        "models/a/versions/1", "00" * 32, 200, 150, 0.5, np.eye(10, dtype=np.int64), {}, [], list("abcdefghij")
+    )
+    assert repr(evaluation) == "Evaluation(model='models/a/versions/1', 200 rows, accuracy 0.7500, loss 0.5)"
+    columns = tuple(Column(f"column-{place}") for place in range(500))
+    table = LabelledTable(np.zeros((9, 500), np.float32), columns, labels=np.zeros(9, np.int64))
+    assert repr(table) == (
+        "LabelledTable(9 x 500 of float32: column-0, column-1, column-2, column-3, column-4 and 495 more)"
+    )

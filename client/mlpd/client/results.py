@@ -31,6 +31,10 @@ class Evaluation:
     classes: Sequence[pb.ClassScores]
     class_names: Sequence[str] = ()
 
+    def __repr__(self) -> str:
+        scored = "" if self.accuracy is None else f", accuracy {self.accuracy:.4f}"
+        return f"Evaluation(model={self.model!r}, {self.row_count} rows{scored}, loss {self.loss:.6g})"
+
     @property
     def accuracy(self) -> float | None:
         """Fraction of rows that are right in all; None for regression."""

@@ -1,11 +1,13 @@
 """Shows a job's events as they come, on a terminal or in a log."""
 
+import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from mlpd.client.cli.output import console, plain, state_of
 from mlpd.v1.trainer_service_pb2 import AttemptStarted, MessageLogged, MetricsRecorded, ProgressEvent, TrainingJob
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn
+from rich.progress_bar import ProgressBar
 from rich.text import Text
 
 # A run of many epochs prints about so many lines; the bar shows the rest.
@@ -40,7 +42,7 @@ def collect(events: Iterable[ProgressEvent]) -> Summary:
 def show(events: Iterable[ProgressEvent]) -> Summary:
     """Follow a job to its end with a bar and a line for each report."""
     summary = Summary()
-    columns = (TextColumn("{task.description}"), BarColumn(None), TextColumn("{task.percentage:>3.0f}%"), _TimeLeft())
+    columns = (TextColumn("{task.description}"), _Bar(None), _Share(), _TimeLeft())
     with Progress(*columns, console=console, transient=True, expand=True) as progress:
         bar = progress.add_task("queued", total=None)
         for event in events:
@@ -54,7 +56,7 @@ def show(events: Iterable[ProgressEvent]) -> Summary:
                         description=f"epoch {now.epoch}/{now.epoch_count}",
                         total=now.step_count,
                         completed=now.step,
-                        seconds_left=now.remaining_duration.seconds,
+                        pace=Pace.of(metrics, time.monotonic()),
                     )
                     every = -(-now.epoch_count // _LINES)
                     if now.epoch % every == 0 or now.epoch in (1, now.epoch_count):
@@ -70,12 +72,62 @@ def show(events: Iterable[ProgressEvent]) -> Summary:
     return summary
 
 
-class _TimeLeft(ProgressColumn):
-    """The server's own estimate, which knows of queueing and restarts."""
+@dataclass(frozen=True)
+class Pace:
+    """Where a run stood at its last report, at the time ``since``, and how fast it goes by the server's own estimate.
+
+    That knows of queueing and restarts. ``next_step`` is the report's next one, which a run has not reached before it.
+    """
+
+    step: int
+    next_step: int
+    step_count: int
+    seconds_left: float
+    since: float
+
+    @classmethod
+    def of(cls, metrics: MetricsRecorded, now: float) -> "Pace":
+        """Return the pace that a report tells at the time ``now``; the next is expected an epoch later."""
+        own = metrics.progress
+        seconds = own.remaining_duration.ToTimedelta().total_seconds()
+        steps = -(-own.step_count // max(own.epoch_count, 1))
+        return cls(own.step, min(own.step + steps, own.step_count), own.step_count, seconds, now)
+
+    def step_at(self, now: float) -> float:
+        """Return the step that the run should have reached, short of its next report."""
+        left = self.step_count - self.step
+        if not left or self.seconds_left <= 0:
+            return self.step
+        return min(self.step + left * (now - self.since) / self.seconds_left, max(self.next_step - 1, self.step))
+
+
+class _Bar(BarColumn):
+    """A bar that moves between reports, too."""
+
+    def render(self, task: Task) -> ProgressBar:
+        bar = super().render(task)
+        if pace := task.fields.get("pace"):
+            bar.completed = pace.step_at(time.monotonic())
+        return bar
+
+
+class _Share(ProgressColumn):
+    """How much of the steps the bar shows as done."""
 
     def render(self, task: Task) -> Text:
-        seconds = task.fields.get("seconds_left")
-        return Text("" if seconds is None else f"{seconds // 60}:{seconds % 60:02d} left")
+        pace = task.fields.get("pace")
+        share = pace.step_at(time.monotonic()) / max(pace.step_count, 1) if pace else 0.0
+        return Text(f"{share:4.0%}")
+
+
+class _TimeLeft(ProgressColumn):
+    """How long the run should take still."""
+
+    def render(self, task: Task) -> Text:
+        if not (pace := task.fields.get("pace")):
+            return Text("")
+        seconds = round(max(pace.seconds_left - (time.monotonic() - pace.since), 0))
+        return Text(f"{seconds // 60}:{seconds % 60:02d} left")
 
 
 def _take(summary: Summary, event: ProgressEvent) -> None:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from mlpd.client.columns import listed
 from mlpd.client.tables.columns import Column, columns_from
 from mlpd.v1.dataset_service_pb2 import Dataset
 from mlpd.v1.model_service_pb2 import ModelVersion
@@ -35,13 +36,18 @@ class Table:
     warnings: tuple[str, ...] = ()
     unknown: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
 
+    def __repr__(self) -> str:
+        shape = " x ".join(map(str, self.inputs.shape))
+        names = f": {listed(self.input_names)}" if self.columns else ""
+        return f"{type(self).__name__}({shape} of {self.inputs.dtype}{names})"
+
     @property
     def input_names(self) -> tuple[str, ...]:
         """The names of the columns."""
         return tuple(column.name for column in self.columns)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class LabelledTable(Table):
     """A table with what to learn of it: ``labels`` (rows,) or ``targets`` (rows, outputs); perhaps ``weights`` (rows,).
 

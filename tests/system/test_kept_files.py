@@ -132,32 +132,31 @@ def test_rows_and_files_agree_after_any_kill(start_server, seed):
     draw = random.Random(seed)
     server = start_server()
     for _ in range(ROUNDS):
-        acknowledged = threading.Semaphore(0)
-        users = [threading.Thread(target=use, args=(server.address, draw.random(), acknowledged)) for _ in range(3)]
+        acknowledged, gone = threading.Semaphore(0), threading.Event()
+        users = [threading.Thread(target=use, args=(server.address, draw.random(), acknowledged, gone)) for _ in "abc"]
         for user in users:
             user.start()
         for _ in range(draw.randint(3, 25)):
             assert acknowledged.acquire(timeout=60)
         server.kill()
+        gone.set()
         for user in users:
             user.join()
         server = start_server()
         check(server)
 
 
-def use(address, seed, acknowledged):
+def use(address, seed, acknowledged, gone):
     """Upload and delete data sets, some of the same content, until the server is gone."""
     draw = random.Random(seed)
-    with Client(address, timeout_seconds=0.5) as client:
-        names: list[str] = []
-        while True:
-            try:
+    names: list[str] = []
+    with Client(address, timeout_seconds=1) as client:
+        while not gone.is_set():
+            with suppress(MlpdError):
                 if names and draw.random() < 0.5:
                     client.delete_dataset(names.pop(draw.randrange(len(names))))
                 else:
-                    names.append(f"d-{uuid.UUID(int=draw.getrandbits(128))}")
-                    rows = np.full((20_000, 2), draw.randrange(5), np.float32)
-                    client.upload(names[-1], rows, np.arange(20_000) % 2)
-            except MlpdError:
-                return
-            acknowledged.release()
+                    name = f"d-{uuid.UUID(int=draw.getrandbits(128))}"
+                    client.upload(name, np.full((20_000, 2), draw.randrange(5), np.float32), np.arange(20_000) % 2)
+                    names.append(name)
+                acknowledged.release()

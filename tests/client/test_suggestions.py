@@ -35,6 +35,11 @@ def test_a_large_data_set_holds_rows_out_to_stop_by():
     assert settings["weight_decay"] < suggested_settings(SMALL)["weight_decay"]
 
 
+def test_rows_that_classes_need_are_not_held_out():
+    assert "validation_fraction" not in suggested_settings(DataSummary(3000, 5, "multiclass", [3] * 1000))
+    assert "validation_fraction" in suggested_settings(DataSummary(3000, 5, "multiclass", [2900, 98, 0, 2]))
+
+
 def test_a_million_rows_are_seen_ten_times():
     assert suggested_settings(DataSummary(1_000_000, 100, "multiclass", [1000] * 1000))["epoch_count"] == 10
 
@@ -51,6 +56,7 @@ def test_what_is_given_wins_and_the_rest_follows():
     assert settings["weight_decay"] == as_suggested["weight_decay"]
     assert step_count(settings, 300) == pytest.approx(step_count(as_suggested, 300), rel=0.01)
     assert "weight_decay" not in suggested_settings(SMALL, optimizer="adam")
+    assert "standardize_targets" not in suggested_settings(SMALL, loss="poisson")
     assert suggested_settings(SMALL, optimizer="sgd")["learning_rate"] > as_suggested["learning_rate"]
     assert suggested_settings(LARGE, epoch_count=100)["early_stopping_patience"] == 25
     every_other = suggested_settings(LARGE, epoch_count=100, validation_interval_epochs=2)

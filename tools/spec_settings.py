@@ -28,7 +28,6 @@ class Setting:
     default: str
     limits: str
     unit: str
-    flag: str = ""
     rule: str = ""
     words: dict[str, str] = field(default_factory=dict)
     names: tuple[str, ...] = ()
@@ -99,7 +98,6 @@ def plain(own: Declaration, section: str, name: str, where: str) -> Setting:
         default="required" if own.required else shown_default(own),
         limits=limits,
         unit=own.unit or next((unit for unit in UNITS if name.endswith(unit)), ""),
-        flag=own.flag,
         rule=own.limits.rule if own.limits and own.wire == DURATION else "",
         words=words,
         names=names,
@@ -260,8 +258,7 @@ def settings_module() -> str:
         "SETTINGS: Mapping[str, Setting] = {",
     ]
     for setting in found:
-        more = [f"flag={setting.flag!r}"] * bool(setting.flag)
-        more += [f"rule={setting.rule!r}"] * bool(setting.rule)
+        more = [f"rule={setting.rule!r}"] * bool(setting.rule)
         more += [f"words={setting.words!r}"] * bool(setting.words)
         parts = ", ".join([setting.kind, repr(setting.path), quoted(setting.help), *more])
         lines.append(f"{setting.name!r}: Setting({parts}),")

@@ -17,7 +17,7 @@ from ..conftest import ENVIRONMENT
 RINGS = [
     "--layer-sizes",
     "2,32,3",
-    "--dataset",
+    "--train-dataset",
     "rings",
     "--optimizer",
     "adam",
@@ -28,7 +28,7 @@ RINGS = [
 ]
 
 
-ENDLESS = [*RINGS, "--dataset", "cli-rings", "--epochs", "100000"]
+ENDLESS = [*RINGS, "--train-dataset", "cli-rings", "--epoch-count", "100000"]
 
 
 def follow_until(word, *arguments, environment):
@@ -62,9 +62,9 @@ def trained(server, csv_of_rings):
     assert answer("datasets", "add", "cli-rings", csv_of_rings, server=server)["dataset"]["row_count"] == 600
     flags = [
         *RINGS,
-        "--dataset",
+        "--train-dataset",
         "cli-rings",
-        "--epochs",
+        "--epoch-count",
         30,
         "--seed",
         1,
@@ -134,7 +134,7 @@ def test_every_listing_works_in_both_forms(server, trained):
 
 
 def test_train_without_waiting_says_how_to_follow(server, trained):
-    flags = [*RINGS, "--dataset", "cli-rings", "--epochs", 100_000]
+    flags = [*RINGS, "--train-dataset", "cli-rings", "--epoch-count", 100_000]
     submitted = answer("train", *flags, server=server)["job"]
     job = submitted["name"].removeprefix("trainingJobs/")
     assert answer("cancel", job, server=server)["jobs"][0]["state"] in ("STATE_CANCELLING", "STATE_CANCELLED")
@@ -147,7 +147,7 @@ def test_train_without_waiting_says_how_to_follow(server, trained):
 
 
 def test_test_data_are_scored_though_nothing_waits(server, trained):
-    flags = [*RINGS, "--dataset", "cli-rings", "--epochs", 1, "--no-wait", "--test-dataset", "cli-rings"]
+    flags = [*RINGS, "--train-dataset", "cli-rings", "--epoch-count", 1, "--no-wait", "--test-dataset", "cli-rings"]
     job = answer("train", *flags, server=server)["job"]["name"]
     *lines, last = map(json.loads, run("watch", job, "--json", server=server).stdout.splitlines())
     assert last["job"]["state"] == "STATE_SUCCEEDED"
@@ -157,7 +157,17 @@ def test_test_data_are_scored_though_nothing_waits(server, trained):
 
 
 def test_train_shows_each_epoch_and_the_result(server, trained):
-    done = run("train", *RINGS, "--dataset", "cli-rings", "--epochs", 3, "--test-dataset", "cli-rings", server=server)
+    done = run(
+        "train",
+        *RINGS,
+        "--train-dataset",
+        "cli-rings",
+        "--epoch-count",
+        3,
+        "--test-dataset",
+        "cli-rings",
+        server=server,
+    )
     assert done.returncode == 0, done.stderr
     for text in (
         "epoch 1/3",
@@ -179,8 +189,8 @@ def test_train_shows_each_epoch_and_the_result(server, trained):
             ["train", "--layer-sizes", "a,b"],
             "--layer-sizes must be whole numbers with commas, like 784,532,10, got a,b",
         ),
-        (["train", "--preset", "default", "--epochs", "0"], "--epochs must be between 1 and 1000000, got 0"),
-        (["train", "--preset", "default", "--dataset", "no"], "there is no data set 'no'"),
+        (["train", "--preset", "default", "--epoch-count", "0"], "--epoch-count must be between 1 and 1000000, got 0"),
+        (["train", "--preset", "default", "--train-dataset", "no"], "there is no data set 'no'"),
         (["train", "--config", "/nowhere.toml"], "/nowhere.toml can't be read as TOML"),
         (["watch", "no"], "there is no job 'no'"),
         (["cancel", "NO"], "with an id that matches"),
@@ -211,7 +221,7 @@ def test_bad_input_gets_one_sentence(server, trained, arguments, sentence):
 )
 def test_a_test_dataset_that_can_t_be_used_is_refused_before_the_run(server, trained, test_dataset, sentence):
     before = answer("jobs", server=server)
-    flags = [*RINGS, "--dataset", "cli-rings", "--epochs", 1, "--test-dataset", test_dataset]
+    flags = [*RINGS, "--train-dataset", "cli-rings", "--epoch-count", 1, "--test-dataset", test_dataset]
     for wait in ("--wait", "--no-wait"):
         done = run("train", *flags, wait, server=server)
         assert (done.returncode, done.stdout) == (1, "")
@@ -273,7 +283,7 @@ def test_ctrl_c_leaves_the_job_running_and_says_how_to_come_back(server, trained
 
 
 def test_ctrl_c_on_an_embedded_server_does_not_promise_that_the_job_goes_on(nobody):
-    flags = ["train", "--preset", "default", "--epochs", 1000, "--batch-size", 1000, "--embedded"]
+    flags = ["train", "--preset", "default", "--epoch-count", 1000, "--batch-size", 1000, "--embedded"]
     process, _ = follow_until("epoch ", *flags, environment={"MLPD_SERVER": nobody})
     process.send_signal(signal.SIGINT)
     _, stderr = process.communicate(timeout=60)
@@ -302,7 +312,7 @@ def test_train_embedded_starts_a_server_for_its_lifetime(nobody, start_server, t
         "train",
         "--preset",
         "default",
-        "--epochs",
+        "--epoch-count",
         1,
         "--batch-size",
         1000,

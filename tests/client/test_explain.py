@@ -8,7 +8,7 @@ from mlpd.client import Client
 from ..command_line import run
 from ..conftest import needs_compiler
 
-SMALL = ("--dataset", "rings", "--layer-sizes", "2,40,3", "--batch-size", "32", "--epochs", "1")
+SMALL = ("--train-dataset", "rings", "--layer-sizes", "2,40,3", "--batch-size", "32", "--epoch-count", "1")
 STEP = ("--learning-rate", "0.1", "--optimizer", "adam", "--threads", "2")
 PRODUCTS = 2 * 32 * (2 * 2 * 40 + 3 * 40 * 3)  # forward and back, but for the gradient of the inputs
 

@@ -102,7 +102,7 @@ def test_a_csv_of_numbers_from_the_command_line_to_predictions(server, tmp_path)
         "8",
     ]
     flags += [
-        "--epochs",
+        "--epoch-count",
         "60",
         "--batch-size",
         "16",
@@ -114,7 +114,7 @@ def test_a_csv_of_numbers_from_the_command_line_to_predictions(server, tmp_path)
         "--clip-norm",
         "5",
     ]
-    done = run("train", "--dataset", "prices", *flags, "--model-id", "prices", "--wait", "--json", server=server)
+    done = run("train", "--train-dataset", "prices", *flags, "--model-id", "prices", "--wait", "--json", server=server)
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout)
     assert result["job"]["spec"]["model"]["activations"] == ["silu"]

@@ -10,7 +10,7 @@ from mlpd.client.cli import app
 from mlpd.client.errors import InvalidRequest
 from sklearn.datasets import load_iris
 
-RUN = ["--layer-sizes", "4,16,3", "--standardize", "--batch-size", 16, "--epochs", 40, "--optimizer", "adam",
+RUN = ["--layer-sizes", "4,16,3", "--standardize", "--batch-size", 16, "--epoch-count", 40, "--optimizer", "adam",
        "--learning-rate", 0.01, "--seed", 1]  # fmt: skip
 HEADER = "sepal_length,sepal_width,petal_length,petal_width,species"
 
@@ -54,7 +54,7 @@ def write(tmp_path):
 
 
 def trained(mlpd, name):
-    return mlpd("train", "--dataset", name, *RUN, "--model-id", name, "--wait", "--json")
+    return mlpd("train", "--train-dataset", name, *RUN, "--model-id", name, "--wait", "--json")
 
 
 def test_columns_in_another_order_give_the_same_answers(mlpd, refused, write, flowers):
@@ -127,12 +127,12 @@ def test_the_same_pixels_train_the_same_model_from_every_file(mlpd, tmp_path, wr
         "pixels-npz": tmp_path / "pixels.npz",
     }
     note = "inputs are multiplied by 1/255: whole numbers from 0 to 255, as pixels are; --input-scale 1 leaves them as they are"
-    flags = ["--layer-sizes", "12,8,2", "--batch-size", 20, "--epochs", 2, "--learning-rate", 0.1, "--seed", 1]
+    flags = ["--layer-sizes", "12,8,2", "--batch-size", 20, "--epoch-count", 2, "--learning-rate", 0.1, "--seed", 1]
     digests = set()
     for name, path in files.items():
         assert note in mlpd("datasets", "add", name, path, "--json")["notes"]
         assert note in mlpd("datasets", "show", name)
-        result = mlpd("train", "--dataset", name, *flags, "--wait", "--json")
+        result = mlpd("train", "--train-dataset", name, *flags, "--wait", "--json")
         assert result["job"]["spec"]["model"]["input_scale"] == 1 / 255
         assert result["notes"] == ["task multiclass, by the data", note]
         digests.add(result["parameters_sha256"])
@@ -145,7 +145,18 @@ def test_numbers_that_are_nearly_pixels_are_said_to_be_taken_as_they_are(mlpd, t
     np.savez(tmp_path / "nearly.npz", inputs=inputs, labels=np.arange(20) % 2)
     note = "inputs are taken as they are: whole numbers from 0 to 254, not from 0 to 255 as pixels are; --input-scale 0.003921569"
     assert note in mlpd("datasets", "add", "nearly", tmp_path / "nearly.npz")
-    flags = ["--dataset", "nearly", "--layer-sizes", "3,2", "--epochs", 1, "--learning-rate", 0.1, "--optimizer", "sgd"]
+    flags = [
+        "--train-dataset",
+        "nearly",
+        "--layer-sizes",
+        "3,2",
+        "--epoch-count",
+        1,
+        "--learning-rate",
+        0.1,
+        "--optimizer",
+        "sgd",
+    ]
     submitted = mlpd("train", *flags, "--no-wait", "--json")
     assert any(note in said for said in submitted["notes"])
     assert submitted["job"]["spec"]["model"]["input_scale"] == 1
@@ -159,8 +170,8 @@ def test_the_task_is_said_and_is_that_of_the_values(mlpd, server, tmp_path, writ
     table = write("signs.csv", np.column_stack([inputs, signs]), "a,b,t,u")
     mlpd("datasets", "add", "signs-npz", tmp_path / "signs.npz")
     mlpd("datasets", "add", "signs-csv", table, "--target", "t,u")
-    flags = ["--layer-sizes", "2,2", "--epochs", 1, "--learning-rate", 0.1, "--wait", "--json"]
-    result = mlpd("train", "--dataset", "signs-csv", *flags)
+    flags = ["--layer-sizes", "2,2", "--epoch-count", 1, "--learning-rate", 0.1, "--wait", "--json"]
+    result = mlpd("train", "--train-dataset", "signs-csv", *flags)
     assert (result["job"]["spec"]["task"], result["notes"][0]) == ("multilabel", "task multilabel, by the data")
     with Client(server.address) as client:
         spec = training_spec(train_dataset="signs-npz", layer_sizes=[2, 2], epoch_count=1, learning_rate=0.1)

@@ -1,5 +1,6 @@
 """A caller meets a setting by one name: in Python by its own, on the command line as its flag."""
 
+import json
 from typing import Any
 
 import pytest
@@ -36,8 +37,8 @@ def test_fields_of_a_spec_are_told_as_settings(sentence, told):
 def test_settings_are_told_as_flags():
     with pytest.raises(InvalidRequest) as caught, in_flags():
         raise InvalidRequest("learning_rate must be above 0; epoch_count must be 1; seed 3 is a seed")
-    assert str(caught.value) == "--learning-rate must be above 0; --epochs must be 1; seed 3 is a seed"
-    assert (flag_of("standardize"), flag_of("train_dataset")) == ("--standardize", "--dataset")
+    assert str(caught.value) == "--learning-rate must be above 0; --epoch-count must be 1; seed 3 is a seed"
+    assert (flag_of("standardize"), flag_of("train_dataset")) == ("--standardize", "--train-dataset")
 
 
 def test_a_server_s_refusal_names_settings_in_python_and_in_files_and_flags_on_the_command_line(server, tmp_path):
@@ -50,9 +51,9 @@ def test_a_server_s_refusal_names_settings_in_python_and_in_files_and_flags_on_t
     with Client(server.address) as client, pytest.raises(InvalidRequest, match=r"^epoch_count must be") as caught:
         client.train(training_spec(**settings))
     assert list(caught.value.fields) == ["epoch_count"]
-    flags = ["--layer-sizes", "784,10", "--dataset", "mnist-train", "--learning-rate", "0.1"]
-    done = run("train", *flags, "--epochs", "0", server=server)
-    assert done.stderr.startswith("mlpd: --epochs must be between 1 and 1000000, got 0")
+    flags = ["--layer-sizes", "784,10", "--train-dataset", "mnist-train", "--learning-rate", "0.1"]
+    done = run("train", *flags, "--epoch-count", "0", server=server)
+    assert done.stderr.startswith("mlpd: --epoch-count must be between 1 and 1000000, got 0")
     (tmp_path / "run.toml").write_text("epoch_count = 0\n")
     done = run("train", *flags, "--config", tmp_path / "run.toml", server=server)
     assert done.stderr.startswith("mlpd: epoch_count must be between 1 and 1000000, got 0")
@@ -80,3 +81,31 @@ def test_an_address_that_is_a_url_is_explained(address):
     done = run("info", "--server", address)
     assert (done.returncode, done.stderr.count("\n")) == (1, 1)
     assert "server must be host:port" in done.stderr
+
+
+def test_a_name_that_is_not_there_brings_the_one_that_was_meant(server, tmp_path):
+    rows = tmp_path / "t.csv"
+    rows.write_text("width,species\n1,a\n2,b\n3,a\n4,b\n")
+    done = run("datasets", "add", "flowers", rows, "--target", "specis", server=server)
+    assert done.stderr == "mlpd: target must be one of width, species, got specis; did you mean species?\n"
+    assert run("datasets", "add", "flowers", rows, server=server).returncode == 0
+    done = run("datasets", "show", "flowrs", server=server)
+    assert done.stderr == "mlpd: there is no data set 'flowrs'; did you mean flowers?\n"
+    done = run("train", "--train-dataset", "flowrs", "--preset", "default", server=server)
+    assert done.stderr == "mlpd: there is no data set 'flowrs'; did you mean flowers?\n"
+    (tmp_path / "run.toml").write_text("epoch_cuont = 3\n")
+    assert "got epoch_cuont; did you mean epoch_count?" in run("train", "--config", tmp_path / "run.toml").stderr
+    flags = ["--layer-sizes", "0,4,0", "--optimizer", "adam", "--learning-rate", "0.01", "--epoch-count", "1"]
+    trained = run("train", "--train-dataset", "flowers", *flags, "--model-id", "bouquet", server=server)
+    assert trained.returncode == 0, trained.stderr
+    done = run("evaluate", "bouqet", "flowers", server=server)
+    assert done.stderr == "mlpd: there is no model 'models/bouqet'; did you mean bouquet?\n"
+
+
+def test_what_the_data_chose_can_be_unchosen(server, tmp_path):
+    rows = tmp_path / "unchosen.csv"
+    rows.write_text("a,b,y\n" + "".join(f"{i},{i % 7},{'no' if i % 3 else 'yes'}\n" for i in range(60)))
+    flags = ["--no-standardize", "--epoch-count", "2", "--test-fraction", "0", "--json"]
+    done = run("train", rows, *flags, server=server)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["job"]["spec"]["model"]["standardize_inputs"] is False

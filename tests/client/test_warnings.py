@@ -6,8 +6,8 @@ from mlpd.client import Client
 
 from ..command_line import run
 
-WILD = ["--layer-sizes", "2,32,3", "--dataset", "rings", "--optimizer", "sgd", "--activation", "tanh"]
-WILD += ["--learning-rate", "1e8", "--batch-size", "50", "--epochs", "3", "--seed", "1"]
+WILD = ["--layer-sizes", "2,32,3", "--train-dataset", "rings", "--optimizer", "sgd", "--activation", "tanh"]
+WILD += ["--learning-rate", "1e8", "--batch-size", "50", "--epoch-count", "3", "--seed", "1"]
 WORDS = "the model is no better than one that ignores its inputs"
 
 

@@ -1,13 +1,17 @@
 """A channel to one server, and calls over it that outlive its absences."""
 
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from mlpd.client.calls import DEFAULT_ADDRESS, Patience, call, full_address, open_channel
-from mlpd.client.errors import NotFound
+from mlpd.client.errors import MlpdError, NotFound
 from mlpd.client.recipes import resource_name
+from mlpd.client.spelling import did_you_mean
+from mlpd.v1.dataset_service_pb2 import ListDatasetsRequest
 from mlpd.v1.dataset_service_pb2_grpc import DatasetServiceStub
+from mlpd.v1.model_service_pb2 import ListModelVersionsRequest
 from mlpd.v1.model_service_pb2_grpc import ModelServiceStub
 from mlpd.v1.trainer_service_pb2 import TrainingJob
 from mlpd.v1.trainer_service_pb2_grpc import TrainerServiceStub
@@ -49,7 +53,25 @@ class Connection:
             request.page_token = page.next_page_token
 
     def _call(self, method: Callable[..., T], request: Any) -> T:
-        return call(method, request, self._patience())
+        try:
+            return call(method, request, self._patience())
+        except NotFound as error:
+            raise self._with_a_known_name(error) from error.__cause__
+
+    def _with_a_known_name(self, error: NotFound) -> NotFound:
+        """Return ``error`` with the name of a data set or model that is most like the one that is not there."""
+        dataset, model = (error.metadata.get(kind, "") for kind in ("dataset", "model"))
+        hint = ""
+        with suppress(MlpdError):  # the name alone would do
+            if dataset:
+                sets = call(self._datasets.ListDatasets, ListDatasetsRequest(page_size=PAGE_SIZE), self._patience())
+                hint = did_you_mean(dataset, [own.name.removeprefix("datasets/") for own in sets.datasets])
+            elif model:
+                request = ListModelVersionsRequest(page_size=PAGE_SIZE)
+                versions = call(self._models.ListModelVersions, request, self._patience()).model_versions
+                names = {own.name.split("/")[1] for own in versions} - {model.split("/")[1]}
+                hint = did_you_mean(model.split("/")[1], sorted(names))
+        return NotFound(f"{error.message}{hint}", error.reason, error.fields, error.metadata)
 
     def _delete(self, method: Callable[..., T], request: Any) -> T:
         """Return the answer; what is gone at a second attempt counts as deleted by the first, whose answer was lost."""

@@ -19,15 +19,13 @@ LABELS = "a table of texts"
 class Setting:
     """What a value must be, where it goes in a `TrainingSpec`, and what it means; its limits are for the server.
 
-    ``path`` is empty where it belongs to what is chosen, see `Choice`. ``flag`` is the flag that is not the setting's
-    name, ``rule`` what a number must that the message may not be able to hold, and ``words`` are the names of an enum
-    by what the setting calls them.
+    ``path`` is empty where it belongs to what is chosen, see `Choice`. ``rule`` is what a number must that the message
+    may not be able to hold, and ``words`` are the names of an enum by what the setting calls them.
     """
 
     kind: str
     path: str
     help: str
-    flag: str = ""
     rule: str = ""
     words: Mapping[str, str] = field(default_factory=dict)
 

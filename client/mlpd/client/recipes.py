@@ -1,6 +1,5 @@
 """Training specs from flat settings, and the presets."""
 
-import difflib
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial, reduce
 from typing import Any, Literal, Unpack
@@ -10,6 +9,7 @@ from mlpd.client.arguments import TrainingSettings
 from mlpd.client.errors import InvalidRequest
 from mlpd.client.kinds import NUMBERS, TEXTS, WEIGHTS, WHOLE, WHOLES, check_kind
 from mlpd.client.settings import CHOICES, SETTINGS
+from mlpd.client.spelling import did_you_mean
 from mlpd.v1.trainer_service_pb2 import TrainingSpec
 
 _AUGMENTED: TrainingSettings = {
@@ -179,6 +179,4 @@ def _several(value: Any) -> list[Any]:
 def _known(what: str, name: Any, names: Iterable[str]) -> Any:
     if name in list(names):
         return name
-    close = difflib.get_close_matches(str(name), list(names), 1)
-    hint = f"; did you mean {close[0]}?" if close else ""
-    raise InvalidRequest(f"{what} must be one of {', '.join(names)}, got {name}{hint}")
+    raise InvalidRequest(f"{what} must be one of {', '.join(names)}, got {name}{did_you_mean(str(name), names)}")

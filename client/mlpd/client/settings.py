@@ -69,9 +69,9 @@ SETTINGS: Mapping[str, Setting] = {
         "Type of parameters and arithmetic: float32 or float64; default: float32.",
         words={"float32": "DATA_TYPE_FP32", "float64": "DATA_TYPE_FP64"},
     ),
-    "train_dataset": Setting(TEXT, "train_dataset", "Data set to train on.", flag="--dataset"),
+    "train_dataset": Setting(TEXT, "train_dataset", "Data set to train on."),
     "batch_size": Setting(WHOLE, "batch_size", "Rows per mini-batch; default: every row."),
-    "epoch_count": Setting(WHOLE, "epoch_count", "Passes over the data.", flag="--epochs"),
+    "epoch_count": Setting(WHOLE, "epoch_count", "Passes over the data."),
     "seed": Setting(WHOLE, "seed", "Key of every random number; default: the server picks one."),
     "device": Setting(
         TEXT,

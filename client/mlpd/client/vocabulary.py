@@ -38,8 +38,7 @@ def in_flags() -> Iterator[None]:
 
 def flag_of(setting: str) -> str:
     """Return the flag that gives a setting."""
-    own = SETTINGS[setting].flag if setting in SETTINGS else ""
-    return (own or f"--{setting.replace('_', '-')}").split("/")[0]
+    return f"--{setting.replace('_', '-')}"
 
 
 def _renamed(text: str) -> str:

@@ -168,7 +168,6 @@ class Declaration:
     unit: str = ""
     unset: str = ""
     setting: str | None = ""
-    flag: str = ""
     wire_name: str = ""
     wire: str | Enumeration = ""
     optional: bool | None = None
@@ -194,7 +193,6 @@ def setting(
     unit: str = "",
     unset: str = "",
     setting: str = "",
-    flag: str = "",
     wire_name: str = "",
     wire: str | Enumeration = "",
     optional: bool | None = None,
@@ -205,12 +203,12 @@ def setting(
 
     ``help`` says what it means: its first sentence to flags and tables, all of it to the protocol, where the field has
     the ``number``. ``unset`` says what a run does by itself, where only its data or the server can tell. ``setting``
-    and ``wire_name`` are what settings and the message call the field, if not by its name; ``flag`` is a flag that is
-    not named after the setting; ``wire`` is the type in the message, where Python's does not say it. A number that is
-    not 0 where nothing is given is ``optional`` in the message, unless it is ``required``.
+    and ``wire_name`` are what settings and the message call the field, if not by its name; ``wire`` is the type in the
+    message, where Python's does not say it. A number that is not 0 where nothing is given is ``optional`` in the
+    message, unless it is ``required``.
     """
     declaration = Declaration(
-        *("value", number, help, limits, unit, unset, setting, flag, wire_name, wire, optional),
+        *("value", number, help, limits, unit, unset, setting, wire_name, wire, optional),
         required=required or (default is REQUIRED and not unset),
         shorthand=shorthand,
     )

@@ -108,7 +108,7 @@ def as_flags(settings: Mapping[str, Any], given: Mapping[str, Any]) -> str:
             continue
         flag = flag_of(name)
         if isinstance(value, bool):
-            flags.append(flag if value else f"--no-{flag.removeprefix('--')}")
+            flags.append(flag if value else f"--no-{name.replace('_', '-')}")
         else:
             several = isinstance(value, list | tuple)
             flags.append(f"{flag} {','.join(map(str, value)) if several else value}")

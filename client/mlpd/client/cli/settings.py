@@ -44,10 +44,8 @@ def parsed(name: str, value: Any) -> Any:
 
 def _parameter(name: str) -> inspect.Parameter:
     setting = SETTINGS[name]
-    flag = setting.flag or f"--{name.replace('_', '-')}"
-    option = typer.Option(*([flag] if setting.kind == FLAG or setting.flag else []), help=setting.help)
     kind = _TYPES.get(setting.kind, str)
-    annotation: Any = Annotated[kind | None, option]
+    annotation: Any = Annotated[kind | None, typer.Option(help=setting.help)]
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
 
 

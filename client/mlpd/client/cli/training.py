@@ -35,6 +35,7 @@ from mlpd.client.kinds import LABELS, TEXT, check_kind
 from mlpd.client.recipes import PRESETS, training_spec
 from mlpd.client.results import Evaluation
 from mlpd.client.settings import SETTINGS
+from mlpd.client.spelling import did_you_mean
 from mlpd.client.tables import TableOptions
 from mlpd.client.vocabulary import in_flags
 from mlpd.v1.trainer_service_pb2 import TrainingJob, TrainingSpec
@@ -224,7 +225,8 @@ def _from_file(path: Path | None) -> dict[str, Any]:
         raise InvalidRequest(f"{path} can't be read as TOML: {error}") from error
     if unknown := settings.keys() - SETTINGS.keys() - _FILE_SETTINGS:
         known = ", ".join(sorted(SETTINGS.keys() | _FILE_SETTINGS))
-        raise InvalidRequest(f"{path.name} must set only {known}, got {', '.join(sorted(unknown))}")
+        hint = did_you_mean(min(unknown), [*SETTINGS, *_FILE_SETTINGS])
+        raise InvalidRequest(f"{path.name} must set only {known}, got {', '.join(sorted(unknown))}{hint}")
     for name in sorted(_FILE_SETTINGS & settings.keys()):
         check_kind(name, settings[name], LABELS if name == "labels" else TEXT)
     return settings

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from mlpd.client.columns import check_names, listed
 from mlpd.client.errors import InvalidRequest
+from mlpd.client.spelling import did_you_mean
 from mlpd.client.tables.kinds import MISSING, is_number
 
 ASK_HEADER = "say which, with --header or --no-header (header=True or False)"
@@ -27,7 +28,7 @@ class Header:
             number = int(wanted)
         except ValueError:
             known = f"one of {listed(self.names)}" if self.names else "a number: the file has no header"
-            raise InvalidRequest(f"{field} must be {known}, got {wanted}") from None
+            raise InvalidRequest(f"{field} must be {known}, got {wanted}{did_you_mean(wanted, self.names)}") from None
         if self.count < 2 or not -self.count <= number < self.count:
             rule = f"between {-self.count} and {self.count - 1} in {self.table}"
             raise InvalidRequest(f"{field} must be {rule}, got {number}")

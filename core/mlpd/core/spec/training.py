@@ -214,14 +214,10 @@ class TrainingSpec:
     retired: ClassVar[Mapping[int, str]] = {22: "shard_count", 23: "blas"}  # what the protocol had, and has no more
 
     model: ModelSpec = part(REQUIRED, "Network", number=1)
-    train_dataset: str = setting(
-        REQUIRED, "Data set to train on. Its name, datasets/{dataset}.", number=2, flag="--dataset"
-    )
+    train_dataset: str = setting(REQUIRED, "Data set to train on. Its name, datasets/{dataset}.", number=2)
     train_sha256: str = output(REQUIRED, "SHA-256 of the training data", number=11)
     batch_size: int = setting(REQUIRED, "Rows per mini-batch", Count(1), number=4, unit="rows", unset="every row")
-    epoch_count: int = setting(
-        REQUIRED, "Passes over the data", Count(1, 1_000_000), number=5, unit="epochs", flag="--epochs"
-    )
+    epoch_count: int = setting(REQUIRED, "Passes over the data", Count(1, 1_000_000), number=5, unit="epochs")
     optimizer: OptimizerSpec = part(REQUIRED, "Optimizer", number=6)
     schedule: ScheduleSpec = part(REQUIRED, "Learning rate", number=7)
     seed: int = setting(

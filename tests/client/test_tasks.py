@@ -133,8 +133,8 @@ def test_a_csv_of_numbers_from_the_command_line_to_predictions(server, tmp_path)
 
 def test_flags_of_the_wrong_form_get_one_sentence(server):
     for flags, sentence in (
-        (["--dropout", "a"], "dropout must be numbers with commas, like 0.1,0.2, got a"),
-        (["--class-weights", "1;2"], "class_weights must be numbers with commas, like 0.1,0.2, got 1;2"),
+        (["--dropout", "a"], "--dropout must be numbers with commas, like 0.1,0.2, got a"),
+        (["--class-weights", "1;2"], "--class-weights must be numbers with commas, like 0.1,0.2, got 1;2"),
         (["--activation", "swish"], "must be one of identity, relu"),
     ):
         done = run("train", "--preset", "default", *flags, server=server)
@@ -155,8 +155,6 @@ def test_a_schedule_joined_of_others_comes_from_a_file(server, tmp_path):
     done = run("train", *flags, server=server)
     assert done.returncode == 0, done.stderr
     spec = json.loads(done.stdout)["job"]["spec"]
-    assert [next(iter(part["schedule"])) for part in spec["schedule"]["joined"]["segments"]] == [
-        "polynomial",
-        "exponential",
-    ]
+    first, second = (part["schedule"] for part in spec["schedule"]["joined"]["segments"])
+    assert ("polynomial" in first, "exponential" in second, "exponential" in first) == (True, True, False)
     assert len(spec["loss"]["class_weights"]) == 10

@@ -3,9 +3,10 @@
 Usage: python benchmarks/table_reading.py [ROUNDS]
 
 Each reads the same file, in a process of its own, in turn. ``mlpd`` ends with the rows as one array and the labels;
-what is learnt and every rule of `docs/data.md` is included. ``mlpd, file`` writes the data set's file too. The others
-end with a frame or table of their own, pyarrow also with the array that its table becomes. Memory is what the process
-has at most, less what it has once its libraries are imported.
+what is learnt and every rule of `docs/data.md` is included. ``mlpd, file`` writes the data set's file too, and ``mlpd,
+upload`` has a server on this machine store it, which checks all of it; memory is the client's. The others end with a
+frame or table of their own, pyarrow also with the array that its table becomes. Memory is what the process has at most,
+less what it has once its libraries are imported.
 """
 
 import json
@@ -16,6 +17,8 @@ from collections import defaultdict
 from pathlib import Path
 
 import numpy as np
+from mlpd.client import Client
+from mlpd.client.embedded import embedded_server
 from running import machine, spread
 
 ROWS, COLUMNS = 1_000_000, 10
@@ -37,6 +40,10 @@ _ARRAY = "import numpy as np\nimport pyarrow.csv"
 SYSTEMS = {
     "mlpd": (_OURS, "table = read_labelled(path)"),
     "mlpd, file": (f"{_OURS}\n{_FILE}", f"table = read_labelled(path)\n{_WRITE}"),
+    "mlpd, upload": (
+        f"{_OURS}\nfrom mlpd.client import Client",
+        "with Client(sys.argv[2]) as client: client.upload('table', path)",
+    ),
     "pyarrow": ("import pyarrow.csv", "table = pyarrow.csv.read_csv(path)"),
     "pyarrow, array": (_ARRAY, "table = np.column_stack([*pyarrow.csv.read_csv(path)])"),
     "polars": ("import polars", "table = polars.read_csv(path)"),
@@ -49,7 +56,7 @@ def main() -> None:
     rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 5
     print(machine())
     results: dict[str, list[list[float]]] = defaultdict(list)
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, embedded_server() as address, Client(address) as client:
         path = Path(folder) / "table.csv"
         _write(path)
         array_bytes = ROWS * (COLUMNS - 1) * 8
@@ -59,8 +66,10 @@ def main() -> None:
         for _ in range(rounds):
             for system, (imports, code) in SYSTEMS.items():
                 script = f"{_BEGIN}{imports}\n{_MEASURED.format(code=code)}"
-                done = subprocess.run([sys.executable, "-c", script, path], check=True, capture_output=True, text=True)
+                command = [sys.executable, "-c", script, str(path), address]
+                done = subprocess.run(command, check=True, capture_output=True, text=True)
                 results[system].append(json.loads(done.stdout))
+            client.delete_dataset("table")  # what a server has is not sent again
     for system, measured in results.items():
         seconds, megabytes = zip(*measured, strict=True)
         print(f"{system:<16} {spread(list(seconds))}   {max(megabytes):6.0f} MB more at most")

@@ -67,11 +67,13 @@ class Augmenter:
 
     def __call__(self, rows: HostArray, epoch: int, position: int, out: NDArray[np.float32]) -> None:
         """Write ``rows`` (count, height * width), read at ``position`` and after it, to ``out`` as float32, warped."""
-        for start in range(0, len(rows), _BLOCK_ROWS):
-            block = rows[start : start + _BLOCK_ROWS]
-            # As many coefficients for a short block: an image's bits must not depend on how many are warped with it.
-            coefficients = self._coefficients(epoch, position + start, _BLOCK_ROWS)
-            self._sample(block, coefficients, out[start : start + len(block)])
+        end = position + len(rows)
+        # An image's bits must not depend on what is warped with it, and a BLAS may multiply each row of a matrix in its
+        # own way: so every image has its place among those of a block, however the rows are cut.
+        for first in range(position - position % _BLOCK_ROWS, end, _BLOCK_ROWS):
+            start, stop = max(first, position), min(first + _BLOCK_ROWS, end)
+            own = slice(start - position, stop - position)
+            self._sample(rows[own], self._coefficients(epoch, first, _BLOCK_ROWS), start - first, out[own])
 
     def _coefficients(self, epoch: int, position: int, count: int) -> NDArray[np.float32]:
         """Return the factors (2, count, basis) of the basis for x and y."""
@@ -91,21 +93,25 @@ class Augmenter:
         coefficients[:, :, 3:] = amplitudes.transpose(1, 0, 2)
         return coefficients
 
-    def _sample(self, rows: HostArray, coefficients: NDArray[np.float32], out: NDArray[np.float32]) -> None:
-        """Write to ``out`` what lies at the coordinates, between four pixels (bilinear), beyond an edge its pixel."""
+    def _sample(self, rows: HostArray, coefficients: NDArray[np.float32], first: int, out: NDArray[np.float32]) -> None:
+        """Write to ``out`` what lies at the coordinates, between four pixels (bilinear), beyond an edge its pixel.
+
+        ``rows`` are those of a block from number ``first`` on.
+        """
         count = len(rows)
+        places = slice(first, first + count)
         sizes = (self._spec.image_width, self._spec.image_height)
         image, top, bottom = (buffer[:count] for buffer in (self._image, self._top, self._bottom))
         index = self._index[:count]
         np.copyto(image, rows, casting="same_kind" if rows.dtype.kind == "f" else "unsafe")
         for axis, size in enumerate(sizes):
             np.matmul(coefficients[axis], self._basis, out=self._coordinates[axis])
-            fraction, floor = self._coordinates[axis, :count], self._floor[axis, :count]
+            fraction, floor = self._coordinates[axis, places], self._floor[axis, places]
             np.clip(fraction, 0, size - 1, out=fraction)
             np.floor(fraction, out=floor)
             np.minimum(floor, size - 2, out=floor)
             np.subtract(fraction, floor, out=fraction)
-        (x, y), (column, line) = self._coordinates[:, :count], self._floor[:, :count]
+        (x, y), (column, line) = self._coordinates[:, places], self._floor[:, places]
         # A block has fewer than 2**24 pixels, whose numbers float32 holds exactly.
         np.multiply(line, sizes[0], out=line)
         np.add(line, column, out=line)

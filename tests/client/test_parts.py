@@ -6,6 +6,7 @@ from mlpd.client import InvalidRequest
 from mlpd.client.parts import refusals_of
 from mlpd.v1 import model_service_pb2 as model_pb
 from mlpd.v1 import trainer_service_pb2 as pb
+from mlpd.v1 import types_pb2 as types
 
 from .test_transport import serving
 
@@ -22,7 +23,7 @@ def evaluated(losses, message_bytes):
     with serving(
         GetServerInfo=lambda *_: pb.GetServerInfoResponse(max_message_bytes=message_bytes),
         GetModelVersion=lambda *_: model_pb.GetModelVersionResponse(
-            model_version=model_pb.ModelVersion(task="regression")
+            model_version=model_pb.ModelVersion(task="regression", spec=types.ModelSpec(layer_sizes=[4, 1]))
         ),
         Evaluate=evaluate,
     ) as client:

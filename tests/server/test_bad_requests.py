@@ -71,7 +71,7 @@ def layers(*sizes):
         *((rings_spec(schedule=pb.Schedule(learning_rate=rate)), {"spec.schedule.learning_rate"}) for rate in (0, -1, 1e30, float("nan"), float("inf"))),
         *((rings_spec(train_dataset=name), {"spec.train_dataset"}) for name in NAMES),
         (rings_spec(validation_dataset="x"), {"spec.validation_dataset"}),
-        (rings_spec(validation_dataset="datasets/mnist-test"), {"spec.model.layer_sizes"}),
+        (rings_spec(validation_dataset="datasets/mnist-test"), {"spec.validation_dataset"}),
         (rings_spec(batch_size=0, epoch_count=0, seed=-1), {"spec.batch_size", "spec.epoch_count", "spec.seed"}),
     ],
 )  # fmt: skip

@@ -67,7 +67,7 @@ def predicted(stubs, model, rows):
 @pytest.fixture(scope="module")
 def stored(stubs):
     rows, labels = passengers(600, seed=1)
-    return upload(stubs, "passengers", rows, columns(*COLUMNS) | NAMES, labels=labels)
+    return upload(stubs, "table-passengers", rows, columns(*COLUMNS) | NAMES, labels=labels)
 
 
 @pytest.fixture(scope="module")
@@ -145,12 +145,12 @@ def test_a_row_that_no_table_could_have_is_refused(stubs, survivors, row, senten
 
 def test_a_data_set_is_scored_by_its_names_of_columns_categories_and_classes(stubs, stored, survivors):
     rows, labels = passengers(300, seed=3)
-    same = upload(stubs, "same", rows, columns(*COLUMNS) | NAMES, labels=labels)
+    same = upload(stubs, "table-same", rows, columns(*COLUMNS) | NAMES, labels=labels)
     order = np.array([2, 0, 1])  # the new place of a, b and c
     decks = np.where(np.isnan(rows[:, 1]), NAN, order[np.nan_to_num(rows[:, 1]).astype(int)])
     turned = np.column_stack([rows[:, 2], decks, rows[:, 0]]).astype(np.float32)
     said = columns(COLUMNS[2], COLUMNS[1] | {"categories": ["b", "c", "a"]}, COLUMNS[0])
-    other = upload(stubs, "turned", turned, said | {"class_names": '["yes", "no"]'}, labels=1 - labels)
+    other = upload(stubs, "table-turned", turned, said | {"class_names": '["yes", "no"]'}, labels=1 - labels)
     found = [
         stubs.trainer.Evaluate(pb.EvaluateRequest(model=survivors.name, dataset=name, include_confusion_matrix=True))
         for name in (same.name, other.name)
@@ -191,7 +191,7 @@ def test_validation_data_with_fewer_categories_are_read_as_the_training_data_are
     rows, labels = rows[rows[:, 1] == 2], labels[rows[:, 1] == 2]
     rows[:, 1] = 0
     said = columns(COLUMNS[0], COLUMNS[1] | {"categories": ["c"]}, COLUMNS[2])
-    few = upload(stubs, "only-deck-c", rows, said, labels=labels)
+    few = upload(stubs, "table-only-deck-c", rows, said, labels=labels)
     spec = rings_spec(
         model=types.ModelSpec(layer_sizes=[0, 32, 0], standardize_inputs=True),
         train_dataset=stored.name,
@@ -207,11 +207,11 @@ def test_a_model_of_plain_numbers_takes_rows_that_lack_some(stubs):
     random = np.random.default_rng(8)
     rows = random.normal(5, 2, size=(200, 2)).astype(np.float32)
     labels = (rows[:, 0] > rows[:, 1]).astype(np.int64)
-    plain = upload(stubs, "plain", rows, {"input_names": '["x", "y"]'}, labels=labels)
+    plain = upload(stubs, "table-plain", rows, {"input_names": '["x", "y"]'}, labels=labels)
     holed = rows.copy()
     holed[::3, 0] = NAN
     lacking = upload(
-        stubs, "lacking", holed, columns(*({"name": name, "kind": "number"} for name in "xy")), labels=labels
+        stubs, "table-lacking", holed, columns(*({"name": name, "kind": "number"} for name in "xy")), labels=labels
     )
     spec = rings_spec(
         model=types.ModelSpec(layer_sizes=[0, 16, 0]), train_dataset=plain.name, validation_dataset=lacking.name
@@ -223,19 +223,19 @@ def test_a_model_of_plain_numbers_takes_rows_that_lack_some(stubs):
     filled[::3, 0] = median
     assert np.array_equal(predicted(stubs, model, holed), predicted(stubs, model, filled))
     answers = [stubs.trainer.Evaluate(pb.EvaluateRequest(model=model.name, dataset=lacking.name))]
-    full = upload(stubs, "filled", filled, {"input_names": '["x", "y"]'}, labels=labels)
+    full = upload(stubs, "table-filled", filled, {"input_names": '["x", "y"]'}, labels=labels)
     answers.append(stubs.trainer.Evaluate(pb.EvaluateRequest(model=model.name, dataset=full.name)))
     assert answers[0].loss == answers[1].loss
-    nameless = upload(stubs, "no-names", rows, {}, labels=labels)
+    nameless = upload(stubs, "table-no-names", rows, {}, labels=labels)
     spec.train_dataset = nameless.name
-    assert "must have a value everywhere for datasets/no-names" in refused(stubs.train, spec).message
+    assert "must have a value everywhere for datasets/table-no-names" in refused(stubs.train, spec).message
 
 
 def test_a_warm_start_reads_new_rows_as_its_model_does(stubs, survivors):
     rows, labels = passengers(100, seed=5)
     rows = rows[:, [1, 0, 2]]
     said = columns(COLUMNS[1] | {"categories": ["a", "b", "c", "d"]}, COLUMNS[0], COLUMNS[2])
-    more = upload(stubs, "more", rows, said | NAMES, labels=labels)
+    more = upload(stubs, "table-more", rows, said | NAMES, labels=labels)
     start = pb.WarmStart(model=survivors.name, scope=pb.WarmStart.SCOPE_WEIGHTS)
     version = trained(stubs, rings_spec(model=types.ModelSpec(), warm_start=start, train_dataset=more.name), "further")
     assert (version.columns, version.spec) == (survivors.columns, survivors.spec)
@@ -247,7 +247,7 @@ def test_numbers_far_from_one_are_learned_and_predicted_in_their_own_units(stubs
     rows = random.normal(size=(500, 2)).astype(np.float32)
     targets = np.column_stack([2_000_000 + 5_000 * rows[:, 0], -0.001 * rows[:, 1]])
     metadata = {"input_names": '["x", "y"]', "target_names": '["price", "slope"]'}
-    prices = upload(stubs, "prices", rows, metadata, targets=targets)
+    prices = upload(stubs, "table-prices", rows, metadata, targets=targets)
     spec = rings_spec(
         model=types.ModelSpec(layer_sizes=[0, 32, 0]),
         loss=pb.Loss(standardize_targets=True),
@@ -271,13 +271,13 @@ def test_numbers_far_from_one_are_learned_and_predicted_in_their_own_units(stubs
     [
         ({"task": "multiclass"}, "spec.loss.standardize_targets must be unset for task multiclass"),
         (
-            {"train_dataset": "datasets/counts", "loss": pb.Loss(kind="poisson", standardize_targets=True)},
+            {"train_dataset": "datasets/table-counts", "loss": pb.Loss(kind="poisson", standardize_targets=True)},
             "loss poisson",
         ),
     ],
 )
 def test_only_numbers_are_standardized(stubs, stored, fields, sentence):
-    upload(stubs, "counts", np.ones((9, 2), np.float32), {}, targets=np.arange(9, dtype=np.float32)[:, None])
+    upload(stubs, "table-counts", np.ones((9, 2), np.float32), {}, targets=np.arange(9, dtype=np.float32)[:, None])
     spec = rings_spec(model=types.ModelSpec(layer_sizes=[0, 8, 0]), loss=pb.Loss(standardize_targets=True))
     spec.train_dataset = stored.name
     for name in fields:
@@ -288,7 +288,7 @@ def test_only_numbers_are_standardized(stubs, stored, fields, sentence):
 
 def test_a_job_scores_its_model_on_test_data_at_the_end(stubs, stored):
     rows, labels = passengers(300, seed=7)
-    test = upload(stubs, "held-back", rows, columns(*COLUMNS) | NAMES, labels=labels)
+    test = upload(stubs, "table-held-back", rows, columns(*COLUMNS) | NAMES, labels=labels)
     spec = rings_spec(
         model=types.ModelSpec(layer_sizes=[0, 32, 0], standardize_inputs=True),
         train_dataset=stored.name,
@@ -326,7 +326,7 @@ def test_test_data_that_do_not_fit_are_refused_before_the_run(stubs, stored, rin
 def test_a_run_that_fails_names_numbers_that_are_far_from_one(stubs):
     random = np.random.default_rng(9)
     rows = (1_000 * random.normal(size=(200, 2))).astype(np.float32)
-    far = upload(stubs, "far", rows, {}, targets=2_000_000 + 5_000 * rows[:, :1])
+    far = upload(stubs, "table-far", rows, {}, targets=2_000_000 + 5_000 * rows[:, :1])
     spec = rings_spec(
         model=types.ModelSpec(layer_sizes=[0, 16, 0]),
         train_dataset=far.name,

@@ -16,6 +16,7 @@ import pytest
 from mlpd.client import InvalidRequest, tables
 from mlpd.client.arrays import dataset_tensors, write_dataset
 from mlpd.client.tables import Column, Schema, read_rows
+from mlpd.client.tables.answers import labels_like
 from mlpd.client.tables.memory import understood
 from safetensors.numpy import save
 
@@ -359,6 +360,16 @@ def test_values_that_pandas_says_are_missing_are_no_class():
     with pytest.raises(InvalidRequest, match="labels must have a value in every row, got none at row 1"):
         understood(np.eye(3), pd.Series(["a", None, "b"], dtype="string"))
     assert understood(np.eye(3), pl.Series(["b", "a", "b"])).class_names == ("a", "b")
+
+
+@pytest.mark.parametrize("names", [("1", "2"), ("1", "2", "other")])
+def test_labels_are_names_where_a_class_is_called_by_a_number(names):
+    for labels in ([1, 2, 1], [1.0, 2.0, 1.0], ["1", "2", "1.0"]):
+        assert labels_like(labels, names, "digits").tolist() == [0, 1, 0]
+    for other, got in ((np.array([0, 1]), "0 at row 0"), (np.array([True, True]), "true at row 0")):
+        with pytest.raises(InvalidRequest, match=f"labels must be classes of digits, 1, 2.*, got {got}"):
+            labels_like(other, names, "digits")
+    assert labels_like([0, 1], ("no", "yes"), "survivors") == [0, 1]
 
 
 def test_decimals_and_times_are_those_of_their_texts(write):

@@ -196,12 +196,21 @@ def test_tables_that_differ_are_told_apart(found, sentence):
     [
         (WANTED, "has a category in 'deck', and columns without names are numbers"),
         (Schema((), ("1", "2")), "has classes called '1', '2', and these go by number"),
+        (Schema((), ("-1", "1")), "has classes called '-1', '1', and these go by number"),
     ],
 )
 def test_places_do_not_count_for_numbers_that_are_names_and_categories_of_columns_without_names(found, sentence):
     with pytest.raises(SchemasDiffer) as caught:
         arrangement(found, Schema(), (1, 1))
     assert str(caught.value) == sentence
+
+
+def test_numbers_are_not_taken_for_classes_whose_names_are_other_numbers():
+    with pytest.raises(SchemasDiffer, match="has classes without names, and its 1 would count as '2'") as caught:
+        arrangement(Schema(), Schema((), ("0", "2", "other")), (1, 1))
+    assert caught.value.what == "classes"
+    assert arrangement(Schema(), Schema((), ("0", "1", "3")), (1, 1)).labels is None
+    assert arrangement(Schema(), Schema((), ("no", "yes")), (1, 1)).labels is None
 
 
 def test_classes_of_names_that_say_nothing_else_go_by_their_places():

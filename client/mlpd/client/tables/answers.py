@@ -96,13 +96,14 @@ def named_labels(values: ArrayLike) -> Answers | None:
 
 
 def labels_like(values: ArrayLike, class_names: Sequence[str], owner: str) -> Any:
-    """Return labels (rows,) of a model's classes by their numbers, from texts, or from numbers that are their names.
+    """Return labels (rows,) of a model's classes by their numbers, from texts, or from values that are their names.
 
-    Other values come back as they are. Raises `InvalidRequest` for a text that is no class of ``owner``.
+    Where a class is called by a number, numbers are names. Other values come back as they are. Raises `InvalidRequest`
+    for a name that is no class of ``owner``.
     """
     array: Any = np.asarray(values) if class_names else np.empty(())
-    are_numbers = array.dtype.kind in "iuf" and all(map(is_number, class_names))
-    if array.ndim != 1 or not (array.dtype.kind in "UOT" or are_numbers):
+    are_names = array.dtype.kind in "biuf" and any(map(is_number, class_names))
+    if array.ndim != 1 or not (array.dtype.kind in "UOT" or are_names):
         return values
     places = {name: place for place, name in enumerate(class_names)}
     names = [None if text is None else category_of(text) for text in map(text_of, array.tolist())]

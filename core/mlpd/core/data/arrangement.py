@@ -96,8 +96,14 @@ def _places(found: Column, wanted: Column) -> NDArray[np.int64]:
 
 
 def _labels(found: Sequence[str], wanted: Sequence[str], row_counts: Sequence[int]) -> NDArray[np.int64] | None:
-    if found and not wanted and any(name.isdecimal() and int(name) != label for label, name in enumerate(found)):
+    if found and not wanted and any(map(_is_other_number, range(len(found)), found)):
         raise SchemasDiffer(f"has classes called {_listed(set(found), found)}, and these go by number", "classes")
+    if wanted and not found:
+        for label, (count, name) in enumerate(zip(row_counts, wanted, strict=False)):
+            if count and _is_other_number(label, name):
+                raise SchemasDiffer(
+                    f"has classes without names, and its {label} would count as {_shown(name)}", "classes"
+                )
     if not found or not wanted or found == wanted:
         return None
     known = {name: label for label, name in enumerate(wanted)}
@@ -105,6 +111,11 @@ def _labels(found: Sequence[str], wanted: Sequence[str], row_counts: Sequence[in
     if strange:
         raise SchemasDiffer(f"has also {_listed(strange, found)}", "classes")
     return np.array([known.get(name, 0) for name in found], np.int64)
+
+
+def _is_other_number(label: int, name: str) -> bool:
+    """Whether a class is called by a whole number that is not its own."""
+    return name.removeprefix("-").isdecimal() and int(name) != label
 
 
 def _listed(names: set[str], order: Sequence[str]) -> str:

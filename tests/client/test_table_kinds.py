@@ -173,7 +173,8 @@ def test_the_file_has_the_bytes_that_safetensors_writes(tmp_path):
         ("a b a 1", Column("a", "category", ("1", "a", "b"))),
         ("2026-11-27 2026-11-27T08:30 NA", Column("a", "date")),
         ("2026-11-27T08:30:15.5Z 2026-11-27T08:30+02:00", Column("a", "date")),
-        ("27.11.2026 28.11.2026", Column("a", "category", ("27.11.2026", "28.11.2026"))),
+        ("1.2.3 10.0.0.1", Column("a", "category", ("1.2.3", "10.0.0.1"))),
+        ("12:15 8:30", Column("a", "category", ("12:15", "8:30"))),
     ],
 )
 def test_a_kind_is_that_of_all_cells(write, cells, kind):
@@ -190,7 +191,7 @@ def test_a_kind_is_that_of_all_cells(write, cells, kind):
         ("1 2 x 3", "a.csv, line 4, column a, must be a number, got 'x'; if it is a category, say --category a"),
         (
             "1,5 2,5 3,5",
-            "a.csv, line 2, column a, must be a number, got '1,5'; if its comma is a decimal point, say --decimal ,",
+            "a.csv, line 2, column a, must be a plain number, like 1234.5, got '1,5'; if its comma is a decimal point, say --decimal ,",
         ),
         ("2026-11-27 2026-11-28 tomorrow", "line 4, column a, must be an ISO date, like 2026-11-27"),
         ("2026-11-27 2026-13-28 2026-11-29", "line 3, column a, must be an ISO date"),
@@ -204,6 +205,31 @@ def test_a_cell_that_is_not_what_the_others_are_is_refused(write, cells, sentenc
     with pytest.raises(InvalidRequest) as caught:
         read_labelled(write(f"a,label\n{lines}"))
     assert sentence in caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("cells", "rule"),
+    [
+        (["$5", "$1,200.50", "$ 7"], "must be a plain number, like 1234.5, got '$5'"),
+        (["-€5", "7", "8 €"], "must be a plain number, like 1234.5, got '-€5'"),
+        (["12%", "7 %"], "must be a plain number"),
+        (["1 234", "1 234,5", "1'234.50"], "must be a plain number"),
+        (["\u22125", "\u22127.5"], "must be a plain number"),
+        (["27.11.2026", "28.11.2026"], "must be an ISO date, like 2026-11-27 or 2026-11-27 08:30, got '27.11.2026'"),
+        (["11/27/2026", "1/2/26"], "must be an ISO date"),
+        (["2026-1-5", "2026/01/06 8:30 PM"], "must be an ISO date"),
+    ],
+)
+@pytest.mark.parametrize("is_target", [False, True])
+def test_numbers_and_dates_as_people_write_them_are_no_texts(write, cells, rule, is_target):
+    for times in (2, 30):
+        lines = "".join(f'"{cell}";{place % 2}\n' for place, cell in enumerate(cells * times))
+        path = write(f"a;b\n{lines}")
+        with pytest.raises(InvalidRequest) as caught:
+            read_labelled(path, target="a" if is_target else "b")
+        assert f"a.csv, line 2, column a, {rule}" in caught.value.message
+        assert "if it is a category, say --category a" in caught.value.message
+        assert read_labelled(path, target="b", category=["a"]).columns[0].kind == "category"
 
 
 def test_what_is_asked_to_be_a_category_is_one(write):

@@ -10,7 +10,8 @@ a cell count for nothing. Of the cells that have a value,
 - else it is text, a **category**: one of its distinct texts, sorted. With more than 256 of them, or more than 20 that
   are more than half of the cells, the column is left out, unless it is asked for; it may have up to 10,000.
 
-Where more than half are numbers, or dates, but not all, the first other cell is refused.
+Where more than half are numbers, or dates, but not all, the first other cell is refused; and so is a number or a date
+that is written as people do: 1,234 and $5 and 12% and 27.11.2026.
 """
 
 import re
@@ -31,9 +32,14 @@ _BOOLEANS = {"false": 0.0, "no": 0.0, "true": 1.0, "yes": 1.0}
 _TRUTH = {"false", "true"}
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 _WHOLE = re.compile(r"[+-]?\d+", re.ASCII)
-# What people take for numbers, and would miss if it became a text: 1,5 and 1,234.5 and 1.234,5.
-_LIKE_NUMBER = re.compile(r"[+-]?(\d+,\d+|\d{1,3}(,\d{3})+(\.\d+)?|\d{1,3}(\.\d{3})+,\d+)", re.ASCII)
+# What people take for numbers, and would miss if it became a text: 1,5 and 1,234.5 and 1 234,5 and $5 and 12%.
+_SIGN, _MONEY, _GAP = r"[+\u2212-]?", "[$€£¥]", r"[ \u00a0\u202f]?"
+_DIGITS = r"(\d+[.,]?\d*|[.,]\d+|\d{1,3}([ \u00a0\u202f'\u2019,]\d{3})+([.,]\d+)?|\d{1,3}(\.\d{3})+(,\d+)?)"
+_LIKE_NUMBER = re.compile(f"{_SIGN}({_MONEY}{_GAP})?{_SIGN}{_DIGITS}({_GAP}({_MONEY}|%))?", re.ASCII)
 _DATE = re.compile(r"\d{4}-\d\d-\d\d([T ]\d\d:\d\d(:\d\d(\.\d{1,6})?)?(Z|[+-]\d\d:?\d\d)?)?", re.ASCII)
+# What people take for dates: 27.11.2026 and 11/27/26 and 2026/1/5 8:30 PM.
+_DAY = r"\d{1,2}/\d{1,2}/(\d\d|\d{4})|\d{1,2}([.-])\d{1,2}\2\d{4}|\d{4}([./-])\d{1,2}\3\d{1,2}"
+_LIKE_DATE = re.compile(rf"(?:{_DAY})([T ,]+\d{{1,2}}:\d\d.*)?", re.ASCII)
 _TRAILING_ZEROS = re.compile(r"(-?\d+)\.0+", re.ASCII)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _NAME_LIMIT_CHARACTERS = 256
@@ -76,7 +82,7 @@ def number_of(text: str, decimal: str = ".") -> float:
     """Return the number that a text is; raises `ValueError` with a rule where it is none, or can't be held exactly."""
     plain = text.replace(",", ".") if decimal == "," and "." not in text else text
     if not _NUMBER.fullmatch(plain) or (decimal == "," and "." in text):
-        raise ValueError("must be a number")
+        raise ValueError("must be a plain number, like 1234.5" if _LIKE_NUMBER.fullmatch(text) else "must be a number")
     value = float(plain)
     if _WHOLE.fullmatch(plain) and abs(value) >= EXACT_WHOLE_LIMIT and int(plain) != int(value):
         raise ValueError("must be a whole number that float64 holds exactly")
@@ -132,6 +138,7 @@ class Survey:
     number_rows: int = 0
     number_like_rows: int = 0
     date_rows: int = 0
+    date_like_rows: int = 0
     texts: dict[str, int] = field(default_factory=dict)
     others: dict[str, BadCell] = field(default_factory=dict)
 
@@ -150,6 +157,8 @@ class Survey:
                     self.others[kind] = BadCell(row, str(error), text)
         if _NUMBER.fullmatch(text) or _LIKE_NUMBER.fullmatch(text):
             self.number_like_rows += count
+        if _LIKE_DATE.fullmatch(text):
+            self.date_like_rows += count
         if len(self.texts) <= ASKED_CATEGORY_LIMIT:
             category = category_of(text)
             self.texts[category] = self.texts.get(category, 0) + count
@@ -185,7 +194,7 @@ class Survey:
             raise self.others["number"]
         if self.date_rows == self.filled:
             return "date"
-        if 2 * self.date_rows > self.filled:
+        if 2 * self.date_like_rows > self.filled:
             raise self.others["date"]
         return "boolean" if all(text.lower() in _BOOLEANS for text in self.texts) else "category"
 

@@ -99,6 +99,18 @@ def test_a_name_that_comes_twice_is_refused(csv):
     assert "must name each column once, got '1' twice" in refusal(read_rows, csv("1,1\n2,3\n"), header=True)
 
 
+def test_a_first_line_of_texts_that_are_those_of_rows_is_not_guessed(csv):
+    rows = "sunny,hot,no\nrain,mild,yes\nsunny,cool,no\nrain,hot,yes\n"
+    path = csv(rows)
+    assert "a.csv, line 1, sunny,hot,no, can be a header or a row: say which" in refusal(read_labelled, path)
+    assert len(read_labelled(path, header=False).inputs) == 4
+    assert read_labelled(path, header=True).input_names == ("sunny", "hot")
+    assert read_labelled(csv(f"sky,hot,play\n{rows}")).input_names == ("sky", "hot")
+    numbered = "".join(f"{line},{place}\n" for place, line in enumerate(rows.splitlines()))
+    assert read_labelled(csv(f"sunny,hot,no,day\n{numbered}"), target="no").input_names == ("sunny", "hot", "day")
+    assert "got 'x' twice; if it is a row, say --no-header" in refusal(read_labelled, csv("x,x,y\nx,z,u\n"))
+
+
 @pytest.mark.parametrize("name", ["", "Unnamed: 0", '""'])
 def test_the_index_that_pandas_wrote_is_left_out(csv, name):
     rows = read_labelled(csv(f"{name},a,b,l\n0,5,6,0\n1,7,8,1\n"))

@@ -113,12 +113,14 @@ class Delimited(Source):
         return f"{self.header.table}, line {line}"
 
     def check_repeated_header(self) -> None:
-        """Raise `InvalidRequest` for a row that is the header again."""
+        """Raise `InvalidRequest` for a row that is the header again; doubt one that is like any row of texts."""
         with self._text() as file:
             for line, cells in islice(self._records(file), 1, None):
                 if tuple(cell.strip() for cell in cells) == self.header.names:
                     way = "a file must hold one table"
                     raise InvalidRequest(f"{self.header.table}, line {line}, repeats the header; {way}")
+        if self.header.names and self._asked_header is None and all(kind == "text" for kind in self.kinds):
+            self.doubt = self._header_or_row(self._body_line, self.header.names)
 
     def hint(self, row: int, text: str) -> str:
         """Return what to do about a cell that is not what its column holds."""
@@ -206,12 +208,15 @@ class Delimited(Source):
         names = [cell.strip() for cell in first]
         cells = [cell.replace(",", ".") if is_number(cell, self.decimal) else cell for cell in names]
         if self._asked_header is None and len(found) > 1 and only_counts(cells):
-            self.doubt = f"{table}, line {line}, {shown(cells)}, can be a header or a row: {ASK_HEADER}"
+            self.doubt = self._header_or_row(line, cells)
         self.has_header = has_names(table, line, cells) if self._asked_header is None else self._asked_header
         self.header = Header(table, len(first), tuple(names) if self.has_header else ())
         self._body_line = line if self.has_header else 0
         if self.has_header:
-            check_header(table, line, names)
+            check_header(table, line, names, is_sure=self._asked_header is not None)
+
+    def _header_or_row(self, line: int, cells: Sequence[str]) -> str:
+        return f"{self._path.name}, line {line}, {shown(cells)}, can be a header or a row: {ASK_HEADER}"
 
     def _is_text(self, cell: str) -> bool:
         cell = cell.strip()

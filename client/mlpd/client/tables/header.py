@@ -75,9 +75,13 @@ def counts(cells: Sequence[str]) -> bool:
     return any(all(cell == str(place + first) for place, cell in places) for first in firsts)
 
 
-def check_header(table: str, line: int, names: Sequence[str]) -> None:
-    """Raise `InvalidRequest` for names in a first line that can't tell columns apart."""
+def check_header(table: str, line: int, names: Sequence[str], *, is_sure: bool) -> None:
+    """Raise `InvalidRequest` for names in a first line that can't tell columns apart, and may be none if not sure."""
     named = [name for name in names if name]
+    twice = next((name for place, name in enumerate(named) if name in named[:place]), None)
+    if twice and not is_sure:
+        rule = f"must name each column once, got {twice[:40]!r} twice"
+        raise InvalidRequest(f"{table}, line {line}, {rule}; if it is a row, say --no-header (header=False)")
     check_names(f"{table}, line {line},", named, len(named))
 
 

@@ -44,7 +44,7 @@ class Source(ABC):
         """Return how an error names a row, counted from 0."""
 
     def check_repeated_header(self) -> None:  # noqa: B027 - most have no lines
-        """Raise `InvalidRequest` for a row that is the header again."""
+        """Raise `InvalidRequest` for a row that is the header again; every name in it is a text of its column."""
 
     def hint(self, row: int, text: str) -> str:
         """Return what to do about a cell that is not what its column holds."""

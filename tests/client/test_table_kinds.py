@@ -340,6 +340,19 @@ def test_rows_that_a_model_can_not_take_are_refused(write, text, sentence):
     with pytest.raises(InvalidRequest) as caught:
         read_rows(write(text), MODEL, "models/m")
     assert sentence in caught.value.message
+    assert "--category" not in caught.value.message
+
+
+def test_what_is_learnt_is_what_the_other_table_calls_so(write):
+    like = Schema("models/m", (Column("a"),), (), 2, ("bad",))
+    assert read_labelled(write("bad,a,label\n1,2,0\n0,3,0\n"), like).labels.tolist() == [1, 0]
+    with pytest.raises(InvalidRequest) as caught:
+        read_labelled(write("a,label\n2,0\n3,0\n"), like)
+    assert caught.value.message == (
+        "a.csv must have bad, as what is learnt is called in models/m; it has a, label; --target takes another"
+    )
+    assert read_labelled(write("a,label\n2,0\n3,1\n"), like, target="label").labels.tolist() == [0, 1]
+    assert read_labelled(write("1,2\n0,3\n"), like, target="0", header=False).labels.tolist() == [1, 0]
 
 
 def test_a_table_like_another_has_its_columns_and_classes(write):

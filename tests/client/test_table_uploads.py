@@ -128,6 +128,14 @@ def test_the_command_line_tells_what_it_understood(server, path, model):
         run("datasets", "add", "passengers-cli", path, "--target", "saved", "--json", server=server).stdout
     )
     assert shown["understood"]["columns"][0] == {"name": "sex", "kind": "category", "categories": ["female", "male"]}
+    rest, found = path.with_name("rest.csv"), ["--target", "found", "--json"]
+    rest.write_text(path.read_text().replace("saved", "found", 1))
+    refused = run("evaluate", "passengers", rest, server=server)
+    assert "rest.csv must have saved, as what is learnt is called in models/passengers/versions/1" in refused.stderr
+    scores = json.loads(run("evaluate", "passengers", rest, *found, server=server).stdout)
+    assert scores["row_count"] == 400
+    refused = run("evaluate", "passengers", "passengers", *found, server=server)
+    assert "target must be unset for a stored data set, got found" in refused.stdout
     rows = run("predict", "passengers", path, server=server).stdout
     assert "left out: saved" in rows
 

@@ -24,14 +24,21 @@ from mlpd.client.cli.output import (
     show_notes,
     table,
 )
+from mlpd.client.columns import listed
 from mlpd.client.errors import InvalidRequest
-from mlpd.client.tables import Column, TextOptions, columns_from, model_schema, read_labelled, read_rows
+from mlpd.client.tables import Column, TableOptions, TextOptions, columns_from, model_schema, read_labelled, read_rows
 
 
 def evaluate(
     model: Annotated[str, typer.Argument(help="Model, or model/version.")],
     data: Annotated[str, typer.Argument(help="Data set, or file with the columns of the model and the target.")],
     scores: Annotated[bool, typer.Option("--scores", help="Also precision, recall, F1, ROC AUC and the like.")] = False,
+    target: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Of a file: column to compare with; several options for several.", show_default="the model's"
+        ),
+    ] = None,
     header: Header = None,
     separator: Separator = "",
     decimal: Decimal = "",
@@ -43,11 +50,15 @@ def evaluate(
     with connect(server, COMPUTING_SECONDS) as client:
         if Path(data).suffix or "/" in data.removeprefix("datasets/"):
             version = client.model(model)
-            written = TextOptions(header=header, separator=separator, decimal=decimal, encoding=encoding)
-            read = read_labelled(Path(data), model_schema(version), **written)
+            options = TableOptions(
+                target=target, header=header, separator=separator, decimal=decimal, encoding=encoding
+            )
+            read = read_labelled(Path(data), model_schema(version), **options)
             evaluation = client.evaluate(version.name, read, include_scores=scores)
             said = notes.of_rows(read, data)
         else:
+            if target:
+                raise InvalidRequest(f"target must be unset for a stored data set, got {listed(target)}")
             evaluation = client.evaluate(model, data, include_scores=scores)
             said = notes.of_scoring(client, evaluation.model, data)
     if as_json:

@@ -207,7 +207,7 @@ def _uses(source: Source, like: Schema | None, options: TableOptions) -> tuple[d
     """Return where the columns are that are asked for, by use; raises `InvalidRequest` for one with several."""
     header, target, notes = source.header, options.get("target"), []
     if not target:
-        target, note = _target(source, like.target_names if like else ())
+        target, note = _target(source, like)
         notes.append(note)
     asked: dict[str, Sequence[str]] = {
         "target": [target] if isinstance(target, str) else target,
@@ -222,11 +222,14 @@ def _uses(source: Source, like: Schema | None, options: TableOptions) -> tuple[d
     return uses, notes
 
 
-def _target(source: Source, known: Sequence[str]) -> tuple[list[str], str]:
+def _target(source: Source, like: Schema | None) -> tuple[list[str], str]:
     """Return which columns are learnt where nothing is said, and the note about it."""
     header = source.header
-    if known and set(known) <= set(header.names):
-        return list(known), f"{listed(known)} is what is learnt, as in the table that this is like"
+    if like and like.target_names and header.names:
+        if missing := [name for name in like.target_names if name not in header.names]:
+            what = f"{header.table} must have {listed(missing)}, as what is learnt is called in {like.owner}"
+            raise InvalidRequest(f"{what}; it has {listed(header.names)}; --target takes another")
+        return list(like.target_names), f"{listed(like.target_names)} is what is learnt, as in {like.owner}"
     lower = [name.lower() for name in header.names]
     called = [
         name for name in header.names if name.lower() in _TARGET_NAMES and not (name.lower() == "y" and "x" in lower)

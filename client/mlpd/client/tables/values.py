@@ -76,7 +76,7 @@ def read_columns(
         chosen = {place: column for place in wanted if isinstance(column := learnt[place], Column)}
         left_out = {place: reason for place in wanted if isinstance(reason := learnt[place], str)}
         try:
-            return _read(source, chosen), left_out
+            return _read(source, chosen, [place for place in chosen if not wanted[place]]), left_out
         except NeedsText as found:
             source.kinds[found.column] = "text"
             if not wanted[found.column]:
@@ -137,7 +137,8 @@ def _learn(
     return learnt
 
 
-def _read(source: Source, columns: Mapping[int, Column]) -> dict[int, Values]:
+def _read(source: Source, columns: Mapping[int, Column], learnt: Collection[int]) -> dict[int, Values]:
+    """Return the numbers of ``columns``; of those that are ``learnt``, who asks may say what they are."""
     result = {place: Values(column) for place, column in columns.items()}
     texts = {place for place, column in columns.items() if source.kinds[place] == "text" or column.kind != "number"}
     row = 0
@@ -150,7 +151,8 @@ def _read(source: Source, columns: Mapping[int, Column]) -> dict[int, Values]:
                 values.add(found)
             except BadCell as error:
                 shifted = BadCell(row + error.row, error.rule, error.text)
-                raise bad_cell(source, place, shifted, _way(source.header.name(place))) from error
+                way = _way(source.header.name(place)) if place in learnt else ""
+                raise bad_cell(source, place, shifted, way) from error
         row += len(arrays[0])
     if columns and not row:
         raise InvalidRequest(f"{source.header.table} must hold at least one row, got none")

@@ -73,7 +73,8 @@ def test_npz_with_targets_and_weights(tmp_path):
         (b"1,2\n", "3", "target must be between -2 and 1 in a.csv, got 3"),
         (b"1,2\n", "y", "target must be a number: the file has no header, got y"),
         (b"a,b\n1,2\n", "y", "target must be one of a, b, got y"),
-        (b"1\n2\n", "-1", "target must be between"),
+        (b"1\n2\n", "-1", "a.csv must have at least two columns, got one, column 1; if other characters than , ;"),
+        (b"# by me\na,b\n1,2\n", "-1", "a.csv must have at least two columns, got one, # by me"),
     ],
 )
 def test_csv_that_does_not_fit_gets_one_sentence(tmp_path, content, column, sentence):

@@ -89,8 +89,9 @@ def stored(client: Client, path: Path, options: TableOptions, held_out: HeldOut,
     test = None
     fraction = _TEST_FRACTION if held_out.fraction is None else held_out.fraction
     if held_out.path:
-        target = [*table.target_names] or options.get("target")
-        test = read_labelled(held_out.path, _schema(path, table), **(options | TableOptions(target=target)))
+        if table.target_names:  # the columns of the other file are found by name, and all else is left out
+            options |= TableOptions(target=[*table.target_names], leave_out=[], category=[], weight="")
+        test = read_labelled(held_out.path, _schema(path, table), **options)
         said += notes.of_rows(test, held_out.path.name)
     elif fraction:
         table, test = split_table(table, fraction)

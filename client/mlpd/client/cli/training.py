@@ -15,9 +15,12 @@ from mlpd.client.cli.fields import fields_of
 from mlpd.client.cli.jobs import hint_at_interrupt, watch_hint
 from mlpd.client.cli.output import (
     SERVER,
+    Decimal,
+    Encoding,
     Header,
     Json,
     Labels,
+    Separator,
     Server,
     console,
     evaluation_fields,
@@ -83,6 +86,9 @@ def train(
     category: Annotated[list[str] | None, typer.Option(help="Of a table: columns to take as texts.")] = None,
     weight: Annotated[str, typer.Option(help="Of a table: column that says how much each row counts.")] = "",
     header: Header = None,
+    separator: Separator = "",
+    decimal: Decimal = "",
+    encoding: Encoding = "",
     test: Annotated[Path | None, typer.Option(help="File with rows to score the model on at the end.")] = None,
     test_fraction: Annotated[
         float | None, typer.Option(min=0, max=0.9, help="Of a table: share of its rows held out for that.")
@@ -113,7 +119,14 @@ def train(
         )
         recipe: Any = preset or others.get("preset")
         options = TableOptions(
-            target=target, leave_out=leave_out or [], category=category or [], weight=weight, header=header
+            target=target,
+            leave_out=leave_out or [],
+            category=category or [],
+            weight=weight,
+            header=header,
+            separator=separator,
+            decimal=decimal,
+            encoding=encoding,
         )
         if path is None:
             own_data.check_unset({**options, "test": test, "test_fraction": test_fraction})

@@ -29,7 +29,10 @@ class Header:
         except ValueError:
             known = f"one of {listed(self.names)}" if self.names else "a number: the file has no header"
             raise InvalidRequest(f"{field} must be {known}, got {wanted}{did_you_mean(wanted, self.names)}") from None
-        if self.count < 2 or not -self.count <= number < self.count:
+        if self.count < 2:
+            way = "if other characters than , ; | and tab stand between its cells, say which, with --separator"
+            raise InvalidRequest(f"{self.table} must have at least two columns, got one, {self.name(0)[:40]}; {way}")
+        if not -self.count <= number < self.count:
             rule = f"between {-self.count} and {self.count - 1} in {self.table}"
             raise InvalidRequest(f"{field} must be {rule}, got {number}")
         return number % self.count

@@ -1,0 +1,57 @@
+"""``mlpd train TABLE``: what becomes of a table of one's own, from its file to the names that it predicts."""
+
+import json
+
+import numpy as np
+import pytest
+from mlpd.client import Client
+
+from ..command_line import run
+
+SEED = 5
+QUICK = ["--epochs", "2", "--device", "cpu"]
+
+
+@pytest.fixture
+def weather(tmp_path):
+    """The cells of 60 days, whose last says whether it rains; every seventh lacks one."""
+    print(f"seed {SEED}")
+    random = np.random.default_rng(SEED)
+    rows = [("day", "sky", "heat", "share", "rain")]
+    for day in range(60):
+        sky, heat = random.choice(["blue", "grey"]), f"{random.normal(20, 5):.1f}"
+        rows.append((f"day {day}", sky, heat if day % 7 else "", "1", "yes" if sky == "grey" else "no"))
+
+    def write(name, columns=range(5), separator=",", decimal=".", encoding="utf-8"):
+        lines = [separator.join(row[column].replace(".", decimal) for column in columns) for row in rows]
+        (tmp_path / name).write_text("\n".join(lines) + "\n", encoding=encoding)
+        return tmp_path / name
+
+    return write
+
+
+def answer(*arguments, server):
+    done = run(*arguments, "--json", server=server)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return json.loads(done.stdout)
+
+
+def test_a_test_file_needs_the_columns_of_the_inputs_and_the_target_alone(server, weather):
+    table, test = weather("weather.csv"), weather("later.csv", columns=[4, 2, 1])
+    flags = ["--target", "rain", "--leave-out", "day", "--weight", "share", "--test", test, *QUICK]
+    done = answer("train", table, *flags, "--model-id", "weather", "--wait", server=server)
+    assert done["test"]["row_count"] == 60
+    with Client(server.address) as client:
+        assert client.dataset("weather").row_count == 60
+        assert list(client.model("weather").input_names) == ["sky", "heat"]
+
+
+def test_a_table_is_read_by_the_separator_decimal_point_and_encoding_that_flags_say(server, weather):
+    table = weather("other.csv", columns=[1, 2, 4], separator=" ", decimal=",", encoding="utf-16-le")
+    refused = run("train", table, *QUICK, server=server)
+    assert refused.returncode == 1
+    flags = ["--separator", " ", "--decimal", ",", "--encoding", "utf-16-le"]
+    done = answer("train", table, *QUICK, *flags, "--model-id", "other", "--wait", server=server)
+    assert done["test"]["row_count"] == 12
+    found = answer("predict", "other", table, *flags, server=server)
+    assert len(found["labels"]) == 60

@@ -276,6 +276,28 @@ def test_what_is_learnt_is_classes_or_numbers(write, cells, settings, labels, na
         assert np.array_equal(table.labels, labels)
 
 
+def test_several_columns_of_yes_and_no_are_labels_in_every_table(write):
+    path = write("a,p,q\n1,yes,true\n2,No,false\n3,yes,TRUE\n")
+    table = read_labelled(path, target=["p", "q"])
+    assert (table.targets.tolist(), table.target_names) == ([[1, 1], [0, 0], [1, 1]], ("p", "q"))
+    like = Schema("models/m", table.columns, target_names=("p", "q"))
+    typed = pd.DataFrame({"q": [True, False, True], "p": [1, 0, 1], "a": [1, 2, 3]})
+    for other in (path, typed):
+        assert np.array_equal(read_labelled(other, like).targets, table.targets)
+    assert read_labelled(path, target="p", task="regression", leave_out=["q"]).targets.tolist() == [[1], [0], [1]]
+    with pytest.raises(InvalidRequest, match="target p must hold numbers, got 'x'; texts are learnt one column"):
+        read_labelled(write("a,p,q\n1,x,1\n2,y,0\n"), target=["p", "q"])
+
+
+def test_dates_are_learnt_as_days_with_a_word(write):
+    path = write("a,due\n1,1970-01-03\n2,1970-01-11 12:00\n")
+    table = read_labelled(path)
+    assert table.targets.tolist() == [[2], [10.5]]
+    assert "learnt and predicted as days since 1970-01-01: due" in table.notes
+    like = Schema("models/m", table.columns, target_names=table.target_names)
+    assert np.array_equal(read_labelled(path, like).targets, table.targets)
+
+
 def test_many_whole_numbers_are_predicted_as_numbers_with_a_word(write):
     lines = "".join(f"{row},{row % 30}\n" for row in range(90))
     table = read_labelled(write(f"a,t\n{lines}"))

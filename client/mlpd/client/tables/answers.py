@@ -45,19 +45,24 @@ def check_task(task: str, target_count: int) -> None:
 
 
 def target_column(name: str, like: Schema | None) -> Column | None:
-    """Return what a target must hold to be one of another table's; None if its cells tell."""
-    if like is None:
+    """Return what a target must hold to be one of another table's classes; None if its cells tell."""
+    if like is None or not (like.class_names or like.class_count):
         return None
     if like.class_names == _BOOLEAN_NAMES:
         return Column(name, "boolean")
     return Column(name, "category", like.class_names) if like.class_names else Column(name)
 
 
+def are_numbers(target_count: int, task: str, like: Schema | None) -> bool:
+    """Whether targets are numbers, whatever they hold; yes and no are 1 and 0 then."""
+    return target_count > 1 or task in _NUMBER_TASKS or (like is not None and target_column("", like) is None)
+
+
 def answers_from(columns: Sequence[Values], task: str, like: Schema | None) -> Answers:
     """Return what the target columns are to learn; none lacks a value. Raises `InvalidRequest` for what is no class."""
     check_task(task, len(columns))
-    if len(columns) > 1 or task in _NUMBER_TASKS:
-        return Answers(targets=_numbers(columns))
+    if are_numbers(len(columns), task, like):
+        return Answers(targets=_numbers(columns), notes=_dates_noted([own.column for own in columns]))
     (only,) = columns
     values, column = only.array(), only.column
     if column.kind == "category":
@@ -65,8 +70,7 @@ def answers_from(columns: Sequence[Values], task: str, like: Schema | None) -> A
     if column.kind == "boolean":
         return Answers(labels=values.astype(np.int64), class_names=_BOOLEAN_NAMES)
     if like is not None:
-        labels = _whole(column, values) if like.class_count else None
-        return Answers(labels=labels) if labels is not None else Answers(targets=values[:, None])
+        return Answers(labels=_whole(column, values))
     if task in _CLASS_TASKS:
         return _classes(column, _whole(column, values))
     return _by_values(column, values)
@@ -122,8 +126,14 @@ def _numbers(columns: Sequence[Values]) -> NDArray[np.float64]:
     for values in columns:
         if values.column.kind == "category":
             name, first = values.column.name, values.column.categories[0]
-            raise InvalidRequest(f"target {name} must hold numbers, got {first[:40]!r}; task multiclass takes texts")
+            way = "task multiclass takes texts" if len(columns) == 1 else "texts are learnt one column at a time"
+            raise InvalidRequest(f"target {name} must hold numbers, got {first[:40]!r}; {way}")
     return np.column_stack([values.array() for values in columns])
+
+
+def _dates_noted(columns: Sequence[Column]) -> tuple[str, ...]:
+    dates = [column.name for column in columns if column.kind == "date"]
+    return (f"learnt and predicted as days since 1970-01-01: {listed(dates)}",) if dates else ()
 
 
 def _whole(column: Column, values: NDArray[np.float64]) -> NDArray[np.int64]:
@@ -147,7 +157,7 @@ def _classes(column: Column, values: NDArray[np.int64]) -> Answers:
 
 def _by_values(column: Column, values: NDArray[np.float64]) -> Answers:
     found = np.unique(values)
-    numbers = Answers(targets=values[:, None])
+    numbers = Answers(targets=values[:, None], notes=_dates_noted([column]))
     if column.kind != "number" or not np.array_equal(found, np.floor(found)) or np.abs(found).max() > 2**53:
         return numbers
     is_counted = found[0] == 0 and found[-1] == len(found) - 1

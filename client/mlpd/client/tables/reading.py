@@ -9,7 +9,7 @@ from typing import Any, TypedDict, Unpack
 import numpy as np
 from mlpd.client.columns import is_unnamed, listed, places_of
 from mlpd.client.errors import InvalidRequest
-from mlpd.client.tables.answers import answers_from, check_task, target_column
+from mlpd.client.tables.answers import answers_from, are_numbers, check_task, target_column
 from mlpd.client.tables.archives import is_archive, read_labelled_arrays, read_row_arrays
 from mlpd.client.tables.columns import Column
 from mlpd.client.tables.kinds import check_categories
@@ -166,7 +166,8 @@ def _labelled(source: Source, like: Schema | None, options: TableOptions) -> Lab
     wanted = inputs | {place: target_column(header.name(place), like) for place in targets}
     wanted |= {place: Column(header.name(place)) for place in weights}
     categories = header.columns("category", options.get("category", ()))
-    values, left_out = read_columns(source, wanted, categories, targets)
+    classes = () if are_numbers(len(targets), task, like) else targets
+    values, left_out = read_columns(source, wanted, categories, classes)
     unknown = {place: own.unknown for place, own in values.items() if own.unknown and place in inputs}
     if unknown and not (like and like.takes_unknown):
         values = _with_categories(source, wanted, unknown)

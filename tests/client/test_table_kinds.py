@@ -241,6 +241,26 @@ def test_what_is_asked_to_be_a_category_is_one(write):
     assert read_labelled(whole.astype(float), category=["zip"]).columns[0].categories == ("1", "2")
 
 
+def test_categories_of_a_frame_are_categories_whatever_they_hold():
+    days = pd.to_datetime(["2026-01-01", "2026-01-02", "2026-01-01"])
+    frame = pd.DataFrame({"zip": [7, 12, 7], "on": [True, False, True], "day": days, "label": [3, 5, 3]})
+    table = read_labelled(frame.astype("category"))
+    assert [column.categories for column in table.columns] == [
+        ("12", "7"), ("false", "true"), ("2026-01-01 00:00:00", "2026-01-02 00:00:00"),
+    ]  # fmt: skip
+    assert (table.labels.tolist(), table.class_names) == ([0, 1, 0], ("3", "5"))
+    for rows in (frame, frame.astype("category")):
+        assert np.array_equal(read_rows(rows.drop(columns="label"), table.columns, "m").inputs, table.inputs)
+    numbers = (Column("zip"), Column("on", "boolean"), Column("day", "date"))
+    assert read_rows(frame.astype("category"), numbers, "m").inputs.tolist() == [
+        [7, 1, 20454],
+        [12, 0, 20455],
+        [7, 1, 20454],
+    ]
+    with pytest.raises(InvalidRequest, match="inputs must be a table, got a Series; a row of pandas is"):
+        read_labelled(frame.iloc[0])
+
+
 def test_texts_that_are_too_many_are_left_out_with_a_word(write):
     names = "".join(f"name {row},{row},{row % 2}\n" for row in range(30))
     path = write(f"name,age,label\n{names}")

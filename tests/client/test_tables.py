@@ -119,6 +119,23 @@ def test_the_index_that_pandas_wrote_is_left_out(csv, name):
     assert read_rows(csv(f"{name},a,b\n0,5,6\n1,7,8\n")).inputs.tolist() == [[5, 6], [7, 8]]
 
 
+def test_a_column_without_a_name_that_holds_nothing_is_left_out(csv):
+    rows = read_labelled(csv("a,b,label,\n5,6,0,\n7,8,1,\n"))
+    assert (rows.inputs.tolist(), rows.input_names, rows.left_out) == ([[5, 6], [7, 8]], ("a", "b"), ("",))
+
+
+def test_numbers_of_rows_are_told(csv):
+    def notes(numbers):
+        rows = "".join(f"{number},{number % 5},{number % 2}\n" for number in numbers)
+        return read_labelled(csv(f"id,a,label\n{rows}")).notes
+
+    note = "each row has a number of its own: id; if it is an id, --leave-out id"
+    assert note in notes(range(1, 41))
+    assert note in notes(reversed(range(1000, 1040)))
+    assert note not in notes([*range(39), 38])
+    assert note not in notes(range(0, 80, 2))
+
+
 def test_the_index_of_a_frame_without_names_is_left_out_too(csv):
     rows = read_labelled(csv(",0,1,2\n0,5,6,0\n1,7,8,1\n"))
     assert (rows.inputs.tolist(), rows.input_names) == ([[5, 6], [7, 8]], ("0", "1"))

@@ -20,9 +20,15 @@ def kind_of(kind: Any) -> str:
         return "number"
     if types.is_date(kind) or types.is_timestamp(kind):
         return "date"
-    inner = kind.value_type if types.is_dictionary(kind) else kind
+    if types.is_dictionary(kind):
+        return "text" if kind_of(kind.value_type) else ""
     text = (types.is_string, types.is_large_string, types.is_string_view, types.is_null)
-    return "text" if any(is_kind(inner) for is_kind in text) else ""
+    return "text" if any(is_kind(kind) for is_kind in text) else ""
+
+
+def is_category(kind: Any) -> bool:
+    """Whether an Arrow type says that numbers, dates or booleans are categories; texts tell by themselves."""
+    return bool(load("pyarrow.types", "a table").is_dictionary(kind)) and kind_of(kind.value_type) not in ("", "text")
 
 
 def distinct_texts(array: Any) -> tuple[list[str | None], NDArray[np.int64]]:

@@ -6,7 +6,7 @@ from typing import Any
 
 from mlpd.client.columns import check_names, frame_names, is_unnamed
 from mlpd.client.errors import InvalidRequest
-from mlpd.client.tables.cells import kind_of
+from mlpd.client.tables.cells import is_category, kind_of
 from mlpd.client.tables.header import Header
 from mlpd.client.tables.libraries import load
 from mlpd.client.tables.source import Source
@@ -24,6 +24,7 @@ class Typed(Source):
         self.header = Header(name, len(content.schema), tuple(names))
         self.notes = []
         self.kinds = [kind_of(kind) for kind in content.schema.types]
+        self.categories = [place for place, kind in enumerate(content.schema.types) if is_category(kind)]
 
     def batches(self, columns: Sequence[int], texts: Collection[int]) -> Iterator[list[Any]]:
         """Yield the ``columns``, each in its own type."""
@@ -69,6 +70,9 @@ def frame_source(name: str, frame: Any) -> Typed:
     """Take a frame of any library; its index is not a column. Raises `InvalidRequest` for what is no table."""
     arrow = load("pyarrow", name)
     names = None
+    if hasattr(frame, "to_frame") and not hasattr(frame, "columns"):
+        way = "a row of pandas is frame.iloc[[0]], a column is series.to_frame()"
+        raise InvalidRequest(f"{name} must be a table, got a {type(frame).__name__}; {way}")
     if isinstance(frame, arrow.RecordBatch):
         frame = arrow.Table.from_batches([frame])
     if hasattr(frame, "columns") and not isinstance(frame, arrow.Table):

@@ -105,9 +105,13 @@ def read_rows(data: Any, columns: Sequence[Column] = (), owner: str = "", **opti
 
 
 def _table(source: Source, places: Sequence[int], options: TableOptions) -> Table:
-    categories = source.header.columns("category", options.get("category", ()))
-    values, left_out = read_columns(source, dict.fromkeys(places), categories)
+    values, left_out = read_columns(source, dict.fromkeys(places), _categories(source, options))
     return Table(**_inputs(source, values, left_out, [p for p in range(source.header.count) if p not in places]))
+
+
+def _categories(source: Source, options: TableOptions) -> list[int]:
+    """Return where the columns are that are categories whatever they hold, as the table or who reads it says."""
+    return [*source.categories, *source.header.columns("category", options.get("category", ()))]
 
 
 def _places(source: Source, among: Sequence[int], columns: Sequence[Column], owner: str) -> list[int]:
@@ -124,7 +128,7 @@ def _places(source: Source, among: Sequence[int], columns: Sequence[Column], own
 
 
 def _row_numbers(source: Source, places: Sequence[int]) -> list[int]:
-    """Return those columns that have no name and count the rows, 0, 1, 2, ..., as pandas writes its index.
+    """Return those columns that have no name and count the rows, as pandas writes its index, or hold nothing.
 
     Raises `InvalidRequest` for a column without a name that holds something else.
     """
@@ -133,7 +137,8 @@ def _row_numbers(source: Source, places: Sequence[int]) -> list[int]:
     for place in unnamed:
         try:
             ((_, values),) = read_columns(source, {place: Column(header.name(place))})[0].items()
-            is_counting = np.array_equal(values.array(), np.arange(values.row_count))
+            is_empty = values.missing_count == values.row_count  # where lines end with a separator
+            is_counting = is_empty or np.array_equal(values.array(), np.arange(values.row_count))
         except InvalidRequest:
             is_counting = False
         if not is_counting:
@@ -165,7 +170,7 @@ def _labelled(source: Source, like: Schema | None, options: TableOptions) -> Lab
     check_task(task, len(targets))
     wanted = inputs | {place: target_column(header.name(place), like) for place in targets}
     wanted |= {place: Column(header.name(place)) for place in weights}
-    categories = header.columns("category", options.get("category", ()))
+    categories = _categories(source, options)
     classes = () if are_numbers(len(targets), task, like) else targets
     values, left_out = read_columns(source, wanted, categories, classes)
     unknown = {place: own.unknown for place, own in values.items() if own.unknown and place in inputs}
@@ -283,6 +288,8 @@ def _inputs(
         raise InvalidRequest(f"{header.table} must have at least one row and one column with values, got none")
     reasons = {**left_out, **empty}
     notes = [*source.notes, *_described(list(kept.values()))]
+    if not owner and (counting := [own.column.name for own in kept.values() if own.counts_rows]):
+        notes.append(f"each row has a number of its own: {listed(counting)}; if it is an id, --leave-out {counting[0]}")
     columns = tuple(own.column for own in kept.values())
     is_plain = all(own.column.kind == "number" and not own.missing_count for own in kept.values())
     if not header.names and not is_plain and not owner:

@@ -19,7 +19,8 @@ class Source(ABC):
     """A table by its columns, which are counted from 0.
 
     ``has_header`` says whether a first line names them, None where there are no lines. ``kinds`` are what they hold,
-    "text" where their cells must tell, "" where that fits no column. ``notes`` say what was found out;
+    "text" where their cells must tell, "" where that fits no column; ``categories`` are those that are said to be such,
+    whatever their cells are. ``notes`` say what was found out;
     ``doubt`` is why all of it may be wrong, and is told where nothing else is. ``on_progress`` is called with the bytes
     that have been read and those of the file.
     """
@@ -28,6 +29,7 @@ class Source(ABC):
     has_header: bool | None = None
     decimal: str = "."
     kinds: list[str]
+    categories: Collection[int] = ()
     notes: list[str]
     doubt: str = ""
     on_progress: Callable[[int, int], None] | None = None

@@ -15,6 +15,9 @@ from numpy.typing import NDArray
 
 Array = NDArray[Any]
 
+# In fewer rows, whole numbers may follow each other by chance.
+_COUNTED_ROWS = 20
+
 
 @dataclass
 class Values:
@@ -49,8 +52,24 @@ class Values:
     @property
     def is_constant(self) -> bool:
         """Whether all values that there are, are one."""
-        ends = [(np.nanmin(part), np.nanmax(part)) for part in self.parts if not np.isnan(part).all()]
-        return bool(ends) and min(low for low, _ in ends) == max(high for _, high in ends)
+        ends = self._ends()
+        return bool(ends) and ends[0] == ends[1]
+
+    @property
+    def counts_rows(self) -> bool:
+        """Whether it has as many whole numbers as there are rows, one after another, in some order, as an id has."""
+        ends = self._ends()
+        if self.column.kind != "number" or self.row_count < _COUNTED_ROWS or not ends:
+            return False
+        if ends[1] - ends[0] != self.row_count - 1:
+            return False
+        return np.array_equal(np.sort(self.array()), np.arange(self.row_count) + ends[0])
+
+    def _ends(self) -> tuple[float, ...]:
+        """Return the least and the largest value; nothing where there is none."""
+        parts = [part for part in self.parts if not np.isnan(part).all()]
+        lows, highs = map(np.nanmin, parts), map(np.nanmax, parts)
+        return (float(min(lows)), float(max(highs))) if parts else ()
 
 
 def read_columns(

@@ -109,3 +109,11 @@ def test_what_the_data_chose_can_be_unchosen(server, tmp_path):
     done = run("train", rows, *flags, server=server)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["job"]["spec"]["model"]["standardize_inputs"] is False
+
+
+def test_rows_are_not_stored_for_a_run_with_settings_that_are_none(server, tmp_path):
+    (tmp_path / "unwanted.csv").write_text("a,y\n1,yes\n2,no\n3,yes\n4,no\n")
+    done = run("train", tmp_path / "unwanted.csv", "--optimizer", "adma", server=server)
+    assert done.stderr.startswith("mlpd: --optimizer must be one of sgd,")
+    assert "did you mean adam?" in done.stderr
+    assert run("datasets", "show", "unwanted", server=server).returncode == 1

@@ -130,9 +130,10 @@ def train(
         )
         if path is None:
             own_data.check_unset({**options, "test": test, "test_fraction": test_fraction})
-            spec = training_spec(recipe, **settings)  # what is wrong with it is told before a server is looked for
         elif recipe:
             raise InvalidRequest(f"preset must be unset with a table, got {recipe}")
+        # What is wrong with it is told before a server is looked for, and before rows are stored.
+        spec = training_spec(recipe, **settings)
         with (
             reachable(server, embedded=embedded, data_directory=data_dir) as address,
             connect(address, COMPUTING_SECONDS) as client,

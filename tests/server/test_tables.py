@@ -224,6 +224,14 @@ def test_a_model_of_plain_numbers_takes_rows_that_lack_some(stubs):
     assert np.array_equal(predicted(stubs, model, holed), predicted(stubs, model, filled))
     answers = [stubs.trainer.Evaluate(pb.EvaluateRequest(model=model.name, dataset=lacking.name))]
     full = upload(stubs, "table-filled", filled, {"input_names": '["x", "y"]'}, labels=labels)
+    start = pb.WarmStart(model=model.name, scope=pb.WarmStart.SCOPE_WEIGHTS)
+    further = {
+        trained(
+            stubs, rings_spec(model=types.ModelSpec(), warm_start=start, train_dataset=name), "further"
+        ).parameters_sha256
+        for name in (lacking.name, full.name)
+    }
+    assert len(further) == 1
     answers.append(stubs.trainer.Evaluate(pb.EvaluateRequest(model=model.name, dataset=full.name)))
     assert answers[0].loss == answers[1].loss
     nameless = upload(stubs, "table-no-names", rows, {}, labels=labels)

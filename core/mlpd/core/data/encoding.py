@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
-from mlpd.core.data.columns import CATEGORY, Column, Fault, value_fault
+from mlpd.core.data.columns import CATEGORY, Column, Fault, Schema, value_fault
 from mlpd.core.devices.arrays import HostArray
 from numpy.typing import NDArray
 
@@ -70,6 +70,11 @@ def learned_columns(
             median = None if column.kind == CATEGORY else float(np.median(own)) if len(own) else 0.0
             learned.append(replace(column, missing_value=median, marks_missing=bool(lacks[place])))
     return tuple(learned)
+
+
+def takes_encoding(schema: Schema, inputs: HostArray) -> bool:
+    """Return whether a network can't take ``inputs`` of a model's ``schema`` as they are."""
+    return not schema.is_plain or (bool(schema.columns) and bool(_lacks_values(inputs).any()))
 
 
 def encoded(encoder: Encoder, inputs: HostArray) -> HostArray:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from mlpd.core.codec import from_fields, to_fields
 from mlpd.core.data.columns import Schema
-from mlpd.core.data.encoding import Encoder
+from mlpd.core.data.encoding import Encoder, takes_encoding
 from mlpd.core.devices.arrays import Array, HostArray
 from mlpd.core.files import FileDigest, write_atomic
 from mlpd.core.network.architecture import ModelSpec, parameter_count, statistic_count
@@ -64,8 +64,7 @@ class Model:
 
     def encoded(self, inputs: HostArray) -> HostArray:
         """Return rows as the network takes them."""
-        lacks_values = bool(self.schema.columns) and inputs.dtype.kind == "f" and bool(np.isnan(inputs).any())
-        return self.encoder(inputs) if lacks_values or not self.schema.is_plain else inputs
+        return self.encoder(inputs) if takes_encoding(self.schema, inputs) else inputs
 
     def scaled(self, targets: HostArray) -> HostArray:
         """Return targets, of rows in their own units, as the network learned them."""

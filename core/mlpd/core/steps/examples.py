@@ -7,7 +7,7 @@ import numpy as np
 from mlpd.core.data.arrangement import arrangement
 from mlpd.core.data.columns import Schema
 from mlpd.core.data.datasets import WEIGHT_SUMS, Dataset
-from mlpd.core.data.encoding import Encoder, encoded, learned_columns
+from mlpd.core.data.encoding import Encoder, encoded, learned_columns, takes_encoding
 from mlpd.core.data.splits import held_out_rows
 from mlpd.core.devices.arrays import HostArray
 from mlpd.core.network.scaling import Move, Scaling, TargetScaling, blocks
@@ -78,8 +78,7 @@ class Examples:
             kept = np.setdiff1d(np.arange(row_count), chosen)
             validation = dataset.rows(chosen)
         schema = dataset.schema if source and source.schema.columns else _learned(dataset, kept)
-        dataset = dataset if kept is None else dataset.rows(kept)
-        dataset = dataset if schema.is_plain else _encoded(dataset, schema)
+        dataset = _encoded(dataset if kept is None else dataset.rows(kept), schema)
         validation, test = (rows and _like(rows, schema) for rows in (validation, test))
         scaling = source.scaling if source else None
         if scaling is None:
@@ -105,9 +104,7 @@ def _learned(dataset: Dataset, kept: NDArray[np.int64] | None) -> Schema:
 
 def _like(dataset: Dataset, schema: Schema) -> Dataset:
     """Return a data set as a model of ``schema`` reads it."""
-    arranged = arrangement(dataset.schema, schema).dataset(dataset, schema)
-    lacks_values = arranged.inputs.dtype.kind == "f" and bool(np.isnan(arranged.inputs).any())
-    return _encoded(arranged, schema) if lacks_values or not schema.is_plain else arranged
+    return _encoded(arrangement(dataset.schema, schema).dataset(dataset, schema), schema)
 
 
 def _scaled(dataset: Dataset, scaling: TargetScaling) -> Dataset:
@@ -115,6 +112,9 @@ def _scaled(dataset: Dataset, scaling: TargetScaling) -> Dataset:
 
 
 def _encoded(dataset: Dataset, schema: Schema) -> Dataset:
+    """Return a data set whose rows are encoded if need be."""
+    if not takes_encoding(schema, dataset.inputs):
+        return dataset
     return replace(dataset, inputs=encoded(Encoder(schema.columns), dataset.inputs))
 
 

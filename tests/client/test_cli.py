@@ -333,3 +333,20 @@ def test_serve_passes_its_options_to_the_server(tmp_path):
     done = run_process("serve", "--data-dir", "/proc/nothing")
     assert done.returncode == 1
     assert done.stderr.startswith("mlpd: the data directory /proc/nothing can't be used")
+
+
+def test_a_command_has_a_limit_if_it_is_given_one(server, trained):
+    job = answer("train", *RINGS, "--train-dataset", "cli-rings", "--epoch-count", 1_000_000, server=server)["job"]
+    name = job["name"].removeprefix("trainingJobs/")
+    limited = [*COMMAND, "--limit-seconds", "1", "watch", name]
+    for more in ([], ["--json"]):
+        done = subprocess.run(
+            [*limited, "--server", server.address, *more], env=ENVIRONMENT, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 1
+        sentence = "the command did not end within 1 seconds; jobs go on"
+        if more:
+            assert json.loads(done.stdout.splitlines()[-1])["error"]["message"] == sentence
+        else:
+            assert done.stderr.splitlines()[-1] == f"mlpd: {sentence}"
+    assert answer("cancel", name, server=server)["jobs"][0]["state"] in ("STATE_CANCELLING", "STATE_CANCELLED")

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 from mlpd.client.cli import datasets, explaining, housekeeping, inference, jobs, output, quickstart, serving, training
-from mlpd.client.cli.connection import COMPUTING_SECONDS, LOOKING_UP_SECONDS, chosen_seconds
+from mlpd.client.cli.connection import COMPUTING_SECONDS, LOOKING_UP_SECONDS, chosen_seconds, end_after
 from mlpd.client.errors import MlpdError
 
 app = typer.Typer(
@@ -40,9 +40,21 @@ def _options(
             show_default=f"{LOOKING_UP_SECONDS:g}, or {COMPUTING_SECONDS:g} where something is computed or sent",
         ),
     ] = None,
+    limit_seconds: Annotated[
+        float | None,
+        typer.Option(
+            envvar="MLPD_LIMIT_SECONDS",
+            min=0.001,
+            max=1e7,
+            help="End the command after so long, following a job too; the job goes on.",
+            show_default="no limit",
+        ),
+    ] = None,
 ) -> None:
     """Take the options that stand before a command."""
     chosen_seconds.set(timeout_seconds)
+    if limit_seconds:
+        end_after(limit_seconds)
 
 
 for module in (quickstart, serving, training, jobs, housekeeping, explaining, inference):

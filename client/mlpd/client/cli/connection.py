@@ -1,11 +1,13 @@
 """How commands reach a server, and for how long they try."""
 
+import signal
 from contextvars import ContextVar
+from types import FrameType
 
 import grpc
 from mlpd.client.calls import full_address, open_channel
 from mlpd.client.client import Client
-from mlpd.client.errors import Unavailable, error_from
+from mlpd.client.errors import DeadlineExceeded, Unavailable, error_from
 from mlpd.v1.trainer_service_pb2 import GetServerInfoRequest
 from mlpd.v1.trainer_service_pb2_grpc import TrainerServiceStub
 
@@ -19,6 +21,16 @@ def connect(server: str, timeout_seconds: float = LOOKING_UP_SECONDS) -> Client:
     """Return a client whose calls take at most ``timeout_seconds``, or what the user says."""
     chosen = chosen_seconds.get()
     return Client(server, timeout_seconds=timeout_seconds if chosen is None else chosen)
+
+
+def end_after(seconds: float) -> None:
+    """Have the command end with `DeadlineExceeded` after ``seconds``, whatever it waits for."""
+
+    def end(_signal: int, _frame: FrameType | None) -> None:
+        raise DeadlineExceeded(f"the command did not end within {seconds:g} seconds; jobs go on", "LIMIT_REACHED")
+
+    signal.signal(signal.SIGALRM, end)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
 
 
 def answers(server: str) -> bool:

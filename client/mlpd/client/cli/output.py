@@ -44,7 +44,8 @@ def print_json(result: dict[str, Any]) -> None:
         text = json.dumps(result, allow_nan=False)
     except ValueError:
         text = json.dumps(_without_infinities(result), allow_nan=False)
-    print(text, flush=True)  # whoever reads events must not wait for a buffer
+    sys.stdout.write(f"{text}\n")  # at once: a limit of time may end the command between two writes
+    sys.stdout.flush()  # whoever reads events must not wait for a buffer
 
 
 def show_notes(notes: Iterable[str]) -> None:

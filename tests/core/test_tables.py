@@ -55,6 +55,17 @@ def test_statistics_of_many_blocks_are_those_of_all_rows(tmp_path):
         assert (known.minimum, known.maximum) == (np.nanmin(own), np.nanmax(own))
 
 
+@pytest.mark.parametrize("dtype", ["uint8", "float32", "float64", "int64", "float16"])
+@pytest.mark.parametrize("count", [1, 2, 7, 1000])
+def test_a_median_is_numpy_s(dtype, count):
+    seed = 11
+    print(f"seed {seed}")
+    rows = np.random.default_rng(seed).integers(0, 256, (count, 3)).astype(dtype)
+    columns = learned_columns([Column(name) for name in "abc"], rows, None)
+    assert [column.missing_value for column in columns] == np.median(rows.astype(np.float64), axis=0).tolist()
+    assert not any(column.marks_missing for column in columns)
+
+
 def test_a_row_is_encoded_by_the_rows_that_were_trained_on():
     columns = learned_columns(COLUMNS, ROWS, np.array([0, 2]))
     assert [column.missing_value for column in columns] == [30, None, 1, 8.25]

@@ -102,21 +102,30 @@ class Fault:
     rule: str
 
 
-def value_fault(column: Column, values: HostArray, *, unknown: bool) -> Fault | None:
-    """Return the first of a column's ``values`` (rows,) that is neither missing nor one that its kind has, or None.
+def table_fault(columns: Sequence[Column], rows: HostArray, *, unknown: bool) -> Fault | None:
+    """Return a value of ``rows`` (rows, columns) that is neither missing nor one that its column's kind has, or None.
 
     Categories that are ``unknown`` may be said to be so.
     """
-    given = ~np.isnan(values) if values.dtype.kind == "f" else np.ones(len(values), bool)
+    if rows.dtype.kind == "f":
+        with np.errstate(over="ignore"):
+            wrong = ~(np.isfinite(rows.astype(np.float32, copy=False)) | np.isnan(rows))
+        if wrong.any():
+            row, place = divmod(int(wrong.argmax()), len(columns))
+            return Fault(row, columns[place], "be finite as float32")
+    special = ((place, column) for place, column in enumerate(columns) if column.kind in (BOOLEAN, CATEGORY))
+    found = (_value_fault(column, rows[:, place], unknown=unknown) for place, column in special)
+    return next(filter(None, found), None)
+
+
+def _value_fault(column: Column, values: HostArray, *, unknown: bool) -> Fault | None:
+    given = ~np.isnan(values)
     if column.kind == BOOLEAN:
         wrong, rule = given & (values != 0) & (values != 1), "be 0 or 1"
-    elif column.kind == CATEGORY:
+    else:
         count, least = len(column.categories), UNKNOWN if unknown else 0
         wrong = given & ~((values >= least) & (values < count) & (values == np.floor(values)))
         rule = f"be the place of a category, {least} to {count - 1}"
-    else:
-        with np.errstate(over="ignore"):
-            wrong, rule = given & ~np.isfinite(values.astype(np.float32)), "be finite as float32"
     return Fault(int(wrong.argmax()), column, rule) if wrong.any() else None
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import NamedTuple, Protocol
 
 import numpy as np
-from mlpd.core.data.columns import ColumnStatistics, Schema, encoded_size, needs_encoding, value_fault
+from mlpd.core.data.columns import ColumnStatistics, Schema, encoded_size, needs_encoding, table_fault
 from mlpd.core.data.datasets import WEIGHT_SUMS, DataError, Dataset, map_array, opened
 from mlpd.core.data_types import LARGEST_LABEL
 from mlpd.core.devices.arrays import HostArray
@@ -163,11 +163,10 @@ def _statistics(dataset: Dataset) -> tuple[ColumnStatistics, ...]:
     count, mean, squares = (np.zeros(len(columns)) for _ in range(3))
     low, high = np.full(len(columns), np.inf), np.full(len(columns), -np.inf)
     for start, block in _blocks(inputs):
-        for place, column in enumerate(columns):
-            if fault := value_fault(column, block[:, place], unknown=False):
-                value = block[fault.row, place]
-                text = f"column {column.name[:64]!a} of inputs must {fault.rule}"
-                raise DataError(f"{text}, got {value} at row {start + fault.row}")
+        if fault := table_fault(columns, block, unknown=False):
+            value = block[fault.row, columns.index(fault.column)]
+            text = f"column {fault.column.name[:64]!a} of inputs must {fault.rule}"
+            raise DataError(f"{text}, got {value} at row {start + fault.row}")
         numbers = block.astype(np.float64)
         present = ~np.isnan(numbers)
         own = present.sum(axis=0)

@@ -4,6 +4,7 @@ import json
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from mlpd.client import Client, InvalidRequest, training_spec
 
@@ -44,6 +45,28 @@ def test_stored_rows_and_sent_rows_score_the_same(client, line):
     stored, sent = client.evaluate(line, "line"), client.evaluate(line, (X, Y[:, None]))
     assert stored.loss == pytest.approx(sent.loss, rel=1e-6)
     assert client.dataset("line").weighted
+
+
+def test_targets_are_scored_by_their_names(client):
+    targets = pd.DataFrame({"price": Y, "size": X[:, 0] > 0})
+    turned = targets[["size", "price"]]
+    client.upload("two", X, targets=targets.astype(float))
+    stored = client.upload("two-turned", X, targets=turned)
+    assert list(stored.target_names) == ["size", "price"]
+    spec = training_spec(layer_sizes=[3, 16, 2], train_dataset="two", test_dataset="two-turned", **RUN)
+    job = client.wait(client.train(spec))
+    model = job.model_version
+    loss = client.evaluate(model, "two").loss
+    assert client.evaluate(model, "two-turned").loss == pytest.approx(loss, rel=1e-6)
+    for own in (targets, turned, np.asarray(targets, float)):
+        assert client.evaluate(model, (X, own)).loss == pytest.approx(loss, rel=1e-6)
+    reports = [event.metrics_recorded for event in client.progress(job) if event.HasField("metrics_recorded")]
+    assert reports[-1].loss == pytest.approx(loss, rel=1e-6)
+    client.upload("two-others", X, targets=targets.rename(columns={"size": "weight"}))
+    with pytest.raises(InvalidRequest, match=r"dataset must have the targets of .*, but it lacks 'size' and has also"):
+        client.evaluate(model, "two-others")
+    with pytest.raises(InvalidRequest, match=r"targets must have the columns of .*, but it lacks price"):
+        client.evaluate(model, (X, turned[["size"]]))
 
 
 def test_labels_that_do_not_exclude_each_other(client):

@@ -181,6 +181,8 @@ def test_a_table_is_put_as_another_by_its_names():
     assert np.array_equal(how.inputs(rows), expected, equal_nan=True)
     assert how.inputs(rows.astype(np.float64)).dtype == np.float64
     assert how.targets(np.array([0, 1, 1])).tolist() == [1, 0, 0]
+    turned = arrangement(Schema((), (), ("p", "q", "r")), Schema((), (), ("r", "p", "q")))
+    assert turned.targets(np.array([[1, 2, 3], [4, 5, 6]])).tolist() == [[3, 1, 2], [6, 4, 5]]
     same = arrangement(WANTED, WANTED)
     assert same.inputs(rows) is rows
     assert arrangement(Schema((Column("a"), Column("b"))), Schema()).order is None
@@ -214,6 +216,14 @@ def test_places_do_not_count_for_numbers_that_are_names_and_categories_of_column
     with pytest.raises(SchemasDiffer) as caught:
         arrangement(found, Schema(), (1, 1))
     assert str(caught.value) == sentence
+
+
+def test_targets_of_other_names_are_refused():
+    for found, sentence in ((("p", "x"), "lacks 'q' and has also 'x'"), (("q",), "lacks 'p'")):
+        with pytest.raises(SchemasDiffer) as caught:
+            arrangement(Schema((), (), found), Schema((), (), ("p", "q")))
+        assert (str(caught.value), caught.value.what) == (sentence, "targets")
+    assert arrangement(Schema(), Schema((), (), ("p", "q"))).target_order is None
 
 
 def test_numbers_are_not_taken_for_classes_whose_names_are_other_numbers():

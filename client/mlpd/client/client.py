@@ -20,6 +20,7 @@ from mlpd.client.arrays import (
     write_dataset,
 )
 from mlpd.client.calls import Patience, upload
+from mlpd.client.columns import is_frame, rows_for
 from mlpd.client.connection import job_name
 from mlpd.client.errors import InvalidRequest, JobCancelled, JobFailed, ServerError
 from mlpd.client.housekeeping import Housekeeping
@@ -136,8 +137,9 @@ class Client(Housekeeping):
     ) -> Evaluation:
         """Score a model on a stored data set, or on rows (rows, width) and their labels (rows,) or targets.
 
-        Where model and data have names for their columns, a data frame's too, columns are matched by name; labels may
-        be the names of classes. A table of `mlpd.client.tables.read_labelled` must have been read like the model.
+        Where model and data have names for their columns, a data frame's too, columns are matched by name, those of
+        targets too; labels may be the names of classes. A table of `mlpd.client.tables.read_labelled` must have been
+        read like the model.
         Rows are split to fit the server's messages, and the counts added up; scores need all rows in one message, or
         stored. Models of up to 1024 classes come with their confusion matrix.
         """
@@ -152,7 +154,12 @@ class Client(Housekeeping):
         if isinstance(data, LabelledTable):
             inputs, given = data.inputs, data.targets if data.labels is None else data.labels
         else:
-            inputs, given = model_rows(data[0], version), labels_like(data[1], version.class_names, version.name)
+            inputs = model_rows(data[0], version)
+            given = data[1]
+            if has_classes:
+                given = labels_like(given, version.class_names, version.name)
+            elif is_frame(given):
+                given = rows_for("targets", given, version.target_names, version.name)
         rows = rows_from("inputs", inputs)
         labels = (labels_from if has_classes else targets_from)("labels", given, len(rows))
         parts = list(split(rows, self._message_bytes, labels.nbytes // max(len(labels), 1)))

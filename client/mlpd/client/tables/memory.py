@@ -7,7 +7,7 @@ from math import prod
 from typing import Any, Unpack
 
 import numpy as np
-from mlpd.client.columns import check_names, frame_rows, is_frame, listed, rows_for
+from mlpd.client.columns import check_names, frame_names, frame_rows, is_frame, listed, rows_for
 from mlpd.client.errors import InvalidRequest
 from mlpd.client.tables.answers import Answers, named_labels
 from mlpd.client.tables.cells import narrowed
@@ -60,6 +60,7 @@ def understood(
         targets=None if targets is None else _target_array(targets),
         weights=None if weights is None else host_array("weights", weights),
         class_names=found.class_names,
+        target_names=frame_names("targets", targets) if is_frame(targets) else (),
     )
 
 

@@ -1,4 +1,4 @@
-"""Rows of one table put as those of another: columns by their names, categories and classes by theirs."""
+"""Rows of one table put as those of another: columns and targets by their names, categories and classes by theirs."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -13,7 +13,7 @@ _SHOWN_NAMES, _SHOWN_CHARACTERS = 5, 40
 
 
 class SchemasDiffer(ValueError):
-    """A table can't be put as another, for its ``what``, columns or classes; the message completes "it ..."."""
+    """A table can't be put as another, for its ``what``: columns, classes, targets; the message completes "it ..."."""
 
     def __init__(self, message: str, what: str = "columns") -> None:
         super().__init__(message)
@@ -24,13 +24,15 @@ class SchemasDiffer(ValueError):
 class Arrangement:
     """Where each column of a table is found in another, and new places of its categories and classes.
 
-    ``order`` None = columns are in their places; ``places`` has those of a column's categories by the column's place in
-    the new order, ``labels`` those of classes; what is left out stays as it is.
+    ``order`` None = columns are in their places, and so with ``target_order`` targets; ``places`` has those of a
+    column's categories by the column's place in the new order, ``labels`` those of classes; what is left out stays as
+    it is.
     """
 
     order: NDArray[np.intp] | None = None
     places: Mapping[int, NDArray[np.int64]] = field(default_factory=dict)
     labels: NDArray[np.int64] | None = None
+    target_order: NDArray[np.intp] | None = None
 
     def inputs(self, rows: HostArray) -> HostArray:
         """Return ``rows`` (rows, columns), a copy unless all is in its place."""
@@ -45,6 +47,8 @@ class Arrangement:
 
     def targets(self, targets: HostArray) -> HostArray:
         """Return labels (rows,) or targets (rows, outputs)."""
+        if self.target_order is not None:
+            return targets[:, self.target_order]
         return targets if self.labels is None else self.labels[targets]
 
     def dataset(self, dataset: Dataset, schema: Schema) -> Dataset:
@@ -56,10 +60,12 @@ class Arrangement:
 def arrangement(found: Schema, wanted: Schema, row_counts: Sequence[int] = ()) -> Arrangement:
     """Return how rows of ``found`` become rows of ``wanted``; ``row_counts`` are those of ``found``'s classes.
 
-    Where either has no names, places count. Raises `SchemasDiffer` for columns that only one of them has, or has of
-    another kind, for classes with rows that ``wanted`` does not know, and for names that are other numbers than places.
+    Where either has no names, places count. Raises `SchemasDiffer` for columns and targets that only one of them has,
+    columns of another kind, classes with rows that ``wanted`` does not know, and names that are other numbers than
+    places.
     """
     labels = _labels(found.class_names, wanted.class_names, row_counts)
+    target_order = _target_order(found.target_names, wanted.target_names)
     if not found.columns and not wanted.is_plain:
         special = next(column for column in wanted.columns if not column.is_plain)
         raise SchemasDiffer(f"has no names for its columns, while {_shown(special.name)} is not a plain number")
@@ -67,9 +73,9 @@ def arrangement(found: Schema, wanted: Schema, row_counts: Sequence[int] = ()) -
         special = next(column for column in found.columns if not column.is_plain)
         raise SchemasDiffer(f"has a {special.kind} in {_shown(special.name)}, and columns without names are numbers")
     if not found.columns or not wanted.columns:
-        return Arrangement(labels=labels)
+        return Arrangement(labels=labels, target_order=target_order)
     own = {column.name: (place, column) for place, column in enumerate(found.columns)}
-    _check_names(found.input_names, wanted.input_names)
+    _check_names(found.input_names, wanted.input_names, "columns")
     places = {}
     for place, column in enumerate(wanted.columns):
         _, other = own[column.name]
@@ -77,17 +83,28 @@ def arrangement(found: Schema, wanted: Schema, row_counts: Sequence[int] = ()) -
             raise SchemasDiffer(f"has a {other.kind} in {_shown(column.name)}, not a {column.kind}")
         if column.kind == CATEGORY and column.categories != other.categories:
             places[place] = _places(other, column)
-    order = np.array([own[column.name][0] for column in wanted.columns], np.intp)
-    in_place = np.array_equal(order, np.arange(len(order)))
-    return Arrangement(None if in_place else order, places, labels)
+    return Arrangement(_order(found.input_names, wanted.input_names), places, labels, target_order)
 
 
-def _check_names(found: Sequence[str], wanted: Sequence[str]) -> None:
+def _target_order(found: Sequence[str], wanted: Sequence[str]) -> NDArray[np.intp] | None:
+    if not found or not wanted:
+        return None
+    _check_names(found, wanted, "targets")
+    return _order(found, wanted)
+
+
+def _order(found: Sequence[str], wanted: Sequence[str]) -> NDArray[np.intp] | None:
+    """Return where each of ``wanted`` is in ``found``; None where they are the same."""
+    own = {name: place for place, name in enumerate(found)}
+    return None if tuple(found) == tuple(wanted) else np.array([own[name] for name in wanted], np.intp)
+
+
+def _check_names(found: Sequence[str], wanted: Sequence[str], what: str) -> None:
     missing, extra = set(wanted) - set(found), set(found) - set(wanted)
     if missing or extra:
         parts = [f"lacks {_listed(missing, wanted)}"] if missing else []
         parts += [f"has also {_listed(extra, found)}"] if extra else []
-        raise SchemasDiffer(" and ".join(parts))
+        raise SchemasDiffer(" and ".join(parts), what)
 
 
 def _places(found: Column, wanted: Column) -> NDArray[np.int64]:

@@ -70,7 +70,11 @@ class Examples:
         row_count, held_out = len(dataset), spec.held_out_count(len(dataset))
         if source:
             own = source.schema if source.schema.columns else replace(source.schema, columns=dataset.schema.columns)
-            own = replace(own, class_names=own.class_names or dataset.schema.class_names)
+            classes, targets = (
+                own.class_names or dataset.schema.class_names,
+                own.target_names or dataset.schema.target_names,
+            )
+            own = replace(own, class_names=classes, target_names=targets)
             dataset = arrangement(dataset.schema, own).dataset(dataset, own)
         kept = None
         if held_out:

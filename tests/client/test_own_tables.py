@@ -55,3 +55,12 @@ def test_a_table_is_read_by_the_separator_decimal_point_and_encoding_that_flags_
     assert done["test"]["row_count"] == 12
     found = answer("predict", "other", table, *flags, server=server)
     assert len(found["labels"]) == 60
+
+
+def test_a_model_of_numbers_is_scored_in_their_units(server, tmp_path):
+    path = tmp_path / "prices.csv"
+    path.write_text("area,price\n" + "".join(f"{area}.5,{area * 3000}.25\n" for area in range(100)))
+    done = run("train", path, *QUICK, "--model-id", "prices-of-areas", server=server)
+    assert (done.returncode, "mean absolute error" in done.stdout, "r2" in done.stdout) == (0, True, True)
+    refused = run("predict", "prices-of-areas", path, "--top", 2, server=server)
+    assert "has no classes that exclude each other" in refused.stderr

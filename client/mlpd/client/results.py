@@ -68,7 +68,9 @@ class Prediction:
 
         Raises `InvalidRequest` where there are no classes, or not so many.
         """
-        found = 0 if self.classes.ndim != 1 or len(self.values) else len(self.class_names)
+        if self.classes.ndim != 1 or len(self.values):
+            raise InvalidRequest(f"top must be left out, for {self.model} has no classes that exclude each other")
+        found = len(self.class_names)
         if not 1 <= count <= found:
             raise InvalidRequest(f"top must be between 1 and {found}, the classes of {self.model}, got {count}")
         order = np.argsort(-self.probabilities, axis=1, kind="stable")[:, :count]

@@ -178,7 +178,9 @@ def _run(client: Client, asked: _Asked, *, is_followed: bool, hint: str | None, 
         job, summary = _followed(client, job, said, as_json=as_json)
     seconds = time.monotonic() - started
     test = job.spec.test_dataset
-    evaluation = client.evaluate(job.model_version, test) if test else None
+    # A loss says little of numbers in units of their own.
+    include_scores = asked.table is not None and job.spec.task == "regression"
+    evaluation = client.evaluate(job.model_version, test, include_scores=include_scores) if test else None
     scored = notes.of_scoring(client, job.model_version, test) if test else []
     digest = client.model(job.model_version).parameters_sha256
     if as_json:

@@ -29,6 +29,8 @@ def open_source(data: Any, options: Mapping[str, Any]) -> Source:
     path = Path(data)
     suffixes = [suffix.lower() for suffix in path.suffixes]
     suffix = suffixes[-2] if len(suffixes) > 1 and suffixes[-1] in _COMPRESSED_SUFFIXES else path.suffix.lower()
+    if suffix in (*_DELIMITED_SUFFIXES, *TYPED_SUFFIXES) and not path.exists():
+        raise InvalidRequest(f"{path} can't be read: there is no such file")
     if suffix in _DELIMITED_SUFFIXES:
         return Delimited(path, **options)
     if suffix in TYPED_SUFFIXES:

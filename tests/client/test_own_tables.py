@@ -9,7 +9,7 @@ from mlpd.client import Client
 from ..command_line import run
 
 SEED = 5
-QUICK = ["--epochs", "2", "--device", "cpu"]
+QUICK = ["--epoch-count", "2", "--device", "cpu"]
 
 
 @pytest.fixture

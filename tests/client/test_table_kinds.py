@@ -241,6 +241,16 @@ def test_what_is_asked_to_be_a_category_is_one(write):
     assert read_labelled(whole.astype(float), category=["zip"]).columns[0].categories == ("1", "2")
 
 
+def test_numbers_that_are_written_like_codes_are_told(write):
+    rows = "10115,0,0\n" * 200
+    path = write(f"zip,b,label\n{rows}01067,0.5,1\n")
+    warning = "zip is a number, though it has a 0 in front of some; if it is a code, --category zip"
+    assert read_labelled(path).warnings == (warning,)
+    table = read_labelled(path, category=["zip"])
+    assert (table.columns[0].categories, table.warnings) == (("01067", "10115"), ())
+    assert read_rows(path, [Column("zip")], "models/m").warnings == ()
+
+
 def test_categories_of_a_frame_are_categories_whatever_they_hold():
     days = pd.to_datetime(["2026-01-01", "2026-01-02", "2026-01-01"])
     frame = pd.DataFrame({"zip": [7, 12, 7], "on": [True, False, True], "day": days, "label": [3, 5, 3]})

@@ -6,7 +6,7 @@ import io
 import re
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from itertools import islice, product
+from itertools import chain, islice, product
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -19,11 +19,12 @@ from mlpd.client.tables.source import NeedsText, Source
 _SEPARATORS = (",", ";", "\t", "|")
 _SEPARATOR_WORDS = {"tab": "\t", "\\t": "\t", "comma": ",", "semicolon": ";", "pipe": "|"}
 _SAMPLE_CHARACTERS = 1024 * 1024
-_SAMPLE_ROWS, _SNIFFED_ROWS = 50, 20
+_SAMPLE_ROWS, _SNIFFED_ROWS, _CODE_ROWS = 50, 20, 5000
 _BLOCK_BYTES, _LARGE_BLOCK_BYTES, _BLOCK_ROWS = 1024 * 1024, 16 * 1024 * 1024, 4096
 _COMPRESSIONS = {".gz": "gzip", ".zst": "zstd"}
 _BYTE_ORDER_MARKS = {b"\xef\xbb\xbf": "utf-8-sig", b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16"}
 _DECIMAL_COMMA = re.compile(r"[+-]?\d+,(\d+)", re.ASCII)
+_CODE = re.compile(r"\s*0\d+\s*", re.ASCII)
 _BAD_COLUMN = re.compile(r"In CSV column #(\d+):.* conversion error to double")
 _NULLS = sorted({"".join(letters) for word in MISSING for letters in product(*({c, c.upper()} for c in word))})
 
@@ -64,6 +65,7 @@ class Delimited(Source):
         self.notes = []
         rows = self._records(io.StringIO(sample, newline=""))
         found = list(islice(rows, _SAMPLE_ROWS))
+        others = islice(rows, _CODE_ROWS - _SAMPLE_ROWS)
         if not found:
             raise self._without_rows()
         self.decimal = decimal or self._decimal([cells for _, cells in found])
@@ -79,6 +81,8 @@ class Delimited(Source):
             "text" if any(self._is_text(cells[column]) for _, cells in body if column < len(cells)) else "number"
             for column in range(self.header.count)
         ]
+        cells = ((place, cell) for _, row in chain(body, others) for place, cell in enumerate(row))
+        self.codes = {place for place, cell in cells if cell.lstrip()[:1] == "0" and _CODE.fullmatch(cell)}
 
     def batches(self, columns: Sequence[int], texts: Collection[int]) -> Iterator[list[Any]]:
         """Yield the ``columns`` as arrays, some rows at a time: numbers, or of those in ``texts``, texts."""

@@ -301,12 +301,21 @@ def _inputs(
         "left_out": tuple(map(name_of, sorted([*others, *reasons]))),
         "notes": tuple(notes),
         "warnings": (
+            *([] if owner else _codes(source, kept)),
             *(f"{name_of(place)} is left out: {reason}" for place, reason in reasons.items()),
             *(_unseen(own, owner) for own in kept.values() if own.unknown),
         ),
         "unknown": {own.column.name: dict(own.unknown) for own in kept.values() if own.unknown},
         "inputs": assembled(list(kept.values())),
     }
+
+
+def _codes(source: Source, values: Mapping[int, Values]) -> list[str]:
+    """Say which numbers are written like codes."""
+    names = [own.column.name for place, own in values.items() if place in source.codes and own.column.kind == "number"]
+    return [
+        f"{name} is a number, though it has a 0 in front of some; if it is a code, --category {name}" for name in names
+    ]
 
 
 def _unseen(values: Values, owner: str) -> str:

@@ -20,9 +20,9 @@ class Source(ABC):
 
     ``has_header`` says whether a first line names them, None where there are no lines. ``kinds`` are what they hold,
     "text" where their cells must tell, "" where that fits no column; ``categories`` are those that are said to be such,
-    whatever their cells are. ``notes`` say what was found out;
-    ``doubt`` is why all of it may be wrong, and is told where nothing else is. ``on_progress`` is called with the bytes
-    that have been read and those of the file.
+    whatever their cells are, and ``codes`` have digits with a 0 in front, as a number is not written. ``notes`` say
+    what was found out; ``doubt`` is why all of it may be wrong, and is told where nothing else is. ``on_progress`` is
+    called with the bytes that have been read and those of the file.
     """
 
     header: Header
@@ -30,6 +30,7 @@ class Source(ABC):
     decimal: str = "."
     kinds: list[str]
     categories: Collection[int] = ()
+    codes: Collection[int] = ()
     notes: list[str]
     doubt: str = ""
     on_progress: Callable[[int, int], None] | None = None

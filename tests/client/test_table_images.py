@@ -7,7 +7,7 @@ import sys
 import numpy as np
 import pytest
 from mlpd.client import InvalidRequest
-from mlpd.client.tables import read_labelled, read_rows
+from mlpd.client.tables import Column, Schema, read_labelled, read_rows
 
 from ..conftest import ENVIRONMENT
 
@@ -78,6 +78,25 @@ def test_an_archive_with_names_of_its_own(tmp_path):
     assert (table.class_names, np.asarray(table.labels).tolist()) == (("cat", "dog"), [0, 1, 1, 0])
 
 
+def test_an_archive_like_another_has_its_columns_and_classes(tmp_path):
+    path, like = tmp_path / "a.npz", Schema("models/m", (Column("u"), Column("v")), ("a", "b", "c"), 3)
+    np.savez(path, x=[[1, 2, 3], [4, 5, 6]], y=["c", "b"], input_names=["v", "w", "u"])
+    table = read_labelled(path, like)
+    assert (table.inputs.tolist(), table.input_names, table.left_out) == ([[3, 1], [6, 4]], ("u", "v"), ("w",))
+    assert (np.asarray(table.labels).tolist(), table.class_names) == ([2, 1], like.class_names)
+    np.savez(path, x=np.eye(2), y=[2, 3])
+    numbered = Schema("models/m", (), ("1", "2", "3"), 3)
+    assert np.asarray(read_labelled(path, numbered).labels).tolist() == [1, 2]
+    np.savez(path, x=np.eye(2), y=["2", "1"])
+    assert np.asarray(read_labelled(path, Schema("models/m", (), (), 3)).labels).tolist() == [2, 1]
+    np.savez(path, x=np.eye(2), y=["a", "d"])
+    with pytest.raises(InvalidRequest, match="labels must be classes of models/m, a, b, c, got d at row 1"):
+        read_labelled(path, like)
+    np.savez(path, x=np.eye(2), y=["a", "c"], input_names=["u", "w"])
+    with pytest.raises(InvalidRequest, match="must have the columns of models/m, but it lacks v"):
+        read_labelled(path, like)
+
+
 def test_a_folder_a_class(tmp_path):
     pillow = pytest.importorskip("PIL.Image")
     for number, (label, pixels) in enumerate(zip(["dog", "cat", "cat", "dog"], IMAGES, strict=True)):
@@ -87,6 +106,8 @@ def test_a_folder_a_class(tmp_path):
     table = read_labelled(tmp_path)
     assert (table.class_names, np.asarray(table.labels).tolist()) == (("cat", "dog"), [0, 0, 1, 1])
     assert np.array_equal(table.inputs, IMAGES[[1, 2, 0, 3]])
+    like = Schema("models/m", (), ("bird", "cat", "dog"), 3)
+    assert np.asarray(read_labelled(tmp_path, like).labels).tolist() == [1, 1, 2, 2]
     assert np.array_equal(read_rows(tmp_path / "cat").inputs, IMAGES[[1, 2]])
     pillow.fromarray(IMAGES[0].T).save(tmp_path / "dog" / "9.png")
     with pytest.raises(

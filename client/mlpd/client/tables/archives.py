@@ -6,16 +6,17 @@ array of labels, the inputs may have any name: they are the one other array (row
 
 import zipfile
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from mlpd.client.columns import check_names, listed, places_of
 from mlpd.client.errors import InvalidRequest
-from mlpd.client.tables.answers import named_labels
+from mlpd.client.tables.answers import labels_like, named_labels
 from mlpd.client.tables.columns import Column
 from mlpd.client.tables.images import is_idx, read_folder, read_idx, read_labelled_folder, read_labelled_idx
-from mlpd.client.tables.table import LabelledTable, Table
+from mlpd.client.tables.table import LabelledTable, Schema, Table
 from numpy.typing import NDArray
 
 Array = NDArray[np.generic]
@@ -49,6 +50,23 @@ def read_labelled_arrays(path: Path, options: Mapping[str, Any]) -> LabelledTabl
     if path.suffix.lower() == ".npy":
         raise InvalidRequest(f"{path.name} must be a file with labels or targets, got an .npy, which has rows alone")
     return _labelled_archive(path, target)
+
+
+def arranged_like(table: LabelledTable, like: Schema) -> LabelledTable:
+    """Return what arrays or pictures hold with the columns and classes of another table, by their names.
+
+    Where either has no names, places count. Raises `InvalidRequest` for columns and classes that do not fit.
+    """
+    if table.columns and like.columns:
+        found, wanted = table.input_names, [column.name for column in like.columns]
+        places, extra = places_of("input_names", found, wanted, like.owner)
+        left_out = (*table.left_out, *extra)
+        table = replace(table, inputs=table.inputs[:, places], columns=like.columns, left_out=left_out)
+    if table.labels is None or not (like.class_names or table.class_names):
+        return table
+    classes = like.class_names or tuple(map(str, range(like.class_count)))
+    given = np.array(table.class_names)[table.labels.astype(np.int64)] if table.class_names else table.labels
+    return replace(table, labels=labels_like(given, classes, like.owner), class_names=like.class_names)
 
 
 def read_row_arrays(path: Path, wanted: Sequence[Column], owner: str, options: Mapping[str, Any]) -> Table:

@@ -10,7 +10,7 @@ import numpy as np
 from mlpd.client.columns import is_unnamed, listed, places_of
 from mlpd.client.errors import InvalidRequest
 from mlpd.client.tables.answers import answers_from, are_numbers, check_task, target_column
-from mlpd.client.tables.archives import is_archive, read_labelled_arrays, read_row_arrays
+from mlpd.client.tables.archives import arranged_like, is_archive, read_labelled_arrays, read_row_arrays
 from mlpd.client.tables.columns import Column
 from mlpd.client.tables.kinds import check_categories
 from mlpd.client.tables.opening import open_source
@@ -66,7 +66,8 @@ def read_labelled(
     arrays hold. Raises `InvalidRequest` with one sentence, of where, rule and value, for what does not fit.
     """
     if is_archive(data):
-        return read_labelled_arrays(Path(data), options)
+        table = read_labelled_arrays(Path(data), options)
+        return arranged_like(table, like) if like else table
     text = TextOptions(**{name: value for name, value in options.items() if name in TextOptions.__annotations__})  # type: ignore[typeddict-item]
     source = open_source(data, text)
     source.on_progress = on_progress

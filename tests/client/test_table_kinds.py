@@ -241,6 +241,24 @@ def test_what_is_asked_to_be_a_category_is_one(write):
     assert read_labelled(whole.astype(float), category=["zip"]).columns[0].categories == ("1", "2")
 
 
+@pytest.mark.parametrize("name", [None, "key"])
+def test_an_index_that_pandas_wrote_is_no_column(tmp_path, name):
+    shuffled = frame().iloc[[3, 1, 0, 4, 2]]
+    expected = read_labelled(shuffled, target="survived")
+    shuffled.rename_axis(name).to_parquet(tmp_path / "a.parquet")
+    shuffled.rename_axis(name).to_feather(tmp_path / "a.feather")
+    forms = [tmp_path / "a.parquet", tmp_path / "a.feather", pa.parquet.read_table(tmp_path / "a.parquet")]
+    if not name:
+        forms.append(pl.read_parquet(tmp_path / "a.parquet"))
+    for form in forms:
+        table = read_labelled(form, target="survived")
+        assert (table.columns, stored(table, tmp_path)) == (expected.columns, stored(expected, tmp_path))
+        assert f"left out, as an index is no column: {name or '__index_level_0__'}" in table.notes
+    last = pd.DataFrame({"a": [1, 2], "b": [0, 1]}, index=[5, 3])
+    last.to_parquet(tmp_path / "a.parquet")
+    assert read_labelled(tmp_path / "a.parquet").target_names == ("b",)
+
+
 def test_numbers_that_are_written_like_codes_are_told(write):
     rows = "10115,0,0\n" * 200
     path = write(f"zip,b,label\n{rows}01067,0.5,1\n")

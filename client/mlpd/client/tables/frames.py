@@ -1,10 +1,11 @@
 """Tables that know the types of their columns: frames, Parquet, Arrow and JSON lines."""
 
+import re
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from mlpd.client.columns import check_names, frame_names, is_unnamed
+from mlpd.client.columns import check_names, frame_names, is_unnamed, listed
 from mlpd.client.errors import InvalidRequest
 from mlpd.client.tables.cells import is_category, kind_of
 from mlpd.client.tables.header import Header
@@ -12,6 +13,7 @@ from mlpd.client.tables.libraries import load
 from mlpd.client.tables.source import Source
 
 _BATCH_ROWS = 65_536
+_INDEX = re.compile(r"__index_level_\d+__")  # what pandas calls one without a name in a file
 _FORMATS = {".parquet": "parquet", ".feather": "feather", ".arrow": "feather", ".ipc": "feather"}
 TYPED_SUFFIXES = (*_FORMATS, ".jsonl", ".ndjson")
 
@@ -19,23 +21,28 @@ TYPED_SUFFIXES = (*_FORMATS, ".jsonl", ".ndjson")
 class Typed(Source):
     """A table of Arrow's, in memory or in a file that is read by the batch."""
 
-    def __init__(self, name: str, content: Any, names: Sequence[str]) -> None:
+    def __init__(self, name: str, content: Any, names: Sequence[str] | None = None) -> None:
+        """Take all columns but for an index of pandas; they are called ``names``, None = as in ``content``."""
         self._content = content
-        self.header = Header(name, len(content.schema), tuple(names))
-        self.notes = []
-        self.kinds = [kind_of(kind) for kind in content.schema.types]
-        self.categories = [place for place, kind in enumerate(content.schema.types) if is_category(kind)]
+        index = _index_of(content.schema)
+        self._fields = [field for field in content.schema if field.name not in index]
+        if names is None:
+            names = _checked(name, [field.name for field in self._fields])
+        self.header = Header(name, len(self._fields), tuple(own for own in names if own not in index))
+        self.notes = [f"left out, as an index is no column: {listed(index)}"] if index else []
+        self.kinds = [kind_of(field.type) for field in self._fields]
+        self.categories = [place for place, field in enumerate(self._fields) if is_category(field.type)]
 
     def batches(self, columns: Sequence[int], texts: Collection[int]) -> Iterator[list[Any]]:
         """Yield the ``columns``, each in its own type."""
-        arrow, schema = load("pyarrow", self.header.table), self._content.schema
+        arrow = load("pyarrow", self.header.table)
         for column in columns:
             if not self.kinds[column]:
                 rule = "must hold numbers, true or false, texts or dates"
                 way = f"leave it out: --leave-out {self.header.name(column)} (leave_out=[...])"
                 place = f"{self.header.table}, {self.header.place(column)},"
-                raise InvalidRequest(f"{place} {rule}, got {str(schema.types[column])[:40]}; {way}")
-        wanted = [schema.names[column] for column in columns]
+                raise InvalidRequest(f"{place} {rule}, got {str(self._fields[column].type)[:40]}; {way}")
+        wanted = [self._fields[column].name for column in columns]
         try:
             if isinstance(self._content, arrow.Table):
                 for batch in self._content.select(wanted).to_batches(_BATCH_ROWS):
@@ -63,7 +70,7 @@ def open_typed(path: Path) -> Typed:
                 content = load("pyarrow.json", path.name).read_json(file)
     except (arrow.ArrowException, OSError) as error:
         raise _unreadable(str(path), error) from error
-    return Typed(path.name, content, _checked(path.name, content.schema.names))
+    return Typed(path.name, content)
 
 
 def frame_source(name: str, frame: Any) -> Typed:
@@ -88,7 +95,13 @@ def frame_source(name: str, frame: Any) -> Typed:
             table = arrow.table({str(label): arrow.array(frame[label]) for label in frame.columns})
     except (arrow.ArrowException, TypeError, ValueError) as error:
         raise InvalidRequest(f"{name} must be a table: {_one_line(error)}") from error
-    return Typed(name, table, _checked(name, table.schema.names) if names is None else names)
+    return Typed(name, table, names)
+
+
+def _index_of(schema: Any) -> list[str]:
+    """Return which columns are an index of pandas, as it says in the files that it writes."""
+    said = (schema.pandas_metadata or {}).get("index_columns", ())
+    return [name for name in schema.names if name in said or _INDEX.fullmatch(name)]
 
 
 def _checked(name: str, names: list[str]) -> list[str]:

@@ -64,3 +64,13 @@ def test_a_model_of_numbers_is_scored_in_their_units(server, tmp_path):
     assert (done.returncode, "mean absolute error" in done.stdout, "r2" in done.stdout) == (0, True, True)
     refused = run("predict", "prices-of-areas", path, "--top", 2, server=server)
     assert "has no classes that exclude each other" in refused.stderr
+
+
+def test_categories_that_a_model_has_not_seen_are_told_where_stored_rows_are_scored(server, tmp_path):
+    for name, sky in (("seen", "blue"), ("unseen", "green")):
+        rows = "".join(f"{sky if row % 3 else 'grey'},{row % 2}\n" for row in range(30))
+        (tmp_path / f"{name}.csv").write_text(f"sky,rain\n{rows}")
+    answer("train", tmp_path / "seen.csv", *QUICK, "--model-id", "skies", "--wait", server=server)
+    answer("datasets", "add", "unseen-skies", tmp_path / "unseen.csv", server=server)
+    notes = answer("evaluate", "skies", "unseen-skies", server=server)["notes"]
+    assert notes == ["datasets/unseen-skies has a sky that models/skies/versions/1 has not seen: 'green'"]

@@ -7,6 +7,7 @@ from mlpd.client.client import Client
 from mlpd.client.columns import listed
 from mlpd.client.tables import LabelledTable, Table
 from mlpd.v1.dataset_service_pb2 import Dataset
+from mlpd.v1.model_service_pb2 import ModelVersion
 from mlpd.v1.trainer_service_pb2 import TrainingJob, TrainingSpec
 
 _PIXELS = "whole numbers from 0 to 255"
@@ -50,7 +51,23 @@ def of_job(asked: TrainingSpec, job: TrainingJob, client: Client) -> list[str]:
 
 def of_scoring(client: Client, model: str, dataset: str) -> list[str]:
     """Say how the columns of a stored data set met those of the model version that was scored on it."""
-    return of_columns(client.dataset(dataset).input_names, client.model(model).input_names, dataset, model)
+    found, wanted = client.dataset(dataset), client.model(model)
+    return [*of_columns(found.input_names, wanted.input_names, dataset, model), *_of_categories(found, wanted)]
+
+
+def _of_categories(found: Dataset, wanted: ModelVersion) -> list[str]:
+    """Say which categories of a data set are none of the model's."""
+    known = {column.name: set(column.categories) for column in wanted.columns}
+    others = {
+        column.name: [category for category in column.categories if category not in known[column.name]]
+        for column in found.columns
+        if column.name in known
+    }
+    return [
+        f"{found.name} has a {name} that {wanted.name} has not seen: {listed([repr(text) for text in texts])}"
+        for name, texts in others.items()
+        if texts
+    ]
 
 
 def of_columns(found: Sequence[str], wanted: Sequence[str], data: str, owner: str) -> list[str]:

@@ -74,3 +74,12 @@ def test_categories_that_a_model_has_not_seen_are_told_where_stored_rows_are_sco
     answer("datasets", "add", "unseen-skies", tmp_path / "unseen.csv", server=server)
     notes = answer("evaluate", "skies", "unseen-skies", server=server)["notes"]
     assert notes == ["datasets/unseen-skies has a sky that models/skies/versions/1 has not seen: 'green'"]
+
+
+def test_a_table_of_the_same_name_and_other_rows_is_told(server, tmp_path):
+    path = tmp_path / "namesake.csv"
+    for rows, steps in ((30, "mlpd predict namesake "), (40, "mlpd predict namesake/2 ")):
+        path.write_text("a,label\n" + "".join(f"{row}.5,{row % 2}\n" for row in range(rows)))
+        done = run("train", path, *QUICK, server=server)
+        assert (done.returncode, steps in done.stdout) == (0, True), done.stdout + done.stderr
+    assert "namesake has other rows already: these are namesake-2" in done.stdout

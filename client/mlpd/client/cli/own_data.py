@@ -55,8 +55,11 @@ class OwnData:
         data = {"train_dataset": train.name} | ({"test_dataset": self.test.name} if self.test else {})
         return suggested_settings(summary, **data | dict(given))
 
-    def next_steps(self, model: str) -> str:
-        """Return what to type next."""
+    def next_steps(self, version: str) -> str:
+        """Return what to type next, with the model ``version`` that was published."""
+        model, number = version.removeprefix("models/").split("/versions/")
+        if self.train.name != f"datasets/{self.name}":  # others may publish versions of their own
+            model = f"{model}/{number}"
         target, dataset = ", ".join(self.train.target_names), self.train.name.removeprefix("datasets/")
         steps = {
             f"mlpd predict {model} {self.path}": f"rows like these, with or without {target or 'what they teach'}",
@@ -97,7 +100,12 @@ def stored(client: Client, path: Path, options: TableOptions, held_out: HeldOut,
         table, test = split_table(table, fraction)
         said.append(f"{len(test.inputs):,} rows are held out to score the model; --test-fraction 0 trains on all")
     train_set = _uploaded(client, name, table)
-    test_set = _uploaded(client, f"{train_set.name.removeprefix('datasets/')}-test", test) if test else None
+    own = train_set.name.removeprefix("datasets/")
+    if own != name:
+        said.append(
+            f"{name} has other rows already: these are {own}, and the model is a version of {name} all the same"
+        )
+    test_set = _uploaded(client, f"{own}-test", test) if test else None
     return OwnData(name, path, train_set, test_set, _task_of(table, task), said)
 
 

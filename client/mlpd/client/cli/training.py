@@ -191,7 +191,7 @@ def _run(client: Client, asked: _Asked, *, is_followed: bool, hint: str | None, 
         show_notes(scored)
         show_evaluation(evaluation, test.removeprefix("datasets/"))
     if asked.table:
-        console.print(asked.table.next_steps(names.model_id), markup=False, soft_wrap=True)
+        console.print(asked.table.next_steps(job.model_version), markup=False, soft_wrap=True)
 
 
 def register(app: typer.Typer) -> None:

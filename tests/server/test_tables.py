@@ -48,7 +48,7 @@ def tensor(rows):
 
 
 def array(answer):
-    kinds = {types.DATA_TYPE_FP32: np.float32, types.DATA_TYPE_INT64: np.int64}
+    kinds = {types.DATA_TYPE_FP32: np.float32, types.DATA_TYPE_FP64: np.float64, types.DATA_TYPE_INT64: np.int64}
     return np.frombuffer(answer.data, kinds[answer.data_type]).reshape(answer.shape)
 
 
@@ -253,7 +253,7 @@ def test_a_warm_start_reads_new_rows_as_its_model_does(stubs, survivors):
 def test_numbers_far_from_one_are_learned_and_predicted_in_their_own_units(stubs):
     random = np.random.default_rng(6)
     rows = random.normal(size=(500, 2)).astype(np.float32)
-    targets = np.column_stack([2_000_000 + 5_000 * rows[:, 0], -0.001 * rows[:, 1]])
+    targets = np.column_stack([1e12 + 5_000 * rows[:, 0].astype(np.float64), -0.001 * rows[:, 1]])
     metadata = {"input_names": '["x", "y"]', "target_names": '["price", "slope"]'}
     prices = upload(stubs, "table-prices", rows, metadata, targets=targets)
     spec = rings_spec(

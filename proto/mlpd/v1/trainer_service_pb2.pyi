@@ -39,7 +39,7 @@ class _OutputKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_OutputKind
     OUTPUT_KIND_CLASSES: _OutputKind.ValueType  # 3
     """INT64: [N] most probable class; [N, outputs] 1 for a label that is more likely than not."""
     OUTPUT_KIND_VALUES: _OutputKind.ValueType  # 4
-    """[N, outputs] numbers, of task regression."""
+    """[N, outputs] numbers, of task regression; FP64 if the model learned them standardized."""
     OUTPUT_KIND_ALL: _OutputKind.ValueType  # 5
     """All of these that the model's task has."""
 
@@ -55,7 +55,7 @@ OUTPUT_KIND_PROBABILITIES: OutputKind.ValueType  # 2
 OUTPUT_KIND_CLASSES: OutputKind.ValueType  # 3
 """INT64: [N] most probable class; [N, outputs] 1 for a label that is more likely than not."""
 OUTPUT_KIND_VALUES: OutputKind.ValueType  # 4
-"""[N, outputs] numbers, of task regression."""
+"""[N, outputs] numbers, of task regression; FP64 if the model learned them standardized."""
 OUTPUT_KIND_ALL: OutputKind.ValueType  # 5
 """All of these that the model's task has."""
 Global___OutputKind: _TypeAlias = OutputKind  # noqa: Y015

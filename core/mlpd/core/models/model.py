@@ -71,14 +71,12 @@ class Model:
         return targets if self.target_scaling is None else self.target_scaling(targets)
 
     def predict(self, xp: Any, outputs: Array, predictions: Array, spare_row: Array) -> None:
-        """Write what ``outputs`` (rows, outputs) predict: probabilities, of both classes if binary, or numbers.
+        """Write what ``outputs`` (rows, outputs) predict: probabilities, of both classes if binary, or numbers learnt.
 
         ``predictions`` are (rows, prediction_count), ``spare_row`` (rows, 1).
         """
         logits = TASKS[self.task].logits(xp, outputs, predictions)
         self.loss.predict(xp, logits, predictions, spare_row)
-        if self.target_scaling:
-            self.target_scaling.restore(xp, predictions)
 
     @np.errstate(all="ignore")  # as in a forward pass
     def predictions(self, outputs: HostArray) -> HostArray:
@@ -86,7 +84,11 @@ class Model:
         shape = len(outputs), self.prediction_count
         predictions, spare_row = np.empty(shape, outputs.dtype), np.empty((len(outputs), 1), outputs.dtype)
         self.predict(np, outputs, predictions, spare_row)
-        return predictions
+        return self.restored(predictions)
+
+    def restored(self, predictions: HostArray) -> HostArray:
+        """Return ``predictions`` as the network learned them in the units of the training data: as float64, if other."""
+        return predictions if self.target_scaling is None else self.target_scaling.restored(predictions)
 
 
 def save_model(

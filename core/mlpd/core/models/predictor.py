@@ -54,7 +54,8 @@ class Predictor:
         """
         model, count = self.model, len(inputs)
         outputs = np.empty((count, model.spec.layer_sizes[-1]), model.spec.dtype)
-        predictions = np.empty((count, model.prediction_count), model.spec.dtype)
+        dtype = model.spec.dtype if model.target_scaling is None else np.float64
+        predictions = np.empty((count, model.prediction_count), dtype)
         for start in range(0, count, self.capacity):
             chosen = slice(start, start + self.capacity)
             found = self.forward(inputs[chosen])
@@ -122,8 +123,7 @@ class CompiledPredictor(Predictor):
         return self._runner.prepare(Work([variant], np.zeros(1, np.int64), {}))
 
     def _predictions(self, outputs: Array) -> HostArray:
-        predicted: HostArray = self._predicted[: len(outputs)]
-        return predicted
+        return self.model.restored(self._predicted[: len(outputs)])
 
     def close(self) -> None:
         """Give up threads."""

@@ -125,11 +125,13 @@ class TargetScaling:
         scaled: HostArray = (targets.astype(np.float64) - self.mean) / self.deviation
         return scaled
 
-    def restore(self, xp: Any, predictions: Array) -> None:
-        """Put ``predictions`` (rows, outputs) of the network back in the targets' units, in place."""
-        dtype = predictions.dtype
-        xp.multiply(predictions, self.deviation.astype(dtype), out=predictions)
-        xp.add(predictions, self.mean.astype(dtype), out=predictions)
+    def restored(self, predictions: HostArray) -> NDArray[np.float64]:
+        """Return ``predictions`` (rows, outputs) of the network in the targets' units.
+
+        Float32 could not tell numbers apart that are far from zero and near each other.
+        """
+        restored: NDArray[np.float64] = predictions.astype(np.float64) * self.deviation + self.mean
+        return restored
 
 
 def blocks(inputs: HostArray) -> Iterator[HostArray]:

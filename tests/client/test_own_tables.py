@@ -3,6 +3,7 @@
 import json
 
 import numpy as np
+import pandas as pd
 import pytest
 from mlpd.client import Client
 
@@ -83,3 +84,16 @@ def test_a_table_of_the_same_name_and_other_rows_is_told(server, tmp_path):
         done = run("train", path, *QUICK, server=server)
         assert (done.returncode, steps in done.stdout) == (0, True), done.stdout + done.stderr
     assert "namesake has other rows already: these are namesake-2" in done.stdout
+
+
+def test_a_missing_value_that_a_model_never_saw_missing_is_told(server, tmp_path):
+    table = "width,height,kind\n" + "".join(f"{i},{i % 5},{'ab'[i % 2]}\n" for i in range(40))
+    (tmp_path / "filled.csv").write_text(table)
+    flags = ["--epoch-count", "1", "--test-fraction", "0", "--json", "--wait"]
+    trained = run("train", tmp_path / "filled.csv", *flags, server=server)
+    model = json.loads(trained.stdout)["model_version"]
+    (tmp_path / "rows.csv").write_text("height,width\n1,\n2,4\n,\n")
+    done = run("predict", model, tmp_path / "rows.csv", server=server)
+    assert f"2 rows lack width, which {model} never saw missing: they count as its median, 19.5" in done.stdout
+    with Client(server.address) as client, pytest.warns(UserWarning, match="1 rows lack height, which"):
+        client.predict(model, pd.DataFrame({"width": [1.0, 2.0], "height": [None, 2.0]}))

@@ -113,11 +113,12 @@ def evaluation_of(answers: Sequence[pb.EvaluateResponse], version: ModelVersion)
 def names_of(version: ModelVersion) -> list[str]:
     """Return what a version's classes, labels or values are called, one each: their numbers where they have no names.
 
-    A network may tell more classes apart than its training data had; these have numbers.
+    A network may tell more classes apart than its training data had; these are called class 3, class 4, ...
     """
     count = 2 if version.task == "binary" else version.spec.layer_sizes[-1]
     names = version.class_names if version.task in ("multiclass", "binary") else version.target_names
-    return [*names, *map(str, range(len(names), count))]
+    others = range(len(names), count)
+    return [*names, *(f"class {place}" for place in others)] if names else list(map(str, others))
 
 
 def _joined(tensors: list[Any]) -> NDArray[Any]:

@@ -27,6 +27,7 @@ from mlpd.client.cli.output import (
 from mlpd.client.columns import listed
 from mlpd.client.errors import InvalidRequest
 from mlpd.client.tables import Column, TableOptions, TextOptions, columns_from, model_schema, read_labelled, read_rows
+from mlpd.client.tables.memory import filled_in
 
 
 def evaluate(
@@ -93,6 +94,7 @@ def predict(
     said = [
         *notes.of_rows(read, rows.name),
         *notes.of_columns(read.input_names, version.input_names, rows.name, version.name),
+        *filled_in(read.inputs, version),
     ]
     shown = predictions.table_of(prediction, top)
     if output:

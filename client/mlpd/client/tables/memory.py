@@ -67,21 +67,38 @@ def understood(
 def model_rows(inputs: Any, version: ModelVersion) -> Any:
     """Return rows (rows, ...) for a model, from an array, or from a frame whose columns are matched by name.
 
-    Warns of categories that the model has not seen. Raises `InvalidRequest` for a column that is missing, and for one
-    too many.
+    Warns of categories that the model has not seen, and of missing values where it saw none. Raises `InvalidRequest`
+    for a column that is missing, and for one too many.
     """
     columns = columns_from(version.columns)
     if _is_array(inputs):
         return host_array("inputs", inputs)
     if is_frame(inputs) and all(column.kind == "number" for column in columns) and not hasattr(inputs, "schema"):
-        return rows_for("inputs", inputs, version.input_names, version.name)
+        rows = rows_for("inputs", inputs, version.input_names, version.name)
+        for sentence in filled_in(rows, version):
+            warnings.warn(sentence, stacklevel=3)
+        return rows
     table = read_rows(inputs, columns or tuple(map(Column, version.input_names)), version.name)
     if table.left_out and is_table(inputs):
         extra = f"got also {listed(table.left_out)}; leave them out: frame[list(model.input_names)]"
         raise InvalidRequest(f"inputs must have only the columns of {version.name}, {extra}")
-    for sentence in table.warnings:
+    for sentence in (*table.warnings, *filled_in(table.inputs, version)):
         warnings.warn(sentence, stacklevel=3)
     return table.inputs
+
+
+def filled_in(rows: Any, version: ModelVersion) -> list[str]:
+    """Say which missing values of rows (rows, columns) count as a median though the model never saw one missing."""
+    array = np.asarray(rows)
+    if array.dtype.kind != "f" or array.ndim != 2 or array.shape[1] != len(version.columns):
+        return []
+    counts = np.isnan(array).sum(axis=0).tolist()
+    return [
+        f"{count:,} rows lack {column.name}, which {version.name} never saw missing: "
+        f"they count as its median, {column.missing_value:g}"
+        for column, count in zip(version.columns, counts, strict=True)
+        if count and column.HasField("missing_value") and not column.marks_missing
+    ]
 
 
 def host_array(name: str, values: Any) -> Any:

@@ -87,7 +87,7 @@ class Model:
         return self.restored(predictions)
 
     def restored(self, predictions: HostArray) -> HostArray:
-        """Return ``predictions`` as the network learned them in the units of the training data: as float64, if other."""
+        """Return ``predictions`` as the network learned them in the units of the training data, float64 if other."""
         return predictions if self.target_scaling is None else self.target_scaling.restored(predictions)
 
 

@@ -96,7 +96,7 @@ def _host_bytes(spec: TrainingSpec, rows: StoredRows, row_bytes: int, thread_cou
     exchanges = 0 if by_rows else size * capacity * sum(exchanged_widths(layers, blocks)) * (blocks + 1)
     slots = (1 + compiled) * (inputs + 2 * outputs) + inputs * (model.input_dropout_rate > 0)
     raw = row_bytes + size * inputs * (spec.augmentation is not None or spec.loss.mixup_alpha > 0)
-    losses = 6 * capacity * outputs * size
+    losses = 8 * capacity * outputs * size
     buffers = passes + exchanges + capacity * (size * slots + raw) + losses + _warping_bytes(spec)
     looks_at_columns = model.standardize_inputs or bool(rows.schema.columns)
     largest = max(prod(layer.shapes[0]) for layer in layers if isinstance(layer, Linear))

@@ -21,7 +21,7 @@ from mlpd.core.training.environment import shares_products
 _INDEX_BYTES = 8
 _BASIS_BYTES = 20  # while it is made, in float64 and then in float32
 # An interpreter with libraries; what compiling takes; what BLAS keeps for a thread; what a block's plans take.
-_PROCESS_BYTES, _COMPILER_BYTES, _THREAD_BYTES, _BLOCK_BYTES = 50_000_000, 40_000_000, 16_000_000, 400_000
+_PROCESS_BYTES, _COMPILER_BYTES, _THREAD_BYTES, _BLOCK_BYTES = 53_000_000, 40_000_000, 16_000_000, 400_000
 _DRAWING_BYTES = 40  # a weight of the layer that is being initialised, in float64
 _SAVED_COPIES = 3  # of all that is saved: on the host, as bytes, as the file's content; and joined, in compiled runs
 _ORDERING_BYTES = 32  # a row, while an epoch's order is made beside the one before it, or weights are scaled

@@ -88,7 +88,6 @@ def plain(own: Declaration, section: str, name: str, where: str) -> Setting:
     if own.shorthand:
         kind = "WEIGHTS"
     limits = str(OneOf(words)) if words else "" if own.limits is None else str(own.limits)
-    names = tuple(words) or (tuple(own.limits.names) if isinstance(own.limits, OneOf) else ())
     return Setting(
         name=name,
         section=section,
@@ -100,7 +99,7 @@ def plain(own: Declaration, section: str, name: str, where: str) -> Setting:
         unit=own.unit or next((unit for unit in UNITS if name.endswith(unit)), ""),
         rule=own.limits.rule if own.limits and own.wire == DURATION else "",
         words=words,
-        names=names,
+        names=tuple(words) or own.names,
     )
 
 

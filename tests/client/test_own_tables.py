@@ -97,3 +97,14 @@ def test_a_missing_value_that_a_model_never_saw_missing_is_told(server, tmp_path
     assert f"2 rows lack width, which {model} never saw missing: they count as its median, 19.5" in done.stdout
     with Client(server.address) as client, pytest.warns(UserWarning, match="1 rows lack height, which"):
         client.predict(model, pd.DataFrame({"width": [1.0, 2.0], "height": [None, 2.0]}))
+
+
+def test_a_table_with_categories_is_no_picture(server, tmp_path):
+    rows = "".join(f"{value},{'ab'[value % 2]},{'yes' if value > 99 else 'no'}\n" for value in range(256))
+    (tmp_path / "greys.csv").write_text(f"value,kind,bright\n{rows}")
+    flags = ["--category", "kind", "--test-fraction", "0", *QUICK, "--wait", "--json"]
+    done = json.loads(run("train", tmp_path / "greys.csv", *flags, server=server).stdout)
+    model = done["job"]["spec"]["model"]
+    assert (model["standardize_inputs"], model["input_scale"]) == (True, 1.0)
+    added = run("datasets", "add", "greys-alone", tmp_path / "greys.csv", "--category", "kind", "--json", server=server)
+    assert not [note for note in json.loads(added.stdout)["notes"] if "1/255" in note]

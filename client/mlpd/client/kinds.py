@@ -3,6 +3,7 @@
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from numbers import Integral, Real
+from pathlib import Path
 from typing import Any
 
 from mlpd.client.errors import InvalidRequest
@@ -43,6 +44,16 @@ def check_kind(name: str, value: Any, kind: str = TEXT) -> None:
     """Raise `InvalidRequest` unless ``value`` is of ``kind``."""
     if not _KINDS[kind](value):
         raise InvalidRequest(f"{name} must be {kind}, got {value!r}")
+
+
+def check_unset(settings: Mapping[str, Any], rule: str) -> None:
+    """Raise `InvalidRequest` with ``rule``, what a name must, for the first of ``settings`` that says something."""
+    for name, value in settings.items():
+        if value is None or (isinstance(value, str | tuple | list) and not value):
+            continue
+        # An array or a frame would fill the sentence.
+        got = f", got {value}" if isinstance(value, str | tuple | list | Real | Path) else ""
+        raise InvalidRequest(f"{name} must {rule}{got}")
 
 
 def _is_text(value: Any) -> bool:

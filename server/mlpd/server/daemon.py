@@ -113,8 +113,8 @@ class Daemon:
             await server.start()
             await _tell_health(health_service, True)
             supervisor.watch("job queue", asyncio.create_task(jobs.run()))
-            watching = asyncio.create_task(_watch_storage(directory, database, health_service))
-            supervisor.watch("storage watch", watching)
+            watching = _watch_storage(directory, database, health_service)
+            supervisor.watch("storage watch", asyncio.create_task(watching))
             retention = Retention(store, housekeeping, options.keep_jobs_days, options.keep_versions)
             supervisor.watch("retention", asyncio.create_task(retention.run()))
             _announce(options, address, directory)
@@ -126,7 +126,6 @@ class Daemon:
             _logger.info("draining")
             await health_service.enter_graceful_shutdown()
             await self._drain(jobs, log, server)
-            _logger.info("drained")
 
     async def _drain(
         self, jobs: Jobs, log: EventLog[trainer_service_pb2.StreamProgressResponse], server: grpc.aio.Server
@@ -136,6 +135,7 @@ class Daemon:
             await asyncio.wait_for(jobs.drain(), self._options.drain_seconds)
         log.close()
         await server.stop(_STREAM_END_SECONDS)
+        _logger.info("drained")
 
 
 def _announce(options: ServerOptions, address: str, directory: DataDirectory) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 from mlpd.client.client import Client
 from mlpd.client.columns import listed
 from mlpd.client.tables import LabelledTable, Table
+from mlpd.v1 import types_pb2 as types
 from mlpd.v1.dataset_service_pb2 import Dataset
 from mlpd.v1.model_service_pb2 import ModelVersion
 from mlpd.v1.trainer_service_pb2 import TrainingJob, TrainingSpec
@@ -17,13 +18,23 @@ _BRIGHT = 128
 _MANY_CLASSES, _FEW_ROWS = 20, 10
 
 
+def are_pixels(dataset: Dataset) -> bool:
+    """Whether a server takes the inputs of a data set for pixels: plain whole numbers from 0 to 255."""
+    ends = dataset.input_minimum, dataset.input_maximum
+    return dataset.whole_inputs and _are_plain(dataset) and ends == (0, 255)
+
+
+def _are_plain(dataset: Dataset) -> bool:
+    return all(column.kind == types.Column.KIND_NUMBER for column in dataset.columns)
+
+
 def of_inputs(dataset: Dataset) -> list[str]:
     """Say how inputs are scaled where nothing else is asked for, if they are pixels or nearly."""
     low, high = dataset.input_minimum, dataset.input_maximum
-    if dataset.whole_inputs and (low, high) == (0, 255):
+    if are_pixels(dataset):
         scale = f"inputs are multiplied by 1/255: {_PIXELS}, as pixels are; --input-scale 1 leaves them as they are"
         return [scale]
-    if dataset.whole_inputs and low >= 0 and _BRIGHT <= high <= 255:
+    if dataset.whole_inputs and _are_plain(dataset) and low >= 0 and _BRIGHT <= high <= 255:
         found = f"whole numbers from {low:g} to {high:g}, not from 0 to 255 as pixels are"
         return [f"inputs are taken as they are: {found}; --input-scale {1 / 255:.9f} makes fractions of them"]
     return []

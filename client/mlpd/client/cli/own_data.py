@@ -20,7 +20,6 @@ from mlpd.v1.dataset_service_pb2 import Dataset
 _TEST_FRACTION = 0.2
 _NAME_CHARACTERS = 50  # so that an ending finds room
 _NAMES_TRIED = 99
-_PIXEL_RANGE = (0, 255)
 
 
 @dataclass(frozen=True)
@@ -50,7 +49,7 @@ class OwnData:
             encoded_size=train.encoded_size,
             task=self.task,
             class_row_counts=train.class_row_counts,
-            are_pixels=train.whole_inputs and (train.input_minimum, train.input_maximum) == _PIXEL_RANGE,
+            are_pixels=notes.are_pixels(train),
         )
         data = {"train_dataset": train.name} | ({"test_dataset": self.test.name} if self.test else {})
         return suggested_settings(summary, **data | dict(given))
@@ -68,13 +67,6 @@ class OwnData:
         }
         width = max(map(len, steps))
         return "\n".join(["", "Next:", *(f"  {step:{width}}  {meaning}" for step, meaning in steps.items())])
-
-
-def check_unset(options: Mapping[str, Any]) -> None:
-    """Raise `InvalidRequest` for options of a table where there is none."""
-    for name, value in options.items():
-        if value not in (None, "", []):
-            raise InvalidRequest(f"{name} must come with a table to train on, got {value}")
 
 
 def stored(client: Client, path: Path, options: TableOptions, held_out: HeldOut, task: str, name: str) -> OwnData:

@@ -34,7 +34,7 @@ from mlpd.client.cli.settings import parsed, with_settings
 from mlpd.client.client import Client
 from mlpd.client.embedded import embedded_server
 from mlpd.client.errors import InvalidRequest
-from mlpd.client.kinds import LABELS, TEXT, check_kind
+from mlpd.client.kinds import LABELS, TEXT, check_kind, check_unset
 from mlpd.client.recipes import PRESETS, training_spec
 from mlpd.client.results import Evaluation
 from mlpd.client.settings import SETTINGS
@@ -129,7 +129,8 @@ def train(
             encoding=encoding,
         )
         if path is None:
-            own_data.check_unset({**options, "test": test, "test_fraction": test_fraction})
+            of_table = {**options, "test": test, "test_fraction": test_fraction}
+            check_unset(of_table, "come with a table to train on")
         elif recipe:
             raise InvalidRequest(f"preset must be unset with a table, got {recipe}")
         # What is wrong with it is told before a server is looked for, and before rows are stored.

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from mlpd.client.columns import check_names, listed, places_of
 from mlpd.client.errors import InvalidRequest
+from mlpd.client.kinds import check_unset
 from mlpd.client.tables.answers import labels_like, named_labels
 from mlpd.client.tables.columns import Column
 from mlpd.client.tables.images import is_idx, read_folder, read_idx, read_labelled_folder, read_labelled_idx
@@ -41,10 +42,10 @@ def read_labelled_arrays(path: Path, options: Mapping[str, Any]) -> LabelledTabl
             raise InvalidRequest(f"target must be one array of {path.name}, got {listed(target)}")
         (target,) = target
     if path.is_dir():
-        _check_unset("a folder", options)
+        check_unset(options, f"be unset for {'a folder'}")
         return read_labelled_folder(path)
     others = {name: value for name, value in options.items() if name != "target"}
-    _check_unset(f"a {path.suffix} file", others)
+    check_unset(others, f"be unset for {f'a {path.suffix} file'}")
     if is_idx(path):
         return read_labelled_idx(path, target)
     if path.suffix.lower() == ".npy":
@@ -71,7 +72,7 @@ def arranged_like(table: LabelledTable, like: Schema) -> LabelledTable:
 
 def read_row_arrays(path: Path, wanted: Sequence[Column], owner: str, options: Mapping[str, Any]) -> Table:
     """Return the rows of a file or folder; where both have names, columns are matched with those ``wanted``."""
-    _check_unset("a folder" if path.is_dir() else f"a {path.suffix} file", options)
+    check_unset(options, f"be unset for {'a folder' if path.is_dir() else f'a {path.suffix} file'}")
     if path.is_dir():
         return read_folder(path)
     if is_idx(path):
@@ -106,13 +107,6 @@ def _labelled_archive(path: Path, target: str) -> LabelledTable:
         class_names=found.class_names if found else (),
         sources={role: (answer,)} | {name: (name,) for name in _WEIGHTS if name in arrays},
     )
-
-
-def _check_unset(what: str, options: Mapping[str, Any]) -> None:
-    """Raise `InvalidRequest` for an option of tables."""
-    for name, value in options.items():
-        if value not in (None, "", (), []):
-            raise InvalidRequest(f"{name} must be unset for {what}, got {value}")
 
 
 def _load(path: Path) -> Array:

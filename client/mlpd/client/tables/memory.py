@@ -9,6 +9,7 @@ from typing import Any, Unpack
 import numpy as np
 from mlpd.client.columns import check_names, frame_names, frame_rows, is_frame, listed, rows_for
 from mlpd.client.errors import InvalidRequest
+from mlpd.client.kinds import check_unset
 from mlpd.client.tables.answers import Answers, named_labels
 from mlpd.client.tables.cells import narrowed
 from mlpd.client.tables.columns import Column, columns_from
@@ -38,14 +39,16 @@ def understood(
     if isinstance(data, LabelledTable):
         return data
     if labels is None and targets is None and not _is_array(data):
-        _check_unset({"weights": weights, "input_names": input_names}, "with a table; weight names a column")
+        check_unset(
+            {"weights": weights, "input_names": input_names}, "be unset with a table, where weight names a column"
+        )
         return read_labelled(data, like, **options)
     answers = {"labels": labels, "targets": targets, "weights": weights}
     if _is_array(data):
-        _check_unset({**options, "like": like}, "with an array")
+        check_unset({**options, "like": like}, "be unset with an array")
         table = _array_table(data, input_names)
     else:
-        _check_unset({"like": like}, "where labels or targets are given; target names a column")
+        check_unset({"like": like}, "be unset where labels or targets are given and no target is named")
         _check_apart(data, answers)
         table = read_table(data, **options)
         if input_names is not None:
@@ -161,9 +164,3 @@ def _check_apart(data: Any, answers: dict[str, Any]) -> None:
         own = list(values.columns) if is_frame(values) else [getattr(values, "name", None)]
         if both := [label for label in own if isinstance(label, str) and label in columns]:
             raise InvalidRequest(f"inputs must not have the columns of {name}, got {both[0]!r} in both")
-
-
-def _check_unset(settings: dict[str, Any], when: str) -> None:
-    for name, value in settings.items():
-        if value is not None and not (isinstance(value, str | tuple | list) and not value):
-            raise InvalidRequest(f"{name} must be unset {when}")

@@ -147,7 +147,8 @@ def test_train_without_waiting_says_how_to_follow(server, trained):
 
 
 def test_test_data_are_scored_though_nothing_waits(server, trained):
-    flags = [*RINGS, "--train-dataset", "cli-rings", "--epoch-count", 1, "--no-wait", "--test-dataset", "cli-rings"]
+    flags = [*RINGS, "--train-dataset", "cli-rings", "--epoch-count", 1, "--seed", 1, "--no-wait"]
+    flags += ["--test-dataset", "cli-rings"]
     job = answer("train", *flags, server=server)["job"]["name"]
     *lines, last = map(json.loads, run("watch", job, "--json", server=server).stdout.splitlines())
     assert last["job"]["state"] == "STATE_SUCCEEDED"

@@ -1,6 +1,7 @@
 """Tables: what their numbers stand for, how a network sees them, and how one table is put as another."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,7 +10,10 @@ from mlpd.core.data.columns import Column, Schema
 from mlpd.core.data.datasets import DataError, Dataset, open_dataset, write_dataset
 from mlpd.core.data.encoding import Encoder, encoded, learned_columns
 from mlpd.core.data.inspection import inspect_dataset
+from mlpd.core.steps.examples import Examples
 from safetensors.numpy import save_file
+
+from .family import FAMILY
 
 NAN = np.nan
 COLUMNS = (
@@ -237,3 +241,13 @@ def test_numbers_are_not_taken_for_classes_whose_names_are_other_numbers():
 def test_classes_of_names_that_say_nothing_else_go_by_their_places():
     for names in (("0", "1"), ("no", "yes")):
         assert arrangement(Schema((), names), Schema()).labels is None
+
+
+def test_a_run_refuses_rows_of_a_class_that_it_does_not_train_on():
+    columns = (Column("a"), Column("b"))
+    rows, spec = np.arange(12, dtype=np.float32).reshape(6, 2), FAMILY["sgd"].spec
+    train = Dataset(rows, np.array([0, 1, 0, 1, 0, 1]), None, Schema(columns, ("no", "yes")))
+    other = Dataset(rows, np.array([0, 1, 0, 1, 0, 0]), None, Schema(columns, ("no", "perhaps")))
+    with pytest.raises(SchemasDiffer, match="has also 'perhaps'"):
+        Examples.of(spec, train, other)
+    assert Examples.of(spec, train, replace(other, targets=np.zeros(6, np.int64))).validation

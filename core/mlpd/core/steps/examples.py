@@ -75,7 +75,7 @@ class Examples:
                 own.target_names or dataset.schema.target_names,
             )
             own = replace(own, class_names=classes, target_names=targets)
-            dataset = arrangement(dataset.schema, own).dataset(dataset, own)
+            dataset = _arranged(dataset, own)
         kept = None
         if held_out:
             chosen = held_out_rows(dataset.targets, held_out, spec.seed)
@@ -108,7 +108,13 @@ def _learned(dataset: Dataset, kept: NDArray[np.int64] | None) -> Schema:
 
 def _like(dataset: Dataset, schema: Schema) -> Dataset:
     """Return a data set as a model of ``schema`` reads it."""
-    return _encoded(arrangement(dataset.schema, schema).dataset(dataset, schema), schema)
+    return _encoded(_arranged(dataset, schema), schema)
+
+
+def _arranged(dataset: Dataset, schema: Schema) -> Dataset:
+    """Return a data set as one of ``schema``; raises `SchemasDiffer`, also for rows of a class that it does not know."""
+    row_counts = np.bincount(dataset.targets).tolist() if dataset.targets.ndim == 1 else ()
+    return arrangement(dataset.schema, schema, row_counts).dataset(dataset, schema)
 
 
 def _scaled(dataset: Dataset, scaling: TargetScaling) -> Dataset:

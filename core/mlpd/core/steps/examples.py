@@ -112,7 +112,7 @@ def _like(dataset: Dataset, schema: Schema) -> Dataset:
 
 
 def _arranged(dataset: Dataset, schema: Schema) -> Dataset:
-    """Return a data set as one of ``schema``; raises `SchemasDiffer`, also for rows of a class that it does not know."""
+    """Return a data set as one of ``schema``; raises `SchemasDiffer`, for rows of unknown classes too."""
     row_counts = np.bincount(dataset.targets).tolist() if dataset.targets.ndim == 1 else ()
     return arrangement(dataset.schema, schema, row_counts).dataset(dataset, schema)
 

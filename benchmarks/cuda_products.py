@@ -35,16 +35,32 @@ extern "C" __global__ void wait(long long cycles) {
 }
 """
 WAITED = 1_000_000  # cycles, for the host to launch in
-ELEMENT = "[&](int row, int column, float value) { p.out[row * p.out_stride + column] = value; }"
+ELEMENT = """[](int, int) { return 0; },
+    [&](int row, int column, float value, int) { p.out[row * p.out_stride + column] = value; }"""
 ROW = """[&](int row, const float (&values)[{columns}]) {{
     for (int i = 0; i < {columns}; i++) p.out[row * p.out_stride + i] = values[i];
 }}"""
-# Also measured: four warps, each with twice as much to multiply, and four that only help to copy.
-CANDIDATES = (Tile("Together<8, 4, 2, 2, 128>", 64, 64, 42),)
+# Also measured: deeper rings, and slabs half or twice as deep.
+CANDIDATES = (
+    Tile(4, 5, stages=2, cycles=7.5, alone=30, span=128),
+    Tile(4, 5, stages=6, cycles=7.5, alone=30, span=32),
+    Tile(4, 4, stages=2, cycles=6.5, alone=27, span=128),
+    Tile(4, 4, stages=6, cycles=41, high=4, wide=2),
+    Tile(4, 4, stages=3, cycles=41, high=4, wide=2, span=128),
+    Tile(8, 8, stages=3, cycles=150, high=4, wide=2, span=64),
+)
 MOST = 3  # times what the chosen tile takes: others are not worth a try
 FORWARD, BACKWARD, UPDATE = (
     Product("float32", *flags) for flags in ((True, False, False), (True, True, False), (False, False, True))
 )
+
+
+class KernelOf(NamedTuple):
+    """What a kernel is compiled for; ``columns`` is zero, or that of the rows that are wanted."""
+
+    form: Product
+    columns: int
+    in_units: bool
 
 
 class Case(NamedTuple):
@@ -56,6 +72,17 @@ class Case(NamedTuple):
     inner: int
     digest: str
     narrow: bool = False
+
+    @property
+    def in_units(self) -> bool:
+        """Whether what is not turned can be copied 16 bytes at a time; memory of CuPy's is aligned."""
+        form = self.form
+        return not ((0 if form.a_inner else self.rows % 4) or (0 if form.b_inner else self.columns % 4))
+
+    @property
+    def kernel(self) -> KernelOf:
+        """What its kernels are compiled for."""
+        return KernelOf(self.form, self.columns if self.narrow else 0, self.in_units)
 
     @property
     def tiles(self) -> tuple[Tile, ...]:
@@ -102,14 +129,18 @@ TINY = [
 ]
 
 
-def kernel_of(form: Product, tile: Tile, columns: int) -> Any:
-    """Compile a kernel of one product; ``columns`` is zero, or that of the rows that are wanted."""
+def kernel_of(what: KernelOf, tile: Tile) -> Any:
+    """Compile a kernel of one product."""
+    form, columns, in_units = what
     start = "p, blockIdx.x, shared, "
     if columns:
-        call = products.narrow_call(form, columns, start + ROW.format(columns=columns))
+        call = products.narrow_call(form, columns, in_units, start + ROW.format(columns=columns))
     else:
-        call = products.call(form, tile, start + ELEMENT)
-    return cupy.RawModule(code=products.SOURCE + KERNEL.format(call=call), options=OPTIONS).get_function("run")
+        call = products.call(form, tile, in_units, start + ELEMENT)
+    module = cupy.RawModule(code=products.SOURCE + KERNEL.format(call=call), options=OPTIONS)
+    function = module.get_function("run")
+    function.max_dynamic_shared_size_bytes = products.MOST_SHARED
+    return function
 
 
 def microseconds_of(launch: Callable[[], object], in_graph: bool = True) -> float:
@@ -188,7 +219,7 @@ def report(name: str, case: Case, tile: str, microseconds: float, note: str) -> 
     print(f"{name:<28} {tile:<24} {microseconds:9.2f} us {rate:7.2f} TFLOP/s  {note}", flush=True)
 
 
-def measure(case: Case, kernels: dict[tuple[Product, Tile, int], "Future[Any]"]) -> None:
+def measure(case: Case, kernels: dict[tuple[KernelOf, Tile], "Future[Any]"]) -> None:
     """Measure a case's tiles and cuBLAS."""
     form = case.form
     what = {FORWARD: "forward", BACKWARD: "backward", UPDATE: "update"}[form]
@@ -197,7 +228,7 @@ def measure(case: Case, kernels: dict[tuple[Product, Tile, int], "Future[Any]"])
     chosen = products.tile_for("float32", case.rows, case.columns, case.inner)
     for tile in case.tiles:
         try:
-            kernel = kernels[form, tile, case.columns if case.narrow else 0].result()
+            kernel = kernels[case.kernel, tile].result()
             digest = run.digest(kernel, tile)
             microseconds = microseconds_of(lambda kernel=kernel, tile=tile: run.launch(kernel, tile))  # type: ignore[misc]
             marks = ("*" if case.narrow or tile == chosen else " ") + (
@@ -217,10 +248,10 @@ def main(cases: list[Case]) -> None:
     started = time.perf_counter()
     print(cupy.cuda.runtime.getDeviceProperties(0)["name"].decode(), "cupy", cupy.__version__, flush=True)
     with ThreadPoolExecutor(8) as pool:
-        kernels: dict[tuple[Product, Tile, int], Future[Any]] = {}
+        kernels: dict[tuple[KernelOf, Tile], Future[Any]] = {}
         for case in cases:
             for tile in case.tiles:
-                key = case.form, tile, case.columns if case.narrow else 0
+                key = case.kernel, tile
                 if key not in kernels:
                     kernels[key] = pool.submit(kernel_of, *key)
     print(f"compiled after {time.perf_counter() - started:.1f} s", flush=True)

@@ -20,17 +20,44 @@ template <class T> __global__ void __launch_bounds__(256, 1) run_{number}(const 
     {call};
 }}
 """
-PLAIN = "[&](int row, int column, T value) { p.out[row * p.out_stride + column] = value; }"
+# Loads from ``out`` itself what was there, for nothing.
+PLAIN = """[&](int row, int column) { return p.out[row * p.out_stride + column]; },
+    [&](int row, int column, T value, T) { p.out[row * p.out_stride + column] = value; }"""
 # Twice each value, from the last column to the first.
 ROWS = """[&](int row, const T (&values)[{columns}]) {{
     for (int i = 0; i < {columns}; i++) p.out[row * p.out_stride + i] = 2 * values[{columns} - 1 - i];
 }}"""
+# Copies that arrive as late as they may, when a thread waits for them.
+LATE = """
+#include <cstring>
+namespace products {
+constexpr int UNIT = 16;
+template <class T, int COUNT> struct alignas(COUNT * sizeof(T)) Vector { T of[COUNT]; };
+struct Late { char* to; const void* from; int bytes, group; };
+static Late late[256][1024];
+static int waiting[256], group[256];
+template <int COUNT, class T> __device__ void copy(char* to, const T* from) {
+    late[threadIdx.x][waiting[threadIdx.x]++] = {to, from, (int)(COUNT * sizeof(T)), group[threadIdx.x]};
+}
+__device__ void end_group() { group[threadIdx.x]++; }
+template <int COUNT> __device__ void arrive() {
+    const int count = waiting[threadIdx.x];
+    waiting[threadIdx.x] = 0;
+    for (int i = 0; i < count; i++) {
+        const Late one = late[threadIdx.x][i];
+        if (one.group < group[threadIdx.x] - COUNT) std::memcpy(one.to, one.from, one.bytes);
+        else late[threadIdx.x][waiting[threadIdx.x]++] = one;
+    }
+}
+}  // namespace products
+"""
 TYPES = {"float32": "float", "float64": "double"}
 # Compiling takes long: what a training step has, and no more, in float64 and for large tiles.
 MAIN = [Product(kind, a, b, adds=not a) for kind in TYPES for a, b in pairs((False, True), repeat=2)]
 FORMS = list(dict.fromkeys((*(Product("float32", *flags) for flags in pairs((False, True), repeat=3)), *MAIN)))
 ROW_FORMS = [form for form in FORMS if form.a_inner and not form.b_inner]
 EDGE, SENTINEL = 3, -77.0
+UNITS = (False, True)
 
 
 def tiles_of(form):
@@ -42,22 +69,38 @@ def compiler():
     return Compiler(None)
 
 
+def compiled(cuda, source, calls):
+    """A function (form, what, in units or not) -> kernel, of ``source`` and the expressions of ``calls``."""
+    texts, names = [source], {}
+    for number, ((form, what, in_units), call) in enumerate(calls.items()):
+        texts.append(KERNEL.format(number=number, call=call).replace("<float,", "<T,").replace("<double,", "<T,"))
+        names[form, what, in_units] = f"run_{number}<{TYPES[form.kind]}>"
+    module = cuda.xp.RawModule(code="".join(texts), options=OPTIONS, name_expressions=list(names.values()))
+
+    def kernel(form, what, in_units=False):
+        function = module.get_function(names[form, what, in_units])
+        function.max_dynamic_shared_size_bytes = products.MOST_SHARED
+        return function
+
+    return kernel
+
+
+def call_of(form, tile, in_units):
+    return products.call(form, tile, in_units, f"p, blockIdx.x, shared, {PLAIN}")
+
+
 @pytest.fixture(scope="module")
 def kernels(cuda):
-    """A function (form, tile or number of columns) -> kernel; all are compiled at once."""
+    """A function (form, tile or number of columns, in units or not) -> kernel; all are compiled at once."""
     calls = {}
     for form in FORMS:
         for tile in tiles_of(form):
-            calls[form, tile] = products.call(form, tile, f"p, blockIdx.x, shared, {PLAIN}")
+            for in_units in UNITS:
+                calls[form, tile, in_units] = call_of(form, tile, in_units)
         for columns in (1, 10, 17, 32) if form in ROW_FORMS else ():
             arguments = f"p, blockIdx.x, shared, {ROWS.format(columns=columns)}"
-            calls[form, columns] = products.narrow_call(form, columns, arguments)
-    texts, names = [products.SOURCE], {}
-    for number, ((form, what), call) in enumerate(calls.items()):
-        texts.append(KERNEL.format(number=number, call=call).replace("<float,", "<T,").replace("<double,", "<T,"))
-        names[form, what] = f"run_{number}<{TYPES[form.kind]}>"
-    module = cuda.xp.RawModule(code="".join(texts), options=OPTIONS, name_expressions=list(names.values()))
-    return lambda form, what: module.get_function(names[form, what])
+            calls[form, columns, False] = products.narrow_call(form, columns, False, arguments)
+    return compiled(cuda, products.SOURCE, calls)
 
 
 def expected(compiler, form, a, b, out, scale):
@@ -123,17 +166,33 @@ SHAPES = [
     (16, 32, 191, 1, 1),
     (17, 40, 192, 0, 0),
     (130, 140, 193, 4, 0),
-    (33, 68, 384, 0, 4),
+    (132, 68, 384, 0, 4),
     (20, 36, 784, 4, 4),
     (12, 24, 1732, 0, 0),
 ]
+
+
+def in_whole_units(rows, columns, inner, pad, offset):
+    """Whether all lines of all matrices begin and end with multiples of 16 bytes."""
+    return not any(number % 4 for number in (rows, columns, inner, pad, offset))
 
 
 @pytest.mark.parametrize("form", FORMS, ids=str)
 def test_every_tile_has_the_bits_of_the_cpu(cuda, compiler, kernels, form):
     for tile in tiles_of(form):
         for shape in SHAPES:
-            check(cuda, compiler, kernels(form, tile), form, tile, *shape)
+            for in_units in UNITS if in_whole_units(*shape) else (False,):
+                check(cuda, compiler, kernels(form, tile, in_units), form, tile, *shape)
+
+
+def test_no_copy_is_read_before_it_has_been_waited_for(cuda, compiler):
+    """Elsewhere in these tests copies arrive at once, which is as early as they may: so nothing is overwritten early."""
+    pytest.importorskip("cuda_on_cpu", reason="a device makes its own copies")
+    keys = [(form, tile, in_units) for form in MAIN[:4] for tile in tiles_of(form) for in_units in UNITS]
+    kernels = compiled(cuda, LATE + products.SLABS + products.PRODUCTS, {key: call_of(*key) for key in keys})
+    for form, tile, in_units in keys:
+        for shape in ((132, 68, 384, 0, 4), (20, 36, 784, 4, 4)):
+            check(cuda, compiler, kernels(form, tile, in_units), form, tile, *shape)
 
 
 @pytest.mark.parametrize("form", ROW_FORMS, ids=str)

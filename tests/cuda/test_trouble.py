@@ -157,6 +157,16 @@ class Garbled(CudaCompiler):
         return b"no machine code"
 
 
+def test_a_device_with_too_little_shared_memory_is_told_of_in_one_sentence(cuda, monkeypatch):
+    most = cuda.xp.cuda.Device().attributes["MaxSharedMemoryPerBlockOptin"]
+    monkeypatch.setattr("mlpd.core.cuda.compiler.MOST_SHARED", most + 1)
+    with pytest.raises(RunnerUnavailable) as raised:
+        CudaCompiler(None)
+    assert str(raised.value) == (
+        f"compiled code takes {most + 1} bytes of shared memory, this GPU gives {most}; use runner plain"
+    )
+
+
 def test_code_that_the_driver_refuses_is_told_of_in_one_sentence_and_not_kept(cuda, tmp_path):
     with pytest.raises(RunnerUnavailable) as caught:
         Garbled(tmp_path).function(SOURCE, "one")

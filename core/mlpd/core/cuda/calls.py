@@ -69,10 +69,14 @@ class PassCode:
 
 @dataclass(frozen=True)
 class ProductCode:
-    """A product, computed by a kind of ``tile``: the values of array ``target``."""
+    """A product, computed by a kind of ``tile``: the values of array ``target``.
+
+    ``in_units`` says how its matrices are copied, see `products.call`.
+    """
 
     product: Product
     tile: Tile
+    in_units: bool
     target: int
 
 

@@ -5,6 +5,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from mlpd.core.cuda.products import MOST_SHARED
 from mlpd.core.devices.cuda import REINSTALL
 from mlpd.core.files import CodeFiles
 from mlpd.core.plans.runner import RunnerUnavailable
@@ -24,20 +25,25 @@ class CudaCompiler:
 
     Machine code is kept in ``directory``, unless that is None or can't be written to, in a file with a digest for each
     source. Files that are there are used if it ``trusts`` them. ``compiled_count`` sources were in no file. Raises
-    `RunnerUnavailable` where NVRTC can't be loaded.
+    `RunnerUnavailable` where NVRTC can't be loaded, or the device has too little shared memory.
     """
 
     def __init__(self, directory: Path | None = None, *, trusts: bool = True) -> None:
         from cupy.cuda import Device, driver, function, nvrtc
 
-        self._nvrtc, self._new_module, self._driver_error = nvrtc, function.Module, driver.CUDADriverError
+        self._nvrtc, self._driver, self._new_module = nvrtc, driver, function.Module
         try:
             version = nvrtc.getVersion()
         except Exception as error:
             raise RunnerUnavailable(
                 f"NVRTC, CUDA's compiler, can't be loaded, it says {_first_line(error)}; {REINSTALL}"
             ) from error
-        self._options = (f"-arch=sm_{Device().compute_capability}", *OPTIONS)
+        device = Device()
+        if (most := device.attributes["MaxSharedMemoryPerBlockOptin"]) < MOST_SHARED:
+            raise RunnerUnavailable(
+                f"compiled code takes {MOST_SHARED} bytes of shared memory, this GPU gives {most}; use runner plain"
+            )
+        self._options = (f"-arch=sm_{device.compute_capability}", *OPTIONS)
         self._target = f"{version} {self._options}"
         self._files, self._trusts = CodeFiles(directory), trusts
         self._functions: dict[str, Any] = {}
@@ -74,8 +80,11 @@ class CudaCompiler:
         module = self._new_module()
         try:
             module.load(code)
-            return module.get_function(name)
-        except self._driver_error as error:
+            function = module.get_function(name)
+            attribute = self._driver.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
+            self._driver.funcSetAttribute(function.ptr, attribute, MOST_SHARED)
+            return function
+        except self._driver.CUDADriverError as error:
             if error.status == _OUT_OF_MEMORY:
                 raise MemoryError(f"compiled code finds no room on the device, {error}") from error
             if error.status not in _UNFIT:

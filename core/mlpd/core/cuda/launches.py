@@ -89,7 +89,7 @@ def source_of(launch: Launch) -> str:
     parts.append(
         f'extern "C" __global__ void __launch_bounds__({THREADS}, 1)\n'
         f"{KERNEL}(const Numbers<{place}> n, const long long* now, const long long* next) {{\n"
-        "    extern __shared__ __align__(16) char shared[];\n"
+        "    extern __shared__ __align__(128) char shared[];\n"
         f"    int block = blockIdx.x;\n{body}\n}}\n"
     )
     return "\n".join(parts)

@@ -23,7 +23,7 @@ from mlpd.core.cuda.calls import (
     blocks_of,
 )
 from mlpd.core.cuda.groups import Draw, Group, MatrixProduct, Sum, bits_of
-from mlpd.core.cuda.products import narrow_tile, tile_for
+from mlpd.core.cuda.products import UNIT, narrow_tile, tile_for
 from mlpd.core.devices.arrays import Array, address_of, is_row_major
 
 _OPERATIONS_A_WORD = 30  # of Philox, roughly; they are integer operations, counted as floating-point ones
@@ -135,8 +135,15 @@ def _product(group: Group, product: MatrixProduct) -> _Source:
     adds = op.name == "add_product"
     numbers += [rows, columns, inner, bits_of(op.operands[2], kind) if adds else 0]
     tile = narrow_tile(columns) if group.rows_whole else tile_for(kind, rows, columns, inner)
-    code = ProductCode(Product(kind, a_inner, b_inner, adds), tile, product.target)
+    in_units = (a_inner or _is_in_units(lines[0])) and (b_inner or _is_in_units(lines[1]))
+    code = ProductCode(Product(kind, a_inner, b_inner, adds), tile, in_units, product.target)
     return _Source(code, numbers, tile.blocks(rows, columns), tile.shared_bytes(inner), op.operations)
+
+
+def _is_in_units(matrix: Array) -> bool:
+    """Whether each line of a row-major matrix can be copied ``UNIT`` bytes at a time."""
+    width = UNIT // int(matrix.itemsize)
+    return not (address_of(matrix) % UNIT or matrix.shape[1] % width or _line_stride(matrix) % width)
 
 
 def _line_stride(matrix: Array) -> int:

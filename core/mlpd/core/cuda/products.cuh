@@ -6,10 +6,11 @@
 // where scale * s is rounded before it is added. These are the bits of mlpd.core.codegen.products; no tile, thread or
 // block changes one. Steps past the end of the inner dimension are 0 * -0, which changes no sum, not even -0.
 //
-// A block has 256 threads and makes one tile of `out`; tiles are numbered row by row. Both matrices stream through
-// shared memory in slabs, a few steps of k deep and always with k as the outer dimension, while a warp of 4 x 8 lanes
-// keeps sums of 4M x 8N elements in registers. When a chunk ends, its sums go through shared memory to the threads that
-// keep the totals: there neighbouring lanes have neighbouring columns, so that `out` moves in whole lines.
+// A block has 256 threads and makes one tile of `out`; tiles are numbered row by row. Both matrices stream through a
+// ring of stages in shared memory, each with a slab of both, SPAN bytes of k deep and always with k as the outer
+// dimension. While a stage is multiplied, copies to the others are under way. A warp of 4 x 8 lanes keeps sums of 4M x 8N
+// elements in registers. At the end totals go through shared memory to threads of which neighbours have neighbouring
+// columns, so that `out` moves in whole lines.
 //
 // `shared` is the kernel's own dynamic shared memory, from its beginning on; the compiler must see that it is, so all
 // functions are inlined. When a call returns, some threads may still be reading it.
@@ -26,18 +27,18 @@ template <class T> struct ProductOf {
     T scale;
 };
 
-// A tile of 4M x 8N for which each warp takes a chunk of its own: for few elements and a long inner dimension. A slab
-// is SPAN bytes of k deep; while a warp multiplies one, the next has to come.
-template <int M, int N, int SPAN> struct Apart {
+// A tile of 4M x 8N for which each warp takes a chunk of its own, with a ring of its own: for few elements and a long
+// inner dimension.
+template <int M, int N, int SPAN, int STAGES> struct Apart {
     static constexpr int ROWS = DOWN * M, COLUMNS = ACROSS * N;
-    static constexpr int BYTES = SPAN * (ROWS + COLUMNS);                           // of a warp's shared memory
-    static constexpr int AT_ONCE = 49152 / BYTES < WARPS ? 49152 / BYTES : WARPS;  // warps that work
+    static constexpr int BYTES = STAGES * SPAN * (ROWS + COLUMNS);                      // of a warp's shared memory
+    static constexpr int AT_ONCE = MOST_SHARED / BYTES < WARPS ? MOST_SHARED / BYTES : WARPS;  // warps that work
 };
 
-// A tile whose warps go through the inner dimension together: HIGH x WIDE of them have 4M x 8N elements each, any
-// others only help to copy. A slab is SPAN bytes of k deep.
-template <int M, int N, int HIGH, int WIDE, int SPAN> struct Together {
+// A tile whose warps go through the inner dimension together: HIGH x WIDE of them have 4M x 8N elements each.
+template <int M, int N, int HIGH, int WIDE, int SPAN, int STAGES> struct Together {
     static constexpr int ROWS = DOWN * M * HIGH, COLUMNS = ACROSS * N * WIDE;
+    static_assert(HIGH * WIDE == WARPS, "each warp has a part");
 };
 
 template <bool ADDS, class T> __device__ __forceinline__ T total_of(T total, T chunk, T scale, bool is_first) {
@@ -45,16 +46,79 @@ template <bool ADDS, class T> __device__ __forceinline__ T total_of(T total, T c
     return is_first ? chunk : plus(total, chunk);
 }
 
-// Make tile `block` and give each element that exists to `sink(row, column, value)`.
-template <bool A_INNER, bool B_INNER, bool ADDS, class T, int M, int N, int SPAN, class Sink>
-__device__ __forceinline__ void make(Apart<M, N, SPAN>, const ProductOf<T>& p, int block, char* shared,
-                                     const Sink& sink) {
-    using Tile = Apart<M, N, SPAN>;
-    using Own = Sums<T, M, N>;
+// A ring of STAGES stages that SHARERS threads fill: each has slabs of types SA, SB and, if HAS_REST, SC.
+template <class SA, class SB, class SC, bool HAS_REST, int DEPTH, int STAGES, int SHARERS> struct Ring {
+    static constexpr int STAGE = SA::BYTES + SB::BYTES + (HAS_REST ? SC::BYTES : 0);
+
+    SA for_a;
+    SB for_b;
+    SC for_c;
+    char* const first;
+    char* stage;  // that is to be multiplied, and then filled again
+    int left;     // steps that no copy has begun for
+
+    static __device__ __forceinline__ void wait() {
+        if (SHARERS == LANES) __syncwarp();
+        else __syncthreads();
+    }
+
+    // Begin to copy the next slabs to `to`, if there are any.
+    template <bool WHOLE> __device__ __forceinline__ void fill(char* to) {
+        if (WHOLE || left > 0) {
+            for_a.template bring<WHOLE>(to, left);
+            for_b.template bring<WHOLE>(to + SA::BYTES, left);
+            if (HAS_REST) for_c.template bring<WHOLE>(to + SA::BYTES + SB::BYTES, left);
+        }
+        end_group();
+        left -= DEPTH;
+    }
+
+    __device__ __forceinline__ void fill_all() {
+#pragma unroll 1
+        for (int i = 0; i < STAGES; i++) fill<false>(first + i * STAGE);
+    }
+
+    // Return the first stage, when it is there.
+    __device__ __forceinline__ char* begin() {
+        arrive<STAGES - 1>();
+        wait();
+        return stage = first;
+    }
+
+    // Fill again what all have read, and return the next stage, when it is there.
+    template <bool WHOLE> __device__ __forceinline__ char* following() {
+        arrive<STAGES - 2>();
+        wait();
+        fill<WHOLE>(stage);
+        stage = stage == first + (STAGES - 1) * STAGE ? first : stage + STAGE;
+        return stage;
+    }
+
+    // Add the products of so many steps. While slabs are whole, they are copied between multiplications, without a
+    // branch.
+    template <class Own> __device__ __forceinline__ void multiply(Own& sums, int steps) {
+        int stages = parts(steps, DEPTH), whole = smaller(stages, left / DEPTH);
+        stages -= whole > 0 ? whole : 0;
+#pragma unroll 1
+        for (; whole > 0; whole--) sums.add(stage, [&] { return following<true>(); });
+#pragma unroll 1
+        for (; stages > 0; stages--) sums.add(stage, [&] { return following<false>(); });
+    }
+};
+
+// Make tile `block` and give each element that exists to `sink(row, column, value, loaded)`, where `loaded` is what
+// `load(row, column)` has returned: several are loaded before the first is stored, for loads take long, and the compiler
+// does not know that no store changes what is loaded later.
+template <bool A_INNER, bool B_INNER, bool ADDS, bool IN_UNITS, class T, int M, int N, int SPAN, int STAGES, class Load,
+          class Sink>
+__device__ __forceinline__ void make(Apart<M, N, SPAN, STAGES>, const ProductOf<T>& p, int block, char* shared,
+                                     const Load& load, const Sink& sink) {
+    using Tile = Apart<M, N, SPAN, STAGES>;
     constexpr int ROWS = Tile::ROWS, COLUMNS = Tile::COLUMNS, SIZE = ROWS * COLUMNS, DEPTH = SPAN / sizeof(T);
-    using SA = Slab<T, A_INNER, ROWS, DEPTH, LANES>;
-    using SB = Slab<T, B_INNER, ACROSS * Own::WIDE, DEPTH, LANES>;
-    using SC = Slab<T, B_INNER, ACROSS, DEPTH, LANES>;
+    using SA = Slab<T, A_INNER, IN_UNITS, ROWS, DEPTH, LANES>;
+    using SB = Slab<T, B_INNER, IN_UNITS, ACROSS * (N - N % 2), DEPTH, LANES>;
+    using SC = Slab<T, B_INNER, IN_UNITS, ACROSS, DEPTH, LANES>;
+    using Own = Sums<T, M, N, SA, SB, SC, DEPTH>;
     constexpr int EACH = parts(SIZE, THREADS);
     static_assert(CHUNK % DEPTH == 0, "a slab is of one chunk");
     static_assert(SIZE * sizeof(T) <= Tile::BYTES, "sums take the place of slabs");
@@ -62,20 +126,21 @@ __device__ __forceinline__ void make(Apart<M, N, SPAN>, const ProductOf<T>& p, i
     const int warp = thread / LANES;
     const unsigned wide = parts(p.columns, COLUMNS);
     const int top = block / wide * ROWS, left = block % wide * COLUMNS;
-    const int a = warp * Tile::BYTES, b = a + SA::BYTES, c = b + SB::BYTES;
 
     T totals[EACH];
+    decltype(load(0, 0)) loaded[EACH];
     const auto each = [&](const auto& action) {
         const unsigned first = same(thread);
 #pragma unroll
         for (int i = 0; i < EACH; i++) {
             const unsigned element = first + i * THREADS;
             const int row = top + element / COLUMNS, column = left + element % COLUMNS;
-            action(row, column, totals[i], element < SIZE && row < p.rows && column < p.columns);
+            action(i, row, column, element < SIZE && row < p.rows && column < p.columns);
         }
     };
-    each([&](int row, int column, T& total, bool exists) {
-        total = ADDS && exists ? p.out[row * p.out_stride + column] : 0;
+    each([&](int i, int row, int column, bool exists) {
+        totals[i] = ADDS && exists ? p.out[row * p.out_stride + column] : 0;
+        if (exists) loaded[i] = load(row, column);
     });
     const int chunks = parts(p.inner, CHUNK);
 #pragma unroll 1
@@ -83,33 +148,18 @@ __device__ __forceinline__ void make(Apart<M, N, SPAN>, const ProductOf<T>& p, i
         const int count = smaller(Tile::AT_ONCE, chunks - first);
         if (first > 0) __syncthreads();  // the sums before have been read
         if (warp < count) {
-            const int start = (first + warp) * CHUNK, end = smaller(start + CHUNK, p.inner);
-            SA for_a(p.a, p.a_stride, top, p.rows, start, end, T(0), lane);
-            SB for_b(p.b, p.b_stride, left, p.columns, start, end, -T(0), lane);
-            SC for_c(p.b, p.b_stride, left + ACROSS * Own::WIDE, p.columns, start, end, -T(0), lane);
-            Own sums;
-            sums.clear();
-            // While a slab is multiplied, the next one is on its way to registers.
-#pragma unroll 1
-            for (int k = start; true; k += DEPTH) {
-                if (k < end) {
-                    for_a.load(k, end, lane);
-                    for_b.load(k, end, lane);
-                    if (Own::REST) for_c.load(k, end, lane);
-                }
-                if (k > start) {
-                    const int steps = smaller(DEPTH, end - k + DEPTH);
-                    sums.template add<SA, SB, SC, DEPTH>(shared, a, b, c, 0, 0, steps);
-                    __syncwarp();
-                }
-                if (k >= end) break;
-                for_a.store(shared, a, lane);
-                for_b.store(shared, b, lane);
-                if (Own::REST) for_c.store(shared, c, lane);
-                __syncwarp();
-            }
+            const int start = (first + warp) * CHUNK, steps = smaller(CHUNK, p.inner - start);
+            char* const own = shared + warp * Tile::BYTES;
+            Ring<SA, SB, SC, N % 2, DEPTH, STAGES, LANES> ring{
+                SA(p.a, p.a_stride, top, p.rows, start, T(0), lane),
+                SB(p.b, p.b_stride, left, p.columns, start, -T(0), lane),
+                SC(p.b, p.b_stride, left + ACROSS * Own::WIDE, p.columns, start, -T(0), lane), own, own, steps};
+            ring.fill_all();
+            Own sums(0, 0, 0);
+            sums.begin(ring.begin());
+            ring.multiply(sums, steps);
 #pragma unroll
-            for (int band = 0; band < Own::BANDS; band++) sums.store(band, (T*)(shared + a) + band * Own::BAND_SIZE);
+            for (int band = 0; band < Own::BANDS; band++) sums.store(sums.of, band, (T*)own + band * Own::BAND_SIZE);
         }
         __syncthreads();
 #pragma unroll
@@ -123,123 +173,124 @@ __device__ __forceinline__ void make(Apart<M, N, SPAN>, const ProductOf<T>& p, i
                 }
             }
     }
-    each([&](int row, int column, T total, bool exists) {
-        if (exists) sink(row, column, total);
+    each([&](int i, int row, int column, bool exists) {
+        if (exists) sink(row, column, totals[i], loaded[i]);
     });
 }
 
-template <bool A_INNER, bool B_INNER, bool ADDS, class T, int M, int N, int HIGH, int WIDE, int SPAN, class Sink>
-__device__ __forceinline__ void make(Together<M, N, HIGH, WIDE, SPAN>, const ProductOf<T>& p, int block, char* shared,
-                                     const Sink& sink) {
-    using Tile = Together<M, N, HIGH, WIDE, SPAN>;
-    using Own = Sums<T, M, N>;
+template <bool A_INNER, bool B_INNER, bool ADDS, bool IN_UNITS, class T, int M, int N, int HIGH, int WIDE, int SPAN,
+          int STAGES, class Load, class Sink>
+__device__ __forceinline__ void make(Together<M, N, HIGH, WIDE, SPAN, STAGES>, const ProductOf<T>& p, int block,
+                                     char* shared, const Load& load, const Sink& sink) {
+    using Tile = Together<M, N, HIGH, WIDE, SPAN, STAGES>;
     constexpr int DEPTH = SPAN / sizeof(T);
-    using SA = Slab<T, A_INNER, Tile::ROWS, DEPTH, THREADS>;
-    using SB = Slab<T, B_INNER, Tile::COLUMNS, DEPTH, THREADS>;
-    constexpr int BYTES = SA::BYTES + SB::BYTES;
+    using SA = Slab<T, A_INNER, IN_UNITS, Tile::ROWS, DEPTH, THREADS>;
+    using SB = Slab<T, B_INNER, IN_UNITS, Tile::COLUMNS, DEPTH, THREADS>;
+    using Own = Sums<T, M, N, SA, SB, SB, DEPTH>;
     static_assert(CHUNK % DEPTH == 0, "a slab is of one chunk");
-    static_assert(HIGH * WIDE * Own::BAND_SIZE * sizeof(T) <= 2 * BYTES, "sums take the place of slabs");
+    static_assert(WARPS * Own::BAND_SIZE * sizeof(T) <= STAGES * (SA::BYTES + SB::BYTES), "totals take the ring's place");
     static_assert(Own::REST == 0, "there is no third slab");
     const unsigned thread = threadIdx.x, lane = thread % LANES;
     const int warp = thread / LANES;
     const unsigned wide = parts(p.columns, Tile::COLUMNS);
     const int top = block / wide * Tile::ROWS, left = block % wide * Tile::COLUMNS;
-    const bool works = HIGH * WIDE == WARPS || warp < HIGH * WIDE;
     const int own_top = warp % HIGH * Own::ROWS, own_left = warp / HIGH * Own::COLUMNS;
-    T* const exchange = (T*)shared + warp * Own::BAND_SIZE;
-    SA for_a(p.a, p.a_stride, top, p.rows, 0, p.inner, T(0), thread);
-    SB for_b(p.b, p.b_stride, left, p.columns, 0, p.inner, -T(0), thread);
+    Ring<SA, SB, SB, false, DEPTH, STAGES, THREADS> ring{SA(p.a, p.a_stride, top, p.rows, 0, T(0), thread),
+                                                         SB(p.b, p.b_stride, left, p.columns, 0, -T(0), thread),
+                                                         SB(p.b, p.b_stride, left, p.columns, 0, -T(0), thread),
+                                                         shared, shared, p.inner};
+    ring.fill_all();
+    Own sums(0, own_top, own_left);
 
-    // The lane's elements in a band: number i is i * 32 after the first, row by row.
-    T totals[Own::BANDS][Own::EACH];
+    T totals[M][N];
+    const auto begin = [&] {
+        const int column = left + own_left + sums.column_of(0), row = top + own_top + sums.row_of(0);
+        using Part = Vector<T, Own::B::V>;
+        const bool in_parts = ((unsigned long long)p.out % sizeof(Part) | (unsigned)p.out_stride % Own::B::V |
+                               (unsigned)p.columns % Own::B::V) == 0;
+#pragma unroll
+        for (int i = 0; i < M; i++)
+#pragma unroll
+            for (int j = 0; j < N; j += Own::B::V) {
+                const int own_row = row + Own::A::line_of(i), own_column = column + Own::B::line_of(j);
+                const T* const from = p.out + own_row * p.out_stride + own_column;
+                Part part = {};
+                if (in_parts) {
+                    if (own_row < p.rows && own_column < p.columns) part = *(const Part*)from;
+                } else
+#pragma unroll
+                    for (int l = 0; l < Own::B::V; l++)
+                        if (own_row < p.rows && own_column + l < p.columns) part.of[l] = from[l];
+#pragma unroll
+                for (int l = 0; l < Own::B::V; l++) totals[i][j + l] = part.of[l];
+            }
+    };
+    T* const exchange = (T*)shared + warp * Own::BAND_SIZE;
     const int first_row = top + own_top + lane / Own::COLUMNS, first_column = left + own_left + lane % Own::COLUMNS;
-    const auto each_in = [&](int band, const auto& action) {
+    constexpr int PART = Own::EACH < 8 ? Own::EACH : 8;
+    decltype(load(0, 0)) loaded[PART];
+    const auto each_in = [&](int band, int start, const auto& action) {
         const int row = same(first_row) + band * Own::BAND;
 #pragma unroll
-        for (int i = 0; i < Own::EACH; i++) {
-            const int own_row = row + i * LANES / Own::COLUMNS, column = first_column + i * LANES % Own::COLUMNS;
-            action(own_row, column, totals[band][i], own_row < p.rows && column < p.columns);
+        for (int i = 0; i < PART; i++) {
+            const int element = (start + i) * LANES, own_row = row + element / Own::COLUMNS;
+            const int column = first_column + element % Own::COLUMNS;
+            if (own_row < p.rows && column < p.columns) action(i, own_row, column);
         }
     };
-    const auto begin = [&](int band) {
-        const T* from = p.out + (same(first_row) + band * Own::BAND) * p.out_stride + first_column;
-        int i = 0;
-        each_in(band, [&](int, int column, T& total, bool exists) {
-            total = ADDS && exists ? from[column - first_column] : 0;
-            i++;
-            from += (i * LANES / Own::COLUMNS - (i - 1) * LANES / Own::COLUMNS) * p.out_stride;
-        });
+    const auto load_part = [&](int band, int start) {
+        each_in(band, start, [&](int i, int row, int column) { loaded[i] = load(row, column); });
     };
-    // With few elements, `out` comes early, for nothing to wait; with many, late, to save registers.
-    constexpr bool EARLY = M * N * sizeof(T) <= 128;
-    Own sums;
-    sums.clear();
-    int side = 0;  // where the slabs begin that are multiplied; there is room for two of each
+
+    // With few elements all comes early, for nothing to wait; with many late, to save registers.
+    constexpr bool EARLY = M * N * sizeof(T) <= 128, ALL_EARLY = EARLY && Own::BANDS * Own::EACH <= 4;
+    if (ADDS && EARLY) begin();
+    if (ALL_EARLY) load_part(0, 0);
+    sums.begin(ring.begin());
 #pragma unroll 1
-    for (int k = 0; true; k += DEPTH) {
-        if (k < p.inner) {
-            for_a.load(k, p.inner, thread);
-            for_b.load(k, p.inner, thread);
-        }
-        if (EARLY && works && k == 0) {
+    for (int k = 0; k < p.inner; k += CHUNK) {
+        ring.multiply(sums, smaller(CHUNK, p.inner - k));
+        if (ADDS && !EARLY && k == 0) begin();
 #pragma unroll
-            for (int band = 0; band < Own::BANDS; band++) begin(band);
-        }
-        if (k > 0) {
-            const int steps = smaller(DEPTH, p.inner - k + DEPTH), b = side + SA::BYTES;
-            if (works) sums.template add<SA, SB, SB, DEPTH>(shared, side, b, b, own_top, own_left, steps);
-            if (k >= p.inner || k % CHUNK == 0) {
-                __syncthreads();  // no slab is in use: sums take their place
+        for (int i = 0; i < M; i++)
 #pragma unroll
-                for (int band = 0; band < Own::BANDS; band++) {
-                    if (!works) continue;
-                    if (!EARLY && k <= CHUNK) begin(band);
-                    sums.store(band, exchange);
-                    __syncwarp();
-#pragma unroll
-                    for (int i = 0; i < Own::EACH; i++)
-                        totals[band][i] =
-                            total_of<ADDS>(totals[band][i], exchange[lane + i * LANES], p.scale, k <= CHUNK);
-                    __syncwarp();
-                }
-                sums.clear();
-                __syncthreads();
-            }
-        }
-        if (k >= p.inner) break;
-        side = k == 0 ? 0 : BYTES - side;
-        for_a.store(shared, side, thread);
-        for_b.store(shared, side + SA::BYTES, thread);
-        __syncthreads();
+            for (int j = 0; j < N; j++)
+                totals[i][j] = total_of<ADDS>(totals[i][j], sums.of[i][j], p.scale, k == 0);
+        sums.clear();
     }
-    if (!works) return;
 #pragma unroll
-    for (int band = 0; band < Own::BANDS; band++)
-        each_in(band, [&](int row, int column, T total, bool exists) {
-            if (exists) sink(row, column, total);
-        });
+    for (int band = 0; band < Own::BANDS; band++) {
+        __syncwarp();
+        sums.store(totals, band, exchange);
+        __syncwarp();
+#pragma unroll
+        for (int start = 0; start < Own::EACH; start += PART) {
+            if (!ALL_EARLY) load_part(band, start);
+            each_in(band, start, [&](int i, int row, int column) {
+                sink(row, column, exchange[lane + (start + i) * LANES], loaded[i]);
+            });
+        }
+    }
 }
 
-// Make tile `block` of a product; `epilogue(row, column, value)` stores each element.
-template <class T, class Tile, bool A_INNER, bool B_INNER, bool ADDS, class Epilogue>
-__device__ __forceinline__ void product(const ProductOf<T>& p, int block, char* shared, const Epilogue& epilogue) {
-    make<A_INNER, B_INNER, ADDS>(Tile(), p, block, shared, epilogue);
+// Make tile `block` of a product; `epilogue(row, column, value, load(row, column))` stores each element.
+template <class T, class Tile, bool A_INNER, bool B_INNER, bool ADDS, bool IN_UNITS, class Load, class Epilogue>
+__device__ __forceinline__ void product(const ProductOf<T>& p, int block, char* shared, const Load& load,
+                                        const Epilogue& epilogue) {
+    make<A_INNER, B_INNER, ADDS, IN_UNITS>(Tile(), p, block, shared, load, epilogue);
 }
 
-// What makes whole rows of at most 32 columns.
-template <int COLUMNS> using Narrow = Apart<2, COLUMNS <= 16 ? 2 : 4, COLUMNS <= 16 ? 256 : 128>;
-
-// Make rows of a product that has COLUMNS columns; `epilogue(row, values)` gets each, in one thread.
-template <class T, int COLUMNS, bool A_INNER, bool B_INNER, bool ADDS, class RowEpilogue>
+// Make rows of a product that has COLUMNS columns, by an apart tile; `epilogue(row, values)` gets each, in one thread.
+template <class T, class Tile, int COLUMNS, bool A_INNER, bool B_INNER, bool ADDS, bool IN_UNITS, class RowEpilogue>
 __device__ __forceinline__ void narrow_product(const ProductOf<T>& p, int block, char* shared,
                                                const RowEpilogue& epilogue) {
-    using Tile = Narrow<COLUMNS>;
     constexpr int SIZE = Tile::ROWS * Tile::COLUMNS * sizeof(T);
     static_assert(COLUMNS <= Tile::COLUMNS, "a tile has whole rows");
     static_assert(2 * SIZE <= Tile::BYTES, "rows are kept behind the first warp's sums");
     const int top = block * Tile::ROWS, row = top + threadIdx.x;
     T(*const finished)[COLUMNS] = (T(*)[COLUMNS])(shared + SIZE);
-    make<A_INNER, B_INNER, ADDS>(Tile(), p, block, shared, [&](int row, int column, T value) {
+    const auto nothing = [](int, int) { return 0; };
+    make<A_INNER, B_INNER, ADDS, IN_UNITS>(Tile(), p, block, shared, nothing, [&](int row, int column, T value, int) {
         finished[row - top][column] = value;
     });
     __syncthreads();

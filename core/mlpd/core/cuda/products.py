@@ -13,13 +13,17 @@ import numpy as np
 from mlpd.core.arithmetic.cpp import TYPES
 from mlpd.core.codegen.kernels import Product
 
-SOURCE = "".join(Path(__file__).with_name(name).read_text("utf-8") for name in ("slabs.cuh", "products.cuh"))
+COPIES, SLABS, PRODUCTS = (
+    Path(__file__).with_name(f"{name}.cuh").read_text("utf-8") for name in ("copies", "slabs", "products")
+)
+SOURCE = COPIES + SLABS + PRODUCTS
 THREADS = 256  # of a block
 
+UNIT = 16  # bytes that are copied at once
+MOST_SHARED = 65_536  # bytes of shared memory of a block
+
 _CHUNK = 192  # steps of the inner dimension that are summed by themselves
-_WARPS = 8
-_MOST_SHARED = 49_152  # bytes of shared memory that any kernel may have
-_SPAN = 128  # bytes of a line in a slab of a tile whose warps work apart
+_WARPS, _LANES_DOWN, _LANES_ACROSS = 8, 4, 8
 _PROCESSORS = 132  # of an H100
 _START = 2000  # cycles before the first multiplication and after the last
 _STORED = 16  # elements that a processor stores in a cycle
@@ -27,23 +31,46 @@ _STORED = 16  # elements that a processor stores in a cycle
 
 @dataclass(frozen=True)
 class Tile:
-    """A type of `products.cuh`: its name there, its ``rows`` and ``columns``, and about what it costs.
+    """A type of `products.cuh`, and about what it costs.
+
+    Each lane of a warp has ``own_rows`` x ``own_columns`` elements. A block has ``high`` x ``wide`` warps that go
+    through the inner dimension together; without these, it has eight warps that take chunks apart. A ring of ``stages``
+    has ``span`` bytes of each row and column.
 
     ``cycles`` are those of a processor for a step of the inner dimension in float32; the warps of an ``apart`` tile
     share a processor's ``cycles`` for as many steps as there are chunks, and a warp alone takes ``alone`` cycles.
     """
 
-    name: str
-    rows: int
-    columns: int
+    own_rows: int
+    own_columns: int
+    stages: int
     cycles: float
-    span: int = _SPAN
     alone: float = 0
+    high: int = 0
+    wide: int = 0
+    span: int = 64
+
+    @property
+    def name(self) -> str:
+        """Its name in C++."""
+        kind, warps = ("Apart", ()) if self.apart else ("Together", (self.high, self.wide))
+        numbers = self.own_rows, self.own_columns, *warps, self.span, self.stages
+        return f"{kind}<{', '.join(map(str, numbers))}>"
 
     @property
     def apart(self) -> bool:
         """Whether each warp takes a chunk of its own."""
-        return self.alone > 0
+        return self.high == 0
+
+    @property
+    def rows(self) -> int:
+        """How many rows it has."""
+        return _LANES_DOWN * self.own_rows * max(1, self.high)
+
+    @property
+    def columns(self) -> int:
+        """How many columns it has."""
+        return _LANES_ACROSS * self.own_columns * max(1, self.wide)
 
     def blocks(self, rows: int, columns: int) -> int:
         """Return how many blocks make a product of this many rows and columns."""
@@ -51,39 +78,50 @@ class Tile:
 
     def shared_bytes(self, inner: int) -> int:
         """Return the bytes of shared memory of a block."""
-        line_bytes = self.span * (self.rows + self.columns)
-        return line_bytes * (min(self.at_once, ceil(inner / _CHUNK)) if self.apart else 2)
+        return self._ring_bytes * (min(self._at_once, ceil(inner / _CHUNK)) if self.apart else 1)
 
     @property
-    def at_once(self) -> int:
+    def _ring_bytes(self) -> int:
+        return self.stages * self.span * (self.rows + self.columns)
+
+    @property
+    def _at_once(self) -> int:
         """How many chunks an apart tile takes at a time."""
-        return min(_WARPS, _MOST_SHARED // (self.span * (self.rows + self.columns)))
+        return min(_WARPS, MOST_SHARED // self._ring_bytes)
 
     def cost(self, rows: int, columns: int, inner: int) -> float:
         """Return about how many cycles a float32 product takes."""
-        if self.apart:
-            rounds, rest = divmod(ceil(inner / _CHUNK), self.at_once)
-            steps = min(inner, _CHUNK)
-            cycles = steps * (
-                rounds * max(self.alone, self.cycles * self.at_once) + max(self.alone, self.cycles * rest)
+        blocks = ceil(self.blocks(rows, columns) / _PROCESSORS)
+        stored = blocks * self.rows * self.columns / _STORED
+        if not self.apart:
+            return _START + stored + blocks * inner * self.cycles
+        rounds, rest = divmod(ceil(inner / _CHUNK), self._at_once)
+        pairs, single = divmod(blocks, 2)  # two blocks have a processor's registers and shared memory
+        return (
+            _START
+            + stored
+            + min(inner, _CHUNK)
+            * sum(
+                times * max(self.alone, self.cycles * chunks * side_by_side)
+                for chunks in (*[self._at_once] * rounds, rest)
+                for times, side_by_side in ((pairs, 2), (single, 1))
+                if chunks
             )
-        else:
-            cycles = inner * self.cycles
-        cycles += self.rows * self.columns / _STORED
-        return _START + ceil(self.blocks(rows, columns) / _PROCESSORS) * cycles
+        )
 
 
-_NARROW = Tile("Apart<2, 2, 256>", 8, 16, 3.5, span=256, alone=13)
-_LESS_NARROW = Tile("Apart<2, 4, 128>", 8, 32, 5, alone=16)
+# Cycles are counted in the machine code of compute capability 9.0, where no line of a matrix is cut; not measured.
+_NARROW = Tile(2, 2, stages=8, cycles=3.5, alone=16)
+_LESS_NARROW = Tile(2, 4, stages=5, cycles=5, alone=20)
 TILES = (
     _NARROW,
-    Tile("Apart<4, 4, 128>", 16, 32, 7, alone=24),
-    Tile("Apart<4, 5, 128>", 16, 40, 8.5, alone=30),
-    Tile("Together<2, 2, 4, 2, 128>", 32, 32, 20),
-    Tile("Together<2, 2, 8, 1, 128>", 64, 16, 21),
-    Tile("Together<4, 4, 4, 2, 128>", 64, 64, 40),
-    Tile("Together<8, 4, 4, 2, 64>", 128, 64, 72, span=64),
-    Tile("Together<8, 8, 4, 2, 64>", 128, 128, 124, span=64),
+    Tile(4, 4, stages=4, cycles=6.5, alone=27),
+    Tile(4, 5, stages=3, cycles=7.5, alone=30),
+    Tile(2, 2, stages=4, cycles=20, high=4, wide=2),
+    Tile(2, 2, stages=4, cycles=21, high=8, wide=1),
+    Tile(4, 4, stages=4, cycles=41, high=4, wide=2),
+    Tile(8, 4, stages=3, cycles=79, high=4, wide=2),
+    Tile(8, 8, stages=4, cycles=150, high=4, wide=2, span=32),
 )
 
 
@@ -109,19 +147,22 @@ def narrow_tile(columns: int) -> Tile:
     return _NARROW if columns <= _NARROW.columns else _LESS_NARROW
 
 
-def call(product: Product, tile: Tile, arguments: str) -> str:
+def call(product: Product, tile: Tile, in_units: bool, arguments: str) -> str:
     """Return the C++ expression that makes a tile of ``product``.
 
-    ``arguments`` are a ``products::ProductOf``, the tile's number, a ``char*`` to shared memory, aligned to 16 bytes,
-    and what is done with each element: ``epilogue(row, column, value)``.
+    ``in_units`` says that matrices which are not turned can be copied 16 bytes at a time. ``arguments`` are a
+    ``products::ProductOf``, the tile's number, a ``char*`` to shared memory, aligned to 128 bytes, and what is done
+    with each element: ``load(row, column)``, of numbers in memory, and ``epilogue(row, column, value, loaded)``.
     """
-    return f"products::product<{TYPES[product.kind]}, products::{tile.name}, {_flags(product)}>({arguments})"
+    types = f"{TYPES[product.kind]}, products::{tile.name}"
+    return f"products::product<{types}, {_flags(product, in_units)}>({arguments})"
 
 
-def narrow_call(product: Product, columns: int, arguments: str) -> str:
+def narrow_call(product: Product, columns: int, in_units: bool, arguments: str) -> str:
     """Return the C++ expression that makes rows of a ``product`` of ``columns`` columns: ``epilogue(row, values)``."""
-    return f"products::narrow_product<{TYPES[product.kind]}, {columns}, {_flags(product)}>({arguments})"
+    types = f"{TYPES[product.kind]}, products::{narrow_tile(columns).name}, {columns}"
+    return f"products::narrow_product<{types}, {_flags(product, in_units)}>({arguments})"
 
 
-def _flags(product: Product) -> str:
-    return ", ".join(str(flag).lower() for flag in (product.a_inner, product.b_inner, product.adds))
+def _flags(product: Product, in_units: bool) -> str:
+    return ", ".join(str(flag).lower() for flag in (product.a_inner, product.b_inner, product.adds, in_units))

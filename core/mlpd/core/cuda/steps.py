@@ -1,6 +1,6 @@
 """The steps of a pass as C++: their arrays, their numbers, and what one thread does for one element."""
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 
 from mlpd.core.arithmetic.cpp import TYPES, Code, Writer
 from mlpd.core.arithmetic.functions import BY_NUMBER, ELEMENTWISE
@@ -96,12 +96,22 @@ class Steps:
         result: Code = (BY_NUMBER if by_number else ELEMENTWISE)[step.name](*operands)
         return result.to(self.arrays[step.target].code.kind)
 
-    def element(self, row: str, column: str, values: dict[int, Code]) -> None:
-        """Write all steps for one number of the grid; ``values`` are known already."""
+    def loads(self, known: Container[int]) -> list[int]:
+        """Return the arrays that steps read from memory before they write them, but those ``known``."""
+        found: list[int] = []
+        written: set[int] = set()
         for step in self.code.steps:
             for ref in step.operands:
-                if ref.what == "array" and ref.number not in values:
-                    values[ref.number] = self.load(ref.number, row, column)
+                if ref.what == "array" and not (ref.number in known or ref.number in written or ref.number in found):
+                    found.append(ref.number)
+            written.add(step.target)
+        return found
+
+    def element(self, row: str, column: str, values: dict[int, Code]) -> None:
+        """Write all steps for one number of the grid; ``values`` are known already."""
+        for place in self.loads(values):
+            values[place] = self.load(place, row, column)
+        for step in self.code.steps:
             values[step.target] = self.result(step, values)
         for place in self.code.stored:
             self.store(place, row, column, values[place])

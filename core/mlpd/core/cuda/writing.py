@@ -101,11 +101,19 @@ def _write_product(writer: Writer, numbers: NumberReader, code: ProductCode, aft
     if after.shape == "narrow":
         writer.add(f"const auto epilogue = [&](int row, const {kind} (&values)[{after.columns}]) {{")
         RowSteps(steps, {code.target: "values"}).write()
-        made = narrow_call(product, after.columns, "p, block, shared, epilogue")
+        made = narrow_call(product, after.columns, code.in_units, "p, block, shared, epilogue")
     else:
-        writer.add(f"const auto epilogue = [&](int row, int column, {kind} value) {{")
-        steps.element("row", "column", {code.target: Code(writer, "value", product.kind)})
-        made = call(product, code.tile, "p, block, shared, epilogue")
+        values = {code.target: Code(writer, "value", product.kind)}
+        loads = {f"v{place}": place for place in steps.loads(values)}
+        kinds = {name: after.arrays[place].kind for name, place in loads.items()}
+        members = " ".join(f"{TYPES[kinds[name]]} {name};" for name in loads)
+        writer.add("const auto load = [&](int row, int column) {", f"struct {{ {members} }} loaded;")
+        writer.add(*(f"loaded.{name} = {steps.arrays[place].at('row', 'column')};" for name, place in loads.items()))
+        writer.add("return loaded;", "};")
+        writer.add(f"const auto epilogue = [&](int row, int column, {kind} value, const auto& loaded) {{")
+        values |= {place: Code(writer, f"loaded.{name}", kinds[name]) for name, place in loads.items()}
+        steps.element("row", "column", values)
+        made = call(product, code.tile, code.in_units, "p, block, shared, load, epilogue")
     writer.add("};", f"{made};")
 
 

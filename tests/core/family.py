@@ -211,13 +211,23 @@ def brought(case, device, first_step=0, chunk_count=1):
                 feed.stage(batch.epoch, batch.first)
             numbers: dict[str, float] = {"step": batch.step, "first": batch.first, "first_row": batch.start}
             if alpha := spec.loss.mixup_alpha:
-                mix = mixing_share(spec.seed, batch.step, batch.start, alpha)
+                numbers["after"] = batch.after
+                mix = mixing_share(spec.seed, batch.step, alpha)
                 numbers |= {"mix": mix, "mix_rest": 1.0 - mix}
             for chunk in range(feed.chunk_count):
                 feed.bring(0, batch.rows, chunk)
             for op in recording.take():
                 op.call(device)(numbers)
             yield batch, feed.slots[0]
+
+
+def brought_steps(case, device, chunk_count=1):
+    """Return the bytes of the inputs, labels, targets and weights of each step."""
+    found: dict[int, list[list[np.ndarray]]] = {}
+    for batch, rows in brought(case, device, chunk_count=chunk_count):
+        own = [array for array in (rows.inputs, rows.labels, rows.targets, rows.weights) if array is not None]
+        found.setdefault(batch.step, []).append([device.to_host(array)[: batch.rows] for array in own])
+    return [[np.concatenate(parts).tobytes() for parts in zip(*own, strict=True)] for own in found.values()]
 
 
 def scaled(case, inputs):

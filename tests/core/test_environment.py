@@ -54,6 +54,17 @@ def test_of_compiled_code_it_names_the_arithmetic_and_nothing_else_is_new():
     assert difference(plain, compiled) == f"nothing became compiled {ARITHMETIC}"
 
 
+@pytest.mark.parametrize(("spec", "rows"), [(SPEC, 512), (COMPILED, 1024)])
+def test_of_steps_in_several_micro_batches_it_names_how_many_rows_these_have(spec, rows):
+    """No spec says how steps are cut, which decides rounding: a run that another release began must not go on here."""
+    (one,), (several,) = (lines(replace(spec, batch_size=size), 1) for size in (rows, rows + 1))
+    assert difference(one, several) == f"nothing became micro-batches of {rows} rows"
+    saved = run().start().checkpoint()
+    older = replace(saved, counters=replace(saved.counters, environment=one))
+    with pytest.raises(StateFileError, match=f"nothing became micro-batches of {rows} rows"):
+        check_environment(older, several)
+
+
 @pytest.mark.parametrize(
     ("changes", "shares"),
     [

@@ -147,11 +147,17 @@ def test_masks_depend_on_seed_step_place_and_layer_alone(device):
     assert not any(np.array_equal(mask, other) for other in others)
 
 
-def test_no_two_rows_of_a_step_share_a_mask():
-    """In micro-batches of a step as in one: counters of later rows begin where those of earlier ones have ended."""
-    masks = [outputs((Dropout(40, 0.5),), np.ones((5, 40)), trains=True, first_row=start) for start in range(0, 50, 5)]
-    rows = {row.tobytes() for mask in masks for row in mask}
-    assert len(rows) == 50
+@pytest.mark.parametrize("width", [1, 12, 15, 16, 17, 40])
+@pytest.mark.parametrize("sizes", [(1,) * 50, (5,) * 10, (7, 7, 7, 7, 7, 7, 7, 1), (49, 1)], ids=len)
+def test_a_row_of_a_step_has_its_own_mask_however_the_step_is_cut(width, sizes, device):
+    layers, starts = (Dropout(width, 0.5),), np.cumsum([0, *sizes[:-1]])
+    masks = [
+        outputs(layers, np.ones((rows, width)), trains=True, step=3, first_row=int(start), device=device)
+        for rows, start in zip(sizes, starts, strict=True)
+    ]
+    whole = outputs(layers, np.ones((50, width)), trains=True, step=3)
+    assert np.array_equal(np.concatenate(masks), whole)
+    assert width < 40 or len({row.tobytes() for row in whole}) == 50
 
 
 def test_views_cut_the_vector_into_weights_and_biases_in_order():

@@ -221,7 +221,8 @@ def test_a_task_and_mixed_rows_replayed_give_the_bits_of_their_formulas(name):
         task.spread(own, spread)
         if task.counts_hits:
             task.count_hits(z, own, hits)
-        MixUp(device, outputs, outputs, 9, np.float64, np.float64)(inputs, spread, scalar("mix"), scalar("mix_rest"))
+        mixing = MixUp(device, outputs, outputs, 9, np.float64, np.float64)
+        mixing(inputs[:7], spread[:7], inputs[7:], spread[7:], scalar("mix"), scalar("mix_rest"))
         return spread, hits, inputs
 
     same_bits(run, {"mix": 0.7, "mix_rest": 0.3})

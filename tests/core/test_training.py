@@ -148,7 +148,7 @@ def test_micro_batches_are_of_one_epoch():
 
 def test_a_mixed_up_step_is_a_step_on_mixed_rows():
     mixed_up = run(task="regression", batch_size=ROWS, epoch_count=1, loss=LossSpec(MeanSquared(), mixup_alpha=0.5))
-    share = mixing_share(mixed_up.spec.seed, 0, 0, 0.5)
+    share = mixing_share(mixed_up.spec.seed, 0, 0.5)
     order = permutation(mixed_up.spec.seed, 0, ROWS)
     inputs, targets = (
         share * values[order] + (1 - share) * np.roll(values[order], -1, axis=0)

@@ -208,18 +208,18 @@ def _write_draw(builder: ir.IRBuilder, arguments: Arguments) -> None:
     """Write `Device.draw`: one word a turn, and Philox4x64-10 again whenever the counter changes."""
     rows, words, address, stride = (arguments.whole() for _ in range(4))
     seed, step, first_row = arguments.whole(), arguments.whole_scalar(), arguments.whole_scalar()
-    counters, layer, purpose, start_row, row_words, first_word = (arguments.whole() for _ in range(6))
-    base = builder.mul(first_row, counters)
+    layer, purpose, start_row, row_words, first_word = (arguments.whole() for _ in range(5))
+    base = builder.add(first_row, start_row)
     places = [builder.alloca(_I64) for _ in range(4)]
     with loop(builder, whole(0), rows) as j:
         row = builder.add(address, builder.mul(j, stride))
-        start = builder.add(builder.mul(builder.add(start_row, j), row_words), first_word)
+        start = builder.add(builder.mul(builder.add(base, j), row_words), first_word)
         with loop(builder, whole(0), words) as k:
             index = builder.add(start, k)
             lane = builder.and_(index, whole(3))
             fresh = builder.or_(builder.icmp_signed("==", k, whole(0)), builder.icmp_signed("==", lane, whole(0)))
             with builder.if_then(fresh):
-                counter = builder.add(builder.add(base, builder.lshr(index, whole(2))), whole(1))
+                counter = builder.add(builder.lshr(index, whole(2)), whole(1))
                 of_row = [Value(builder, code, "uint64") for code in (counter, layer, step, purpose, seed)]
                 for place, word in zip(places, philox(of_row[:4], of_row[4]), strict=True):
                     builder.store(word.code, place)

@@ -103,7 +103,7 @@ def _source(group: Group) -> _Source:
             return _product(group, product)
         case Draw() as draw:
             words = draw.words
-            numbers = [words.seed, Typed(draw.step, _INTEGER), Typed(draw.first_row, _INTEGER), words.counters]
+            numbers = [words.seed, Typed(draw.step, _INTEGER), Typed(draw.first_row, _INTEGER)]
             numbers += [words.layer, words.purpose, words.start_row, words.whole, words.first]
             count = prod(group.grid)
             blocks = blocks_of("elements", group.grid)

@@ -79,11 +79,11 @@ def _begin_element(writer: Writer, steps: Steps) -> None:
 def _write_draw(writer: Writer, numbers: NumberReader, draw: DrawCode, code: PassCode) -> None:
     """Write `Device.draw`, a word a thread."""
     seed, step, first_row = numbers.next(), numbers.scalar("int64").code, numbers.scalar("int64").code
-    counters, layer, purpose, start_row, whole, first = (numbers.next() for _ in range(6))
+    layer, purpose, start_row, whole, first = (numbers.next() for _ in range(5))
     steps = Steps(writer, numbers, code)
     _begin_element(writer, steps)
-    index = writer.value(f"({start_row} + row) * {whole} + {first} + column", "uint64")
-    counter = writer.value(f"{first_row} * {counters} + {index.code} / 4 + 1", "uint64")
+    index = writer.value(f"({first_row} + {start_row} + row) * {whole} + {first} + column", "uint64")
+    counter = writer.value(f"{index.code} / 4 + 1", "uint64")
     others = [writer.value(part, "uint64") for part in (layer, step, purpose, seed)]
     words = philox([counter, *others[:3]], others[3])
     chosen = " : ".join(f"{index.code} % 4 == {i} ? {words[i].code}" for i in range(3))

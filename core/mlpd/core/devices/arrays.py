@@ -27,7 +27,10 @@ _LINE_BYTES = 64
 
 @dataclass(frozen=True)
 class RowWords:
-    """Which random words of rows are wanted: of ``whole`` a row, those from ``first`` on, row ``start_row`` first."""
+    """Which random words of rows are wanted: of ``whole`` a row, those from ``first`` on, row ``start_row`` first.
+
+    A row's words depend on its place in the step alone, however that is cut.
+    """
 
     seed: int
     layer: int
@@ -35,11 +38,6 @@ class RowWords:
     whole: int
     first: int = 0
     start_row: int = 0
-
-    @property
-    def counters(self) -> int:
-        """Counters that a row has to itself, of four words each."""
-        return -(-self.whole // 4)
 
 
 class Device(Protocol):
@@ -99,14 +97,16 @@ class Device(Protocol):
     def to_host(self, array: Array) -> HostArray:
         """Return a copy of ``array`` in host memory, after the work that fills it."""
 
-    def fill_random(self, seed: int, counter: Sequence[int], out: Array) -> None:
-        """Fill ``out`` (count,) uint64 with the words of NumPy's ``Philox(key=seed, counter=counter)``."""
+    def fill_random(self, seed: int, counter: Sequence[int], first: int, out: Array) -> None:
+        """Fill ``out`` (count,) uint64 with words of NumPy's ``Philox(key=seed, counter=(0, *counter))``.
+
+        They are those from number ``first`` on; ``counter`` are its three upper words.
+        """
 
     def draw(self, words: "RowWords", step: Any, first_row: Any, out: Array) -> None:
         """Fill ``out`` (rows, words) uint64 with ``words`` of rows, those of row ``first_row + words.start_row`` first.
 
-        The words of all rows follow each other in ``Philox(key=seed, counter=(first_row * counters, layer, step,
-        purpose))``.
+        The words of all rows of a step follow each other in ``Philox(key=seed, counter=(0, layer, step, purpose))``.
         """
 
     def free(self) -> None:
@@ -202,24 +202,22 @@ class Cpu(Sums):
         """Return a copy."""
         return np.array(array)
 
-    def fill_random(self, seed: int, counter: Sequence[int], out: Array) -> None:
+    def fill_random(self, seed: int, counter: Sequence[int], first: int, out: Array) -> None:
         """Fill ``out`` piece by piece: NumPy can't draw raw words into an array."""
-        generator = np.random.Philox(key=seed, counter=np.array(counter, np.uint64))
+        generator = np.random.Philox(key=seed, counter=np.array([first // 4, *counter], np.uint64))
+        generator.random_raw(first % 4)
         for start in range(0, len(out), _WORDS_AT_A_TIME):
             piece = out[start : start + _WORDS_AT_A_TIME]
             piece[...] = generator.random_raw(len(piece))
 
     def draw(self, words: RowWords, step: int, first_row: int, out: Array) -> None:
         """Fill rows of words; of more than are wanted, where these are but a part."""
-        counter, whole = [first_row * words.counters, words.layer, step, words.purpose], words.whole
-        if out.shape[1] == whole and not words.start_row:
-            self.fill_random(words.seed, counter, out.reshape(-1))
-            return
-        before = words.start_row * whole
-        counter[0] += before // 4
-        drawn = np.empty(before % 4 + len(out) * whole, np.uint64)
-        self.fill_random(words.seed, counter, drawn)
-        out[...] = drawn[before % 4 :].reshape(len(out), whole)[:, words.first : words.first + out.shape[1]]
+        whole = words.whole
+        drawn = out if out.shape[1] == whole else np.empty((len(out), whole), np.uint64)
+        counter, first = (words.layer, step, words.purpose), (first_row + words.start_row) * whole
+        self.fill_random(words.seed, counter, first, drawn.reshape(-1))
+        if drawn is not out:
+            out[...] = drawn[:, words.first : words.first + out.shape[1]]
 
     def free(self) -> None:
         """Do nothing: NumPy keeps no pool."""

@@ -21,10 +21,12 @@ _CUDA_SETTINGS = ("CUBLAS_WORKSPACE_CONFIG", "CUPY_ACCELERATORS", "CUPY_TF32", "
 def _philox_code() -> str:
     """Return what a thread ``i`` does: it writes the four words of a counter. NumPy, too, counts up before it draws."""
     writer = Writer()
-    counter = [Code(writer, part, "uint64") for part in ("(c0 + i + 1)", "c1", "c2", "c3")]
+    counter = [Code(writer, part, "uint64") for part in ("(first / 4 + i + 1)", "c1", "c2", "c3")]
     words = philox(counter, Code(writer, "seed", "uint64"))
+    writer.add("const long long start = 4 * (long long)i - first % 4;")
     for place, word in enumerate(words):
-        writer.add(f"if (4 * i + {place} < count) words[4 * i + {place}] = {word.code};")
+        index = f"start + {place}"
+        writer.add(f"if ({index} >= 0 && {index} < count) words[{index}] = {word.code};")
     return "\n".join(writer.lines)
 
 
@@ -77,7 +79,7 @@ class Cuda(Sums):
             raise DeviceUnavailable("the CUDA device computes wrong results: eight ones did not sum to 8")
         self.xp: Any = cupy
         self._philox = cupy.ElementwiseKernel(
-            "uint64 seed, uint64 c0, uint64 c1, uint64 c2, uint64 c3, int64 count",
+            "uint64 seed, uint64 c1, uint64 c2, uint64 c3, int64 first, int64 count",
             "raw uint64 words",
             _philox_code(),
             "mlpd_philox",
@@ -165,15 +167,15 @@ class Cuda(Sums):
         host: HostArray = self.xp.asnumpy(array)
         return host
 
-    def fill_random(self, seed: int, counter: Sequence[int], out: Array) -> None:
+    def fill_random(self, seed: int, counter: Sequence[int], first: int, out: Array) -> None:
         """Fill ``out``, four words a thread."""
-        self._philox(seed, *map(int, counter), len(out), out, size=-(-len(out) // 4))
+        self._philox(seed, *map(int, counter), first, len(out), out, size=-(-(first % 4 + len(out)) // 4))
 
     def draw(self, words: RowWords, step: int, first_row: int, out: Array) -> None:
         """Fill all words of rows; on a GPU nobody draws a part."""
         assert out.shape[1] == words.whole
         assert words.start_row == words.first == 0
-        self.fill_random(words.seed, (first_row * words.counters, words.layer, step, words.purpose), out.reshape(-1))
+        self.fill_random(words.seed, (words.layer, step, words.purpose), first_row * words.whole, out.reshape(-1))
 
     def for_compiled_code(self) -> "Device":
         """Return the device, whose products then add to what is there at no cost."""

@@ -23,7 +23,7 @@ Segment = tuple[int, int]  # the address of a table of calls, and their number
 # Those of a task, each with its row of scalars: 0 is the row of the stage, 1 the next.
 _Segments = list[tuple[int, int, int]]
 
-_WHOLE = frozenset(("step", "first", "first_row"))  # scalars that are integers
+_WHOLE = frozenset(("step", "first", "first_row", "after"))  # scalars that are integers
 
 
 class _Tables:

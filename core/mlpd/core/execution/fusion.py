@@ -325,7 +325,7 @@ def _require_scalars(name: str, *operands: Any) -> None:
 def _draw(op: Op) -> Call:
     words, step, first_row = op.operands
     _require_scalars(op.name, step, first_row)
-    of_layer = words.counters, words.layer, words.purpose, words.start_row, words.whole, words.first
+    of_layer = words.layer, words.purpose, words.start_row, words.whole, words.first
     arguments = (*op.out.shape, op.out.ctypes.data, op.out.strides[0], words.seed, step, first_row, *of_layer)
     return Call(Draw(), arguments, (), (op.out,), _OPERATIONS_A_WORD * op.out.size)
 

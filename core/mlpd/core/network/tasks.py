@@ -206,10 +206,11 @@ TASKS: dict[str, type[Task]] = {
 
 
 class MixUp:
-    """Mixes each row with the next, inputs and targets alike: Zhang et al. 2018 (arXiv:1710.09412).
+    """Mixes each row with the next of its step, inputs and targets alike: Zhang et al. 2018 (arXiv:1710.09412).
 
-    Each micro-batch has one share, drawn from Beta(alpha, alpha) and folded to at least a half, so that a row's
-    own target stays its largest; the order is shuffled, so that the next row is any row.
+    The first row of a step is the next of its last. Each step has one share, drawn from Beta(alpha, alpha) and folded
+    to at least a half, so that a row's own target stays its largest; the order is shuffled, so that the next row is any
+    row.
     """
 
     def __init__(
@@ -219,20 +220,28 @@ class MixUp:
         self._next_inputs = device.xp.empty((capacity, input_size), dtype=input_dtype)
         self._next_targets = matrix(device, (capacity, outputs), dtype)
 
-    def __call__(self, inputs: Array, targets: Array, share: Any, rest: Any) -> None:
-        """Replace ``inputs`` and ``targets`` by ``share`` of them plus ``rest``, one less that, of the next row's."""
+    def __call__(
+        self, inputs: Array, targets: Array, next_input: Array, next_target: Array, share: Any, rest: Any
+    ) -> None:
+        """Replace ``inputs`` and ``targets`` by ``share`` of them plus ``rest``, one less that, of the next row's.
+
+        ``next_input`` (1, input_size) and ``next_target`` (1, outputs) are those of the row after the last.
+        """
         xp, rows = self._xp, len(inputs)
-        for values, following in ((inputs, self._next_inputs), (targets, self._next_targets)):
-            mixed = following[:rows]
+        for values, after, room in (
+            (inputs, next_input, self._next_inputs),
+            (targets, next_target, self._next_targets),
+        ):
+            mixed = room[:rows]
             xp.multiply(values[1:], rest, out=mixed[:-1])
-            xp.multiply(values[:1], rest, out=mixed[-1:])
+            xp.multiply(after, rest, out=mixed[-1:])
             xp.multiply(values, share, out=values)
             xp.add(values, mixed, out=values)
 
 
-def mixing_share(seed: int, step: int, piece: int, alpha: float) -> float:
+def mixing_share(seed: int, step: int, alpha: float) -> float:
     """Draw from Beta(alpha, alpha), 0 < alpha <= 1, folded to at least a half: Joehnk 1964."""
-    words = generator(seed, Purpose.MIXING, step, piece << 32)
+    words = generator(seed, Purpose.MIXING, step)
     while True:
         u, v = (((int(word) >> 11) + 0.5) * 2.0**-53 for word in words.random_raw(2))
         u, v = u ** (1 / alpha), v ** (1 / alpha)

@@ -21,14 +21,12 @@ def micro_batch_rows(spec: TrainingSpec) -> int:
     """Return how many rows a pass takes at a time.
 
     A larger batch runs in micro-batches whose gradients are summed, so that memory does not grow with it and, on the
-    CPU, activations stay near the processor; on a GPU each costs its launches, however few its rows are. Batch
-    normalisation sees its batch at once.
+    CPU, activations stay near the processor; on a GPU each costs its launches, however few its rows are. What a row
+    learns from does not depend on how its step is cut. Batch normalisation sees its batch at once.
     """
     if spec.model.normalization == "batch":
         return spec.batch_size
-    # What is drawn for a row depends on where its micro-batch begins, and must not depend on the runner.
-    draws = spec.loss.mixup_alpha or spec.model.input_dropout_rate or any(spec.model.dropout_rates)
-    rows, values = _MICRO_BATCH["compiled" if _has_blocks(spec) and not draws else spec.device]
+    rows, values = _MICRO_BATCH["compiled" if _has_blocks(spec) else spec.device]
     return min(spec.rows_per_step, rows, max(1, values // max(spec.model.layer_sizes)))
 
 

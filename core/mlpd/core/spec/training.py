@@ -34,7 +34,7 @@ from mlpd.core.network.tasks import TASKS
 from mlpd.core.optimization.optimizers import Optimizer, Sgd
 from mlpd.core.optimization.schedules import Constant, Schedule
 
-# Part of every spec's digest: raised when equal specs begin to give other bits.
+# Part of every spec's digest: raised when equal specs begin to give other bits in equal environments.
 _FORMAT = 7
 
 RUNNERS = "plain", "compiled"

@@ -32,7 +32,8 @@ Counts = NDArray[np.int64]
 class MicroBatch(NamedTuple):
     """What a pass takes at a time: ``rows`` rows from place ``first`` of an epoch's order.
 
-    It begins at row ``start`` of its step, which has ``step_rows`` rows in all.
+    It begins at row ``start`` of its step, which has ``step_rows`` rows in all. The row after its last is at place
+    ``after``: that of the step's first row, if it ends the step.
     """
 
     step: int
@@ -41,6 +42,7 @@ class MicroBatch(NamedTuple):
     start: int
     rows: int
     step_rows: int
+    after: int
 
 
 @dataclass(frozen=True)
@@ -55,7 +57,8 @@ class MicroBatches:
     step_rows: Counts
 
     def __iter__(self) -> Iterator[MicroBatch]:
-        columns = (column.tolist() for column in (self.step, self.first, self.start, self.rows, self.step_rows))
+        fields = self.step, self.first, self.start, self.rows, self.step_rows, self.after
+        columns = (field.tolist() for field in fields)
         for step, *others in zip(*columns, strict=True):
             yield MicroBatch(step, self.epoch, *others)
 
@@ -69,6 +72,12 @@ class MicroBatches:
         """Whether each ends a step (count,)."""
         ends: Counts = self.start + self.rows
         return np.equal(ends, self.step_rows)
+
+    @property
+    def after(self) -> Counts:
+        """The place of the row after each one's last (count,)."""
+        place: Counts = self.first - self.start + (self.start + self.rows) % self.step_rows
+        return place
 
 
 def cut(spec: TrainingSpec, row_count: int, start_step: int, end_step: int) -> MicroBatches:
@@ -107,7 +116,7 @@ class Feed:
         xp, sizes, dtype, task = device.xp, spec.model.layer_sizes, np.dtype(spec.model.dtype), TASKS[spec.task]
         self._device, self._spec, self._capacity = device, spec, capacity
         self.is_staged = spec.augmentation is not None
-        self.chunk_count = 1 if spec.loss.mixup_alpha else chunk_count
+        self.chunk_count = 1 if _mixes(spec) else chunk_count
         rows = examples.train
         inputs = rows.inputs.astype(input_type(device, rows.inputs.dtype), copy=False)
         self._row_count, self._host_inputs = len(rows), rows.inputs
@@ -120,11 +129,14 @@ class Feed:
         self._scaling = examples.scaling.on(device)
         kind = np.dtype(np.float32) if self.is_staged else inputs.dtype
         # Inputs that will be mixed can't stay in their own type.
-        raw_kind = np.result_type(kind, dtype) if spec.loss.mixup_alpha else kind
-        self._raw = device.empty((capacity, sizes[0]), raw_kind)
-        self._own = self._raw if raw_kind == kind else device.empty((capacity, sizes[0]), kind)
+        mixes = _mixes(spec)
+        raw_kind = np.result_type(kind, dtype) if mixes else kind
+        self._raw = device.empty((capacity + mixes, sizes[0]), raw_kind)
+        self._own = self._raw if raw_kind == kind else device.empty((capacity + mixes, sizes[0]), kind)
         self._task = task(device, sizes[-1], 1, dtype, spec.loss.label_smoothing)
-        self._mixing = MixUp(device, sizes[0], sizes[-1], capacity, raw_kind, dtype) if spec.loss.mixup_alpha else None
+        self._mixing = MixUp(device, sizes[0], sizes[-1], capacity, raw_kind, dtype) if mixes else None
+        self._next_label = device.empty((1, *self._labels.shape[1:]), self._labels.dtype)
+        self._next_target = device.empty((1, sizes[-1]), dtype)
         self.slots = [
             Rows(
                 device.empty((capacity, sizes[0]), dtype),
@@ -187,18 +199,14 @@ class Feed:
         start, end = rows * chunk // self.chunk_count, rows * (chunk + 1) // self.chunk_count
         if start == end:
             return
-        own, raw = self._own[start:end], self._raw[start:end]
-        labels, targets = into.labels[start:end], into.targets[start:end]
-        self._gather(self._labels, start, labels)
-        self._task.spread(labels, targets)
+        raw, targets, first = self._raw[start:end], into.targets[start:end], Scalar("first")
+        self._load(first, start, slice(start, end), into.labels[start:end], targets)
         if into.weights is not None:
-            self._gather(self._weights, start, into.weights[start:end])
-        if not self.is_staged:
-            self._gather(self._inputs, start, own)
-        if own.dtype != raw.dtype:
-            xp.copyto(raw, own)
+            self._gather(self._weights, first, start, into.weights[start:end])
         if self._mixing:
-            self._mixing(raw, targets, Scalar("mix"), Scalar("mix_rest"))
+            after = slice(rows, rows + 1)
+            self._load(Scalar("after"), 0, after, self._next_label, self._next_target)
+            self._mixing(raw, targets, self._raw[after], self._next_target, Scalar("mix"), Scalar("mix_rest"))
         if not self.leading_count:
             self._scaling(xp, raw, into.inputs[start:end])
             return
@@ -208,11 +216,21 @@ class Feed:
         leading.write_to(into.inputs[start:end])
         leading.forward(end - start, Scalar("step"), Scalar("first_row"), start)
 
-    def _gather(self, source: Array, start: int, out: Array) -> None:
+    def _load(self, first: Scalar, start: int, places: slice, labels: Array, targets: Array) -> None:
+        """Load rows from place ``first`` + ``start`` on: inputs to ``places`` of the raw ones, labels, and targets."""
+        own, raw = self._own[places], self._raw[places]
+        self._gather(self._labels, first, start, labels)
+        self._task.spread(labels, targets)
+        if not self.is_staged:
+            self._gather(self._inputs, first, start, own)
+        if own.dtype != raw.dtype:
+            self._device.xp.copyto(raw, own)
+
+    def _gather(self, source: Array, first: Scalar, start: int, out: Array) -> None:
         if self._order is None:
-            self._device.gather(source[start:], None, Scalar("first"), out)
+            self._device.gather(source[start:], None, first, out)
         else:
-            self._device.gather(source, self._order[start:], Scalar("first"), out)
+            self._device.gather(source, self._order[start:], first, out)
 
 
 @dataclass(frozen=True)
@@ -228,9 +246,14 @@ class Rows:
     weights: Array | None
 
 
+def _mixes(spec: TrainingSpec) -> bool:
+    """Return whether rows are mixed, so that those of a micro-batch need the one after them."""
+    return spec.loss.mixup_alpha > 0
+
+
 def _shuffles(spec: TrainingSpec, row_count: int) -> bool:
     """Return whether an epoch has an order of its own: it decides which rows are in a step, or are mixed."""
-    return spec.rows_per_step < row_count or spec.loss.mixup_alpha > 0
+    return spec.rows_per_step < row_count or _mixes(spec)
 
 
 def input_type(device: Device, dtype: np.dtype[Any]) -> np.dtype[Any]:
@@ -248,14 +271,18 @@ class _Warped:
         self._order: tuple[int, NDArray[np.int64]] | None = None
         self._plan = micro_batches(spec, len(inputs), step)
         # One buffer is read while the others wait or are filled.
-        self._buffers = deque(np.empty((capacity, inputs.shape[1]), np.float32) for _ in range(MICRO_BATCHES_AHEAD + 1))
+        shape = capacity + _mixes(spec), inputs.shape[1]
+        self._buffers = deque(np.empty(shape, np.float32) for _ in range(MICRO_BATCHES_AHEAD + 1))
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="augment")
         self._waiting: deque[tuple[tuple[int, int], Future[NDArray[np.float32]]]] = deque()
         for _ in range(MICRO_BATCHES_AHEAD):
             self._send()
 
     def read(self, epoch: int, first: int) -> NDArray[np.float32]:
-        """Return the next rows (rows, input_size) as float32; the next call may overwrite them."""
+        """Return the next rows (rows, input_size) as float32 and, if rows are mixed, the one after them.
+
+        The next call may overwrite them.
+        """
         place, future = self._waiting.popleft()
         if place != (epoch, first):
             raise RuntimeError(f"rows must be read in order, {place} next, got {(epoch, first)}")
@@ -271,14 +298,26 @@ class _Warped:
         if (micro_batch := next(self._plan, None)) is not None:
             buffer = self._buffers[0]
             self._buffers.rotate(-1)
-            future = self._thread.submit(self._warp, micro_batch.epoch, micro_batch.first, micro_batch.rows, buffer)
+            future = self._thread.submit(self._warp, micro_batch, buffer)
             self._waiting.append(((micro_batch.epoch, micro_batch.first), future))
 
-    def _warp(self, epoch: int, first: int, rows: int, buffer: NDArray[np.float32]) -> NDArray[np.float32]:
+    def _warp(self, batch: MicroBatch, buffer: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Warp the rows of a micro-batch and, if rows are mixed, the one after them."""
+        epoch, rows = batch.epoch, batch.rows
         if self._order is None or self._order[0] != epoch:
             count = len(self._inputs)
             shuffles = _shuffles(self._spec, count)
             self._order = epoch, permutation(self._spec.seed, epoch, count) if shuffles else np.arange(count)
-        out: NDArray[np.float32] = buffer[:rows]
-        self._augmenter(self._inputs[self._order[1][first : first + rows]], epoch, first, out)
-        return out
+        self._warp_from(batch.first, buffer[:rows])
+        if not _mixes(self._spec):
+            return buffer[:rows]
+        if batch.after == batch.first:
+            buffer[rows] = buffer[0]
+        else:
+            self._warp_from(batch.after, buffer[rows : rows + 1])
+        return buffer[: rows + 1]
+
+    def _warp_from(self, first: int, out: NDArray[np.float32]) -> None:
+        assert self._order
+        epoch, order = self._order
+        self._augmenter(self._inputs[order[first : first + len(out)]], epoch, first, out)

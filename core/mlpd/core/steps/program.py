@@ -125,14 +125,10 @@ def work_of(
     of_steps = _step_numbers(spec, rates, int(batches.step[0]), optimizer_step)
     scale = np.array(rates) if rate_in_gradient(spec) else np.ones(len(rates))
     numbers: dict[str, Any] = {name: np.array(column)[own] for name, column in of_steps.items()}
-    numbers |= {"step": batches.step, "first": batches.first, "first_row": batches.start}
+    numbers |= {"step": batches.step, "first": batches.first, "first_row": batches.start, "after": batches.after}
     numbers["scale"] = scale[own] / batches.step_rows
     if has_moments and has_one_plan(spec):
         numbers["flushing"] = due.astype(np.float64)
-    if alpha := spec.loss.mixup_alpha:
-        places = zip(batches.step.tolist(), batches.start.tolist(), strict=True)
-        mix = np.array([mixing_share(spec.seed, step, start, alpha) for step, start in places])
-        numbers |= {"mix": mix, "mix_rest": 1.0 - mix}
     return Work(variants, which, numbers)
 
 
@@ -146,4 +142,7 @@ def _step_numbers(spec: TrainingSpec, rates: Sequence[float], step: int, optimiz
     if optimizer.average_decay:
         averages = [Average.factors(optimizer.average_decay, step + i) for i in range(len(rates))]
         columns |= {name: [row[name] for row in averages] for name in averages[0]}
+    if alpha := spec.loss.mixup_alpha:
+        shares = [mixing_share(spec.seed, step + i, alpha) for i in range(len(rates))]
+        columns |= {"mix": shares, "mix_rest": [1.0 - share for share in shares]}
     return columns

@@ -1,8 +1,9 @@
-"""What decides the bits of a run besides its spec: libraries, their kernels, threads, the processor."""
+"""What decides the bits of a run besides its spec: libraries, their kernels, threads, the processor, micro-batches."""
 
 from mlpd.core.devices.arrays import Cpu, Device
 from mlpd.core.devices.blas import product_threads
 from mlpd.core.plans.runner import ARITHMETIC
+from mlpd.core.spec.split import micro_batch_rows
 from mlpd.core.spec.training import TrainingSpec
 from mlpd.core.state_file import StateFileError
 from mlpd.core.training.checkpoint import Checkpoint
@@ -24,13 +25,20 @@ def shares_products(spec: TrainingSpec) -> bool:
 
 
 def environment_of(device: Device, spec: TrainingSpec) -> str:
-    """Return a line on what computes a run on ``device``: runs with equal specs and equal lines give equal bits."""
+    """Return a line on what computes a run on ``device``: runs with equal specs and equal lines give equal bits.
+
+    How large micro-batches are is said where a step has several, whose gradients are summed.
+    """
     where: Device = Cpu()
     if device.name != "cpu":
         where = device.for_compiled_code() if spec.runner == "compiled" else device
     threads = product_threads() if shares_products(spec) else 1
-    how = f"compiled {ARITHMETIC}{_JOINT}" if spec.runner == "compiled" else ""
-    return f"{where.environment()}{_JOINT}{how}{threads} thread{'' if threads == 1 else 's'}"
+    parts = [where.environment()]
+    if spec.runner == "compiled":
+        parts.append(f"compiled {ARITHMETIC}")
+    if (rows := micro_batch_rows(spec)) < spec.rows_per_step:
+        parts.append(f"micro-batches of {rows} rows")
+    return _JOINT.join([*parts, f"{threads} thread{'' if threads == 1 else 's'}"])
 
 
 def difference(before: str, now: str) -> str:

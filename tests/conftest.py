@@ -25,6 +25,10 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     threadpoolctl.threadpool_limits(1, "blas")
     os.environ["OPENBLAS_NUM_THREADS"] = "1"
 
+# Bytecode is kept, whatever the environment says: a process that compiles what it imports takes longer to start.
+sys.dont_write_bytecode = False
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
 # A shell that runs the tests in its background lets them ignore Ctrl-C, and so would all that they start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 

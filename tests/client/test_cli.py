@@ -28,7 +28,9 @@ RINGS = [
 ]
 
 
-ENDLESS = [*RINGS, "--train-dataset", "cli-rings", "--epoch-count", "100000"]
+SMALL = ["--layer-sizes", "784,32,10", "--batch-size", "500"]
+# Small batches make long epochs, and so few reports.
+ENDLESS = [*RINGS, "--train-dataset", "cli-rings", "--epoch-count", "100000", "--batch-size", "1"]
 
 
 def follow_until(word, *arguments, environment):
@@ -134,14 +136,13 @@ def test_every_listing_works_in_both_forms(server, trained):
 
 
 def test_train_without_waiting_says_how_to_follow(server, trained):
-    flags = [*RINGS, "--train-dataset", "cli-rings", "--epoch-count", 100_000]
-    submitted = answer("train", *flags, server=server)["job"]
+    submitted = answer("train", *ENDLESS, server=server)["job"]
     job = submitted["name"].removeprefix("trainingJobs/")
     assert answer("cancel", job, server=server)["jobs"][0]["state"] in ("STATE_CANCELLING", "STATE_CANCELLED")
     done = run("watch", job, server=server)
     assert done.returncode == 1
     assert done.stderr == f"mlpd: trainingJobs/{job} was cancelled\n"
-    done = run("train", *flags, "--no-wait", server=server)
+    done = run("train", *ENDLESS, "--no-wait", server=server)
     assert "follow it with: mlpd watch job-" in done.stdout
     run("cancel", done.stdout.split()[0], server=server)
 
@@ -284,7 +285,7 @@ def test_ctrl_c_leaves_the_job_running_and_says_how_to_come_back(server, trained
 
 
 def test_ctrl_c_on_an_embedded_server_does_not_promise_that_the_job_goes_on(nobody):
-    flags = ["train", "--preset", "default", "--epoch-count", 1000, "--batch-size", 1000, "--embedded"]
+    flags = ["train", "--preset", "default", *SMALL, "--epoch-count", 1000, "--embedded"]
     process, _ = follow_until("epoch ", *flags, environment={"MLPD_SERVER": nobody})
     process.send_signal(signal.SIGINT)
     _, stderr = process.communicate(timeout=60)
@@ -313,10 +314,9 @@ def test_train_embedded_starts_a_server_for_its_lifetime(nobody, start_server, t
         "train",
         "--preset",
         "default",
+        *SMALL,
         "--epoch-count",
         1,
-        "--batch-size",
-        1000,
         "--embedded",
         "--data-dir",
         tmp_path / "embedded",
@@ -337,7 +337,7 @@ def test_serve_passes_its_options_to_the_server(tmp_path):
 
 
 def test_a_command_has_a_limit_if_it_is_given_one(server, trained):
-    job = answer("train", *RINGS, "--train-dataset", "cli-rings", "--epoch-count", 1_000_000, server=server)["job"]
+    job = answer("train", *ENDLESS, server=server)["job"]
     name = job["name"].removeprefix("trainingJobs/")
     limited = [*COMMAND, "--limit-seconds", "1", "watch", name]
     for more in ([], ["--json"]):

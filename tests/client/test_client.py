@@ -69,7 +69,7 @@ def test_progress_is_numbered_and_ends(client):
 
 
 def test_waiting_for_a_cancelled_job_says_so(client):
-    job = client.train(training_spec(**RINGS | {"epoch_count": 100_000}))
+    job = client.train(training_spec(**RINGS | {"epoch_count": 100_000, "batch_size": 1}))
     client.cancel(job)
     with pytest.raises(JobCancelled) as caught:
         client.wait(job)

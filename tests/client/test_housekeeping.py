@@ -22,6 +22,7 @@ SETTINGS: dict[str, Any] = {
     "batch_size": 50,
     "epoch_count": 1,
 }
+FOREVER = {"epoch_count": 10**6, "batch_size": 1}  # small batches make long epochs, and so few reports
 TEAM = f"t{uuid.uuid4().hex}"
 
 
@@ -127,7 +128,7 @@ def test_lists_hold_what_is_asked_for(client, trained, failed):
 
 
 def test_pages_of_a_filtered_list_leave_nothing_out(client, server):
-    blocking = client.train(training_spec(**SETTINGS | {"epoch_count": 10**6}, optimizer="sgd", learning_rate=0.01))
+    blocking = client.train(training_spec(**SETTINGS | FOREVER, optimizer="sgd", learning_rate=0.01))
     spec = training_spec(**SETTINGS, optimizer="sgd", learning_rate=0.01)
     label = {"paged": TEAM}
     jobs = [client.train(spec, labels=label if i % 3 else {}) for i in range(12)]
@@ -222,7 +223,7 @@ def test_the_command_line_updates_and_deletes_several_and_says_of_each(server, c
 
 
 def test_several_jobs_are_cancelled_at_once(server, client):
-    spec = training_spec(**SETTINGS | {"epoch_count": 10**6}, optimizer="sgd", learning_rate=0.01)
+    spec = training_spec(**SETTINGS | FOREVER, optimizer="sgd", learning_rate=0.01)
     ids = [client.train(spec).name.removeprefix("trainingJobs/") for _ in range(3)]
     done = run("cancel", *ids, "never", server=server)
     assert len(done.stdout.splitlines()) == 3
@@ -248,7 +249,7 @@ def test_a_delete_whose_answer_was_lost_counts_as_done():
 
 
 def test_what_is_needed_is_told_to_the_client(client):
-    job = client.train(training_spec(**SETTINGS | {"epoch_count": 10**6}, optimizer="sgd", learning_rate=0.01))
+    job = client.train(training_spec(**SETTINGS | FOREVER, optimizer="sgd", learning_rate=0.01))
     for call, argument in ((client.delete_dataset, "housekeeping"), (client.delete_job, job)):
         with pytest.raises(PreconditionFailed, match="cancel"):
             call(argument)

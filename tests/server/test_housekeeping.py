@@ -14,7 +14,7 @@ from safetensors.numpy import save
 
 from .conftest import refused, rings_spec, upload_messages
 
-FOREVER = 1_000_000
+FOREVER = {"epoch_count": 1_000_000, "batch_size": 1}  # small batches make long epochs, and so few reports
 
 
 def delete_dataset(stubs, name, **fields):
@@ -65,7 +65,7 @@ def points():
 @pytest.fixture
 def busy(stubs):
     """A job that runs until its test has ended, so that others wait."""
-    job = stubs.train(rings_spec(epoch_count=FOREVER))
+    job = stubs.train(rings_spec(**FOREVER))
     yield job
     cancel(stubs, job)
 
@@ -169,7 +169,7 @@ def row():
 def test_a_version_that_a_job_goes_on_from_is_not_deleted_nor_are_its_sisters(stubs, busy):
     cancel(stubs, busy)
     first, second = (trained(stubs, "source").model_version for _ in range(2))
-    running = stubs.train(rings_spec(epoch_count=FOREVER))
+    running = stubs.train(rings_spec(**FOREVER))
     warm = rings_spec(warm_start=pb.WarmStart(model=first, scope=pb.WarmStart.SCOPE_WEIGHTS))
     warm.ClearField("model")
     job = stubs.train(warm)

@@ -18,13 +18,13 @@ from safetensors.numpy import save
 
 from .conftest import refused, rings_spec, upload_messages
 
-LONG = 100_000  # epochs that no test waits for
+LONG = {"epoch_count": 100_000, "batch_size": 1}  # small batches make long epochs, and so few reports
 
 
 @pytest.fixture
 def long_job(stubs):
     """A running job that is cancelled after the test."""
-    job = stubs.train(rings_spec(epoch_count=LONG))
+    job = stubs.train(rings_spec(**LONG))
     next(item for item in follow(stubs, job.name) if item.event.HasField("metrics_recorded"))
     yield job
     stubs.trainer.CancelTrainingJob(pb.CancelTrainingJobRequest(name=job.name))

@@ -132,7 +132,7 @@ def test_positions_skip_the_jobs_that_do_not_wait(tmp_path):
 @pytest.fixture
 def large_jobs(stubs):
     """Jobs that wait with half a megabyte of class weights each, oldest first; all are cancelled after the test."""
-    blocking = stubs.train(rings_spec(epoch_count=100_000))
+    blocking = stubs.train(rings_spec(epoch_count=100_000, batch_size=1))
     spec = rings_spec(loss=pb.Loss(class_weights=[1.0] * 65_536))
     spec.model.layer_sizes[-1] = 65_536
     jobs = [stubs.train(spec) for _ in range(8)]

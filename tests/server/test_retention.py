@@ -73,7 +73,7 @@ def test_a_server_applies_its_rules_at_the_start(start_server, connect, rings):
     jobs = [stubs.train(rings_spec(epoch_count=1), model_id="m") for _ in range(2)]
     for job in jobs:
         assert stubs.events(job.name)[-1].state_changed.to_state == pb.TrainingJob.STATE_SUCCEEDED
-    endless = stubs.train(rings_spec(epoch_count=10**6))
+    endless = stubs.train(rings_spec(epoch_count=10**6, batch_size=1))
     server.kill()
     server = start_server("--keep-jobs-days", "0", "--keep-versions", "1")
     stubs = connect(server.address)

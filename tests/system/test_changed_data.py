@@ -11,7 +11,7 @@ from .test_recovery import OFTEN, follow_until
 SETTINGS: dict[str, Any] = {
     "layer_sizes": [2, 8, 3],
     "train_dataset": "rings",
-    "batch_size": 50,
+    "batch_size": 1,  # small batches make long epochs, and so few reports
     "epoch_count": 100_000,
     "optimizer": "sgd",
     "learning_rate": 0.01,
@@ -52,7 +52,7 @@ def test_a_run_whose_data_changed_in_its_last_moments_is_not_published(start_ser
     server = start_server("--checkpoint-interval-seconds", "3600")
     with Client(server.address) as client:
         sha256 = client.upload("rings", *rings).sha256
-        job = client.train(training_spec(**SETTINGS | {"epoch_count": 500}))
+        job = client.train(training_spec(**SETTINGS | {"epoch_count": 500, "batch_size": 50}))
         log = client.progress(job)
         follow_until(log, "metrics_recorded")
         flip(server.data_directory / "datasets" / f"{sha256}.safetensors")

@@ -28,7 +28,7 @@ from mlpd.core.training.state import TrainingState
 data = open_dataset(Path(sys.argv[1]))
 model = ModelSpec.plain(({INPUTS}, 16, 3), standardize_inputs=True)
 blocks = {{"runner": "compiled", "split": "units", "block_count": 2}}
-spec = TrainingSpec(model, "", "", 128, 1, OptimizerSpec(Sgd()), ScheduleSpec(0.1), 0, "cpu", 1000, **blocks)
+spec = TrainingSpec(model, "", "", 2000, 1, OptimizerSpec(Sgd()), ScheduleSpec(0.1), 0, "cpu", 1000, **blocks)
 limit = resource.getrlimit(resource.RLIMIT_DATA)[1]
 resource.setrlimit(resource.RLIMIT_DATA, ({ROWS * INPUTS} // 2, limit))
 for _ in train(TrainingState.initial(Cpu(), spec, Examples.of(spec, data, None))):

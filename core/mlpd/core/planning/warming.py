@@ -31,6 +31,7 @@ def warm(directory: Path) -> None:
             if mark != done and time.time() - mark.stat().st_mtime > _KEPT_SECONDS:
                 shutil.rmtree(mark.parent, ignore_errors=True)
     if not done.exists():
+        done.parent.mkdir(mode=0o700, parents=True, exist_ok=True)  # or fails before anything is compiled
         from mlpd.core.planning.usual_runs import compile_usual_runs
 
         compile_usual_runs(directory)

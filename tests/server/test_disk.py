@@ -74,7 +74,10 @@ def test_the_watch_of_the_disk_outlives_errors_that_are_not_the_disk_s():
     assert told == [False, True]
 
 
-def test_a_probe_of_cuda_that_can_not_be_started_is_an_answer(monkeypatch):
+def test_a_probe_of_cuda_that_can_not_be_started_is_an_answer(monkeypatch, tmp_path):
+    (tmp_path / "cupy").mkdir()  # where it is not installed, no process is needed
+    (tmp_path / "cupy" / "__init__.py").touch()
+    monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setattr(sys, "executable", "/no/such/python")
 
     async def probe():

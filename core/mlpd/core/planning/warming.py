@@ -12,7 +12,6 @@ from contextlib import suppress
 from pathlib import Path
 
 from mlpd.core.codegen.compiler import source_digest
-from mlpd.core.plans.runner import RunnerUnavailable
 from mlpd.core.processes import end_with
 
 _MARK = "warmed"  # a file whose time says when its folder was last warmed
@@ -44,8 +43,15 @@ def main() -> None:
     os.nice(_NICENESS)
     try:
         warm(Path(sys.argv[1]))
-    except (RunnerUnavailable, OSError) as error:
+    except _failures() as error:
         sys.exit(f"mlpd: {error}")
+
+
+def _failures() -> tuple[type[Exception], ...]:
+    """Return what warming may fail with; to name it takes NumPy, which nothing else needs where all is done."""
+    from mlpd.core.plans.runner import RunnerUnavailable
+
+    return RunnerUnavailable, OSError
 
 
 if __name__ == "__main__":

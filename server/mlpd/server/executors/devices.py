@@ -9,6 +9,7 @@ import json
 import os
 import sys
 from dataclasses import dataclass
+from importlib.util import find_spec
 
 from mlpd.core.codec import from_fields, to_fields
 from mlpd.core.devices.arrays import DeviceUnavailable, open_device
@@ -61,6 +62,8 @@ async def _probe() -> DeviceReport:
 
 
 async def _probed() -> DeviceReport:
+    if find_spec("cupy") is None:
+        return _report("cuda")  # which says so, and makes no CUDA call
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-P", "-m", "mlpd.server.executors.devices", str(os.getpid())),
         stdin=asyncio.subprocess.DEVNULL,

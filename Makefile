@@ -3,8 +3,9 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.complete
+EMULATED ?= ../shared/cuda-on-cpu/run
 
-.PHONY: help demo test faults check serve bench gpu kernels format generate clean
+.PHONY: help demo test soak faults cuda check serve bench gpu kernels format generate clean
 
 help: ## Show this list.
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/'
@@ -15,8 +16,17 @@ demo: $(STAMP) ## Train the reference network on MNIST, on a server of its own.
 test: $(STAMP) ## Run the tests, one process a core.
 	$(BIN)/python -m pytest -n auto --dist loadfile
 
+soak: $(STAMP) ## Run the tests that draw their examples at random on twenty times as many.
+	SOAK=20 $(BIN)/python -m pytest -n auto --dist worksteal tests/core/test_any_network.py tests/core/test_any_spec.py \
+	    tests/core/test_gradients.py tests/core/test_predictor.py tests/server/test_any_request.py tests/client/test_table_properties.py
+
 faults: $(STAMP) ## Run the longer fault tests.
 	$(BIN)/python -m pytest -m faults -s
+
+# Long files first: the last one is run by one process alone.
+cuda: ## Run the CUDA tests on a GPU that is emulated on the CPU, by the command EMULATED.
+	$(EMULATED) python -m pip install --quiet --editable '.[server]' array-api-strict hypothesis pytest pytest-xdist scikit-learn
+	$(EMULATED) python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m cuda tests/system/test_recovery.py tests/cuda tests/core
 
 check: $(STAMP) ## Check format, style, types, architecture, protocol, generated code and containers.
 	$(BIN)/ruff format --check .

@@ -32,8 +32,11 @@ os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 # A shell that runs the tests in its background lets them ignore Ctrl-C, and so would all that they start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
+# `make soak` sets how many times as many examples are drawn by tests that draw them at random.
+SOAK = int(os.environ.get("SOAK", "1"))
+
 # A busy machine must not fail a test; what fails can be tried again as it was.
-settings.register_profile("mlpd", deadline=None, print_blob=True)
+settings.register_profile("mlpd", max_examples=50 * SOAK, deadline=None, print_blob=True)
 settings.load_profile("mlpd")
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -20,6 +20,8 @@ from mlpd.client import InvalidRequest
 from mlpd.client.arrays import dataset_tensors, write_dataset
 from mlpd.client.tables import Schema, read_labelled, read_rows
 
+from ..conftest import SOAK
+
 _WORDS = ["ant", "bee", "cat", "dog x", "1x", "Ünal", 'a "b"', "a,b", "a;b"]
 _CELLS = {
     "byte": st.integers(0, 255),
@@ -101,7 +103,7 @@ FORMS = ["csv", "tsv", "txt", "csv.gz", "parquet", "feather", "pandas", "polars"
 OPTIONS: Any = {"target": "saved"}
 
 
-@settings(max_examples=60)
+@settings(max_examples=60 * SOAK)
 @given(tables(), st.sampled_from(FORMS), st.sampled_from(FORMS))
 def test_two_forms_of_a_table_are_one_data_set(table, one, other):
     with TemporaryDirectory() as folder:
@@ -119,7 +121,7 @@ def test_two_forms_of_a_table_are_one_data_set(table, one, other):
         assert first == second
 
 
-@settings(max_examples=40)
+@settings(max_examples=40 * SOAK)
 @given(tables(), st.data())
 def test_the_order_of_columns_is_that_of_the_data_set_and_no_more(table, data):
     names = data.draw(st.permutations(table.schema.names))
@@ -134,7 +136,7 @@ def test_the_order_of_columns_is_that_of_the_data_set_and_no_more(table, data):
     assert digest(again) == digest(one)
 
 
-@settings(max_examples=40)
+@settings(max_examples=40 * SOAK)
 @given(tables(), st.sampled_from(["csv", "parquet", "pandas"]))
 def test_rows_for_a_model_are_those_of_its_data_set(table, form):
     known = read_labelled(table, **OPTIONS)
@@ -144,7 +146,7 @@ def test_rows_for_a_model_are_those_of_its_data_set(table, form):
     assert not rows.unknown
 
 
-@settings(max_examples=30)
+@settings(max_examples=30 * SOAK)
 @given(st.lists(st.lists(st.floats(-1e6, 1e6), min_size=3, max_size=3), min_size=2, max_size=8))
 def test_numbers_of_a_file_without_names_are_those_that_were_written(rows):
     buffer = io.StringIO()

@@ -14,10 +14,10 @@ from mlpd.core.spec.split import SPLITS, largest_block_count
 from mlpd.core.spec.training import LossSpec, OptimizerSpec, ScheduleSpec, TrainingSpec
 from mlpd.core.training.events import MetricsRecorded
 
-from ..conftest import needs_compiler
+from ..conftest import SOAK, needs_compiler
 from .family import Run, finish, noise
 
-NETWORKS = 60
+NETWORKS = 30 * SOAK
 STEPS = 20
 ROWS, INPUTS, OUTPUTS = 53, 11, 3
 OPTIMIZERS = [

@@ -43,7 +43,7 @@ from mlpd.core.steps.examples import Examples
 from mlpd.core.training.events import StepEnded
 from mlpd.core.training.state import Diverged, TrainingState
 
-from ..conftest import needs_compiler
+from ..conftest import SOAK, needs_compiler
 from .family import events_of, finish
 
 INPUTS, ROWS = 9, 23
@@ -156,14 +156,14 @@ NUMBERS = st.sampled_from(["uint8", "float32", "float64", "int64"])
 DIFFICULT = [HealthCheck.filter_too_much, HealthCheck.too_slow]
 
 
-@settings(max_examples=150, suppress_health_check=DIFFICULT)
+@settings(max_examples=80 * SOAK, suppress_health_check=DIFFICULT)
 @given(specs(), NUMBERS, st.booleans(), st.integers(0, 40))
 def test_a_spec_that_breaks_no_rule_trains_and_resumes(spec, dtype, weighted, stop_after):
     train_and_resume(spec, dtype, weighted, stop_after)
 
 
 @needs_compiler
-@settings(max_examples=20, suppress_health_check=DIFFICULT)
+@settings(max_examples=15 * SOAK, suppress_health_check=DIFFICULT)
 @given(
     st.builds(compiled, specs(), st.sampled_from(SPLITS), st.integers(1, 5)), NUMBERS, st.booleans(), st.integers(0, 40)
 )

@@ -8,6 +8,7 @@ from google.protobuf.descriptor import FieldDescriptor
 from grpc import StatusCode
 from mlpd.v1 import trainer_service_pb2 as pb
 
+from ..conftest import SOAK
 from .conftest import rings_spec
 
 INF = float("inf")
@@ -53,7 +54,7 @@ def scatter(draw: random.Random, message, share=0.12, depth=0):
             setattr(message, field.name, draw.choice(KINDS[field.type]))
 
 
-@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("seed", range(4 * SOAK))
 def test_train_has_an_answer_to_any_spec(stubs, seed):
     draw = random.Random(seed)
     seen = set()

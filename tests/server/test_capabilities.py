@@ -33,6 +33,12 @@ def data(stubs):
         stubs.datasets.UploadDataset(upload_messages(name, save(tensors)))
 
 
+@pytest.fixture(scope="module")
+def of_numbers(stubs, data):
+    """The version that a short job on ``numbers`` published."""
+    return finished(stubs, spec_of("numbers", 4, 16, 2, epoch_count=1)).model_version
+
+
 def spec_of(dataset, *sizes, **fields) -> pb.TrainingSpec:
     model = types.ModelSpec(layer_sizes=sizes)
     model.MergeFrom(fields.pop("model", types.ModelSpec()))
@@ -190,8 +196,8 @@ class TestRuns:
         assert messages == [f"the run ends after step {job.progress.step}: {reason}"]
 
     def test_a_time_limit_ends_a_run_with_what_it_has(self, stubs):
-        finished(stubs, rings_spec(epoch_count=1))  # which compiles what the other then only loads
-        job = finished(stubs, rings_spec(epoch_count=1_000_000, time_limit=Duration(seconds=1)))
+        finished(stubs, rings_spec(epoch_count=1, batch_size=1))  # which compiles what the other then only loads
+        job = finished(stubs, rings_spec(epoch_count=1_000_000, batch_size=1, time_limit=Duration(seconds=1)))
         assert 0 < job.progress.epoch < 1_000_000
         assert job.model_version
 
@@ -243,9 +249,8 @@ class TestWarmStarts:
             ({"model": types.ModelSpec(layer_sizes=[4, 16, 2], activations=["tanh"])}, "spec.model.activations"),
         ],
     )
-    def test_a_model_that_does_not_fit_is_refused(self, stubs, fields, field):
-        first = finished(stubs, spec_of("numbers", 4, 16, 2, epoch_count=1))
-        warm = pb.WarmStart(model=first.model_version, scope=pb.WarmStart.SCOPE_FULL)
+    def test_a_model_that_does_not_fit_is_refused(self, stubs, of_numbers, fields, field):
+        warm = pb.WarmStart(model=of_numbers, scope=pb.WarmStart.SCOPE_FULL)
         refusal = refused(stubs.trainer.Train, pb.TrainRequest(spec=spec_of("numbers", warm_start=warm, **fields)))
         assert refusal.fields == [field]
 

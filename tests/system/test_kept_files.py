@@ -18,7 +18,7 @@ SETTINGS: dict[str, Any] = {
     "learning_rate": 0.01,
     "seed": 1,
 }
-ROUNDS = 4
+ROUNDS = 3
 
 
 def files(server, folder):

@@ -13,7 +13,7 @@ from .processes import children_of, worker_of
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 
 LARGEST_BYTES = 350e6
-ROWS, INPUTS = 400_000, 1000
+ROWS, INPUTS, ALLOWED_BYTES = 250_000, 1000, 200_000_000  # less than a byte a value
 FROM_A_MAP = f"""
 import resource, sys
 from pathlib import Path
@@ -28,9 +28,9 @@ from mlpd.core.training.state import TrainingState
 data = open_dataset(Path(sys.argv[1]))
 model = ModelSpec.plain(({INPUTS}, 16, 3), standardize_inputs=True)
 blocks = {{"runner": "compiled", "split": "units", "block_count": 2}}
-spec = TrainingSpec(model, "", "", 2000, 1, OptimizerSpec(Sgd()), ScheduleSpec(0.1), 0, "cpu", 1000, **blocks)
+spec = TrainingSpec(model, "", "", 128, 1, OptimizerSpec(Sgd()), ScheduleSpec(0.1), 0, "cpu", 1000, **blocks)
 limit = resource.getrlimit(resource.RLIMIT_DATA)[1]
-resource.setrlimit(resource.RLIMIT_DATA, ({ROWS * INPUTS} // 2, limit))
+resource.setrlimit(resource.RLIMIT_DATA, ({ALLOWED_BYTES}, limit))
 for _ in train(TrainingState.initial(Cpu(), spec, Examples.of(spec, data, None))):
     pass
 print("trained")

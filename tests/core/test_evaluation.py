@@ -151,11 +151,11 @@ def test_validations_of_a_compiled_run_are_evaluations_of_its_model_whoever_comp
     case = replace(FAMILY[name], validation=validation).compiled(split, 1)
     case = case.but(block_count=min(3, largest_block_count(case.spec, split)), epoch_count=2)
     found = []
-    for thread_count in (1, 2, 3):
+    for thread_count in (1, 2):
         state = case.start()
         events = finish(state, thread_count=thread_count, kernels=kernels)
         found.append([event for event in events if getattr(event, "split", "") == "validation"])
-    assert found[0] == found[1] == found[2]
+    assert found[0] == found[1]
     *_, counts = evaluate(Predictor(Cpu(), state.trained().model, 512), validation)
     assert found[0][-1].loss == pytest.approx(counts.loss, rel=1e-5)
     assert found[0][-1].accuracy == pytest.approx(counts.accuracy, abs=2e-3)

@@ -1,6 +1,8 @@
 """Runs are the same bits twice, and resumed after any step."""
 
+from contextlib import closing
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 from mlpd.core.devices.arrays import Cpu
@@ -23,6 +25,7 @@ def test_the_same_spec_gives_the_same_bits(case):
 
 @pytest.mark.parametrize("case", FAMILY.values(), ids=FAMILY)
 def test_a_run_resumed_after_any_step_repeats_the_rest_bit_for_bit(case, tmp_path):
+    """From each step to the next, and so from any to the last, and from the middle to the last at once."""
     whole = case.start()
     events, saved = [], []
     for event in events_of(whole):
@@ -31,7 +34,16 @@ def test_a_run_resumed_after_any_step_repeats_the_rest_bit_for_bit(case, tmp_pat
             path = tmp_path / f"{event.step}.safetensors"
             saved.append((len(events), path, save_checkpoint(path, whole.checkpoint())))
     assert len(saved) == whole.step
-    for seen, path, digest in saved:
+    for (seen, path, digest), (later, _, expected) in pairwise(saved):
+        state, again = case.restore(load_checkpoint(path, digest.sha256)), []
+        with closing(events_of(state)) as rest:
+            for event in rest:
+                again.append(event)
+                if isinstance(event, StepEnded):
+                    break
+        assert again == events[seen:later]
+        assert save_checkpoint(tmp_path / "again", state.checkpoint()) == expected
+    for seen, path, digest in (saved[len(saved) // 2], saved[-1]):
         state = case.restore(load_checkpoint(path, digest.sha256))
         assert finish(state) == events[seen:]
         assert vectors(state) == vectors(whole)

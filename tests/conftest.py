@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -111,12 +112,23 @@ def open_cuda() -> Device:
 StartServer = Callable[..., Server]
 
 
+@pytest.fixture(scope="session")
+def first_start(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What a server leaves of its first start, at which it unpacks MNIST, checks it and syncs it to the disk."""
+    data_directory = tmp_path_factory.mktemp("first") / "data"
+    with Server(data_directory) as server:
+        assert server.drain() == 0
+    return data_directory
+
+
 @pytest.fixture
-def start_server(tmp_path: Path) -> Iterator[StartServer]:
-    """Start servers on one data directory, which outlives each of them."""
+def start_server(tmp_path: Path, first_start: Path) -> Iterator[StartServer]:
+    """Start servers on one data directory, which outlives each of them; their first start has been before."""
     with ExitStack() as stack:
 
         def start(*options: str, data_directory: Path = tmp_path / "data", **choices: Any) -> Server:
+            if not data_directory.exists():
+                shutil.copytree(first_start, data_directory)
             return stack.enter_context(Server(data_directory, *options, **choices))
 
         yield start

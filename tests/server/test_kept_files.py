@@ -254,7 +254,7 @@ def test_users_who_call_at_once_leave_no_row_without_its_file(tmp_path, seed):
 
     async def use(house):
         for _ in range(12):
-            queued = await house.store.job_ids_in(JobState.QUEUED)
+            queued = await house.store.next_queued(1, ())
             calls = [drawn(draw, house, Anything(), queued)[0] for _ in range(8)]
             waiting = [asyncio.ensure_future(told(call)) for call in calls]
             for one in waiting:

@@ -112,8 +112,8 @@ def test_a_page_of_jobs_reads_itself_and_counts_the_queue_once(tmp_path, reading
         return page, between - before, reading.rows - between
 
     page, rows, rows_of_one = with_queue(tmp_path, LENGTH, use)
-    assert [job.spec.seed for _, job, _ in page] == [LENGTH - 1 - place for place in range(100)]
-    assert [position for *_, position in page] == [LENGTH - 1 - place for place in range(100)]
+    assert [entry.read().spec.seed for entry in page] == [LENGTH - 1 - place for place in range(100)]
+    assert [entry.queue_position for entry in page] == [LENGTH - 1 - place for place in range(100)]
     assert rows < 100 + 5
     assert rows_of_one < 5  # what nobody asks for is not read
 
@@ -123,8 +123,8 @@ def test_positions_skip_the_jobs_that_do_not_wait(tmp_path):
         for number in (3, 4, 7):
             await jobs.cancel(f"job-{number}")
         page = await store.read(lambda connection: list(listing.jobs(connection, None, 100)))
-        alone = [await store.queue_position(job.id) for _, job, _ in page if job.status.state is JobState.QUEUED]
-        return [position for *_, position in page], alone
+        ids = [entry.read().id for entry in page if entry.state is JobState.QUEUED]
+        return [entry.queue_position for entry in page], [await store.queue_position(job_id) for job_id in ids]
 
     assert with_queue(tmp_path, 10, use) == ([6, 5, 0, 4, 3, 0, 0, 2, 1, 0], [6, 5, 4, 3, 2, 1, 0])
 

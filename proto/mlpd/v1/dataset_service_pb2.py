@@ -23,10 +23,11 @@ _sym_db = _symbol_database.Default()
 
 
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
+from google.rpc import status_pb2 as google_dot_rpc_dot_status__pb2
 from mlpd.v1 import types_pb2 as mlpd_dot_v1_dot_types__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dmlpd/v1/dataset_service.proto\x12\x07mlpd.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x13mlpd/v1/types.proto\"\xa8\x04\n\x07\x44\x61taset\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06sha256\x18\x02 \x01(\t\x12\x12\n\nsize_bytes\x18\x03 \x01(\x03\x12\x11\n\trow_count\x18\x04 \x01(\x03\x12\x12\n\ninput_size\x18\x05 \x01(\x03\x12$\n\tdata_type\x18\x06 \x01(\x0e\x32\x11.mlpd.v1.DataType\x12\x13\n\x0b\x63lass_count\x18\x07 \x01(\x03\x12\x18\n\x10\x63lass_row_counts\x18\x08 \x03(\x03\x12/\n\x0b\x63reate_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x13\n\x0btarget_size\x18\n \x01(\x03\x12\x16\n\x0etarget_minimum\x18\x0b \x01(\x01\x12\x16\n\x0etarget_maximum\x18\x0c \x01(\x01\x12\x10\n\x08weighted\x18\r \x01(\x08\x12+\n\x10target_data_type\x18\x0e \x01(\x0e\x32\x11.mlpd.v1.DataType\x12\x15\n\rinput_minimum\x18\x0f \x01(\x01\x12\x15\n\rinput_maximum\x18\x10 \x01(\x01\x12\x14\n\x0cwhole_inputs\x18\x11 \x01(\x08\x12\x13\n\x0binput_names\x18\x12 \x03(\t\x12 \n\x07\x63olumns\x18\x13 \x03(\x0b\x32\x0f.mlpd.v1.Column\x12\x13\n\x0b\x63lass_names\x18\x14 \x03(\t\x12\x14\n\x0ctarget_names\x18\x15 \x03(\t\x12\x14\n\x0c\x65ncoded_size\x18\x16 \x01(\x03\"\xa9\x01\n\x14UploadDatasetRequest\x12\x36\n\x06header\x18\x01 \x01(\x0b\x32$.mlpd.v1.UploadDatasetRequest.HeaderH\x00\x12\x0f\n\x05\x63hunk\x18\x02 \x01(\x0cH\x00\x1a@\n\x06Header\x12\x12\n\ndataset_id\x18\x01 \x01(\t\x12\x0e\n\x06sha256\x18\x02 \x01(\t\x12\x12\n\nsize_bytes\x18\x03 \x01(\x03\x42\x06\n\x04item\"P\n\x15UploadDatasetResponse\x12!\n\x07\x64\x61taset\x18\x01 \x01(\x0b\x32\x10.mlpd.v1.Dataset\x12\x14\n\x0c\x64\x65\x64uplicated\x18\x02 \x01(\x08\"!\n\x11GetDatasetRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"7\n\x12GetDatasetResponse\x12!\n\x07\x64\x61taset\x18\x01 \x01(\x0b\x32\x10.mlpd.v1.Dataset\"<\n\x13ListDatasetsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"S\n\x14ListDatasetsResponse\x12\"\n\x08\x64\x61tasets\x18\x01 \x03(\x0b\x32\x10.mlpd.v1.Dataset\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\";\n\x14\x44\x65leteDatasetRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x15\n\rallow_missing\x18\x02 \x01(\x08\",\n\x15\x44\x65leteDatasetResponse\x12\x13\n\x0b\x66reed_bytes\x18\x01 \x01(\x03\x32\xda\x02\n\x0e\x44\x61tasetService\x12U\n\rUploadDataset\x12\x1d.mlpd.v1.UploadDatasetRequest\x1a\x1e.mlpd.v1.UploadDatasetResponse\"\x03\x90\x02\x02(\x01\x12J\n\nGetDataset\x12\x1a.mlpd.v1.GetDatasetRequest\x1a\x1b.mlpd.v1.GetDatasetResponse\"\x03\x90\x02\x01\x12P\n\x0cListDatasets\x12\x1c.mlpd.v1.ListDatasetsRequest\x1a\x1d.mlpd.v1.ListDatasetsResponse\"\x03\x90\x02\x01\x12S\n\rDeleteDataset\x12\x1d.mlpd.v1.DeleteDatasetRequest\x1a\x1e.mlpd.v1.DeleteDatasetResponse\"\x03\x90\x02\x02\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dmlpd/v1/dataset_service.proto\x12\x07mlpd.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/rpc/status.proto\x1a\x13mlpd/v1/types.proto\"\xcb\x04\n\x07\x44\x61taset\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06sha256\x18\x02 \x01(\t\x12\x12\n\nsize_bytes\x18\x03 \x01(\x03\x12\x11\n\trow_count\x18\x04 \x01(\x03\x12\x12\n\ninput_size\x18\x05 \x01(\x03\x12$\n\tdata_type\x18\x06 \x01(\x0e\x32\x11.mlpd.v1.DataType\x12\x13\n\x0b\x63lass_count\x18\x07 \x01(\x03\x12\x18\n\x10\x63lass_row_counts\x18\x08 \x03(\x03\x12/\n\x0b\x63reate_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x13\n\x0btarget_size\x18\n \x01(\x03\x12\x16\n\x0etarget_minimum\x18\x0b \x01(\x01\x12\x16\n\x0etarget_maximum\x18\x0c \x01(\x01\x12\x10\n\x08weighted\x18\r \x01(\x08\x12+\n\x10target_data_type\x18\x0e \x01(\x0e\x32\x11.mlpd.v1.DataType\x12\x15\n\rinput_minimum\x18\x0f \x01(\x01\x12\x15\n\rinput_maximum\x18\x10 \x01(\x01\x12\x14\n\x0cwhole_inputs\x18\x11 \x01(\x08\x12\x13\n\x0binput_names\x18\x12 \x03(\t\x12 \n\x07\x63olumns\x18\x13 \x03(\x0b\x32\x0f.mlpd.v1.Column\x12\x13\n\x0b\x63lass_names\x18\x14 \x03(\t\x12\x14\n\x0ctarget_names\x18\x15 \x03(\t\x12\x14\n\x0c\x65ncoded_size\x18\x16 \x01(\x03\x12!\n\x05\x65rror\x18\x17 \x01(\x0b\x32\x12.google.rpc.Status\"\xa9\x01\n\x14UploadDatasetRequest\x12\x36\n\x06header\x18\x01 \x01(\x0b\x32$.mlpd.v1.UploadDatasetRequest.HeaderH\x00\x12\x0f\n\x05\x63hunk\x18\x02 \x01(\x0cH\x00\x1a@\n\x06Header\x12\x12\n\ndataset_id\x18\x01 \x01(\t\x12\x0e\n\x06sha256\x18\x02 \x01(\t\x12\x12\n\nsize_bytes\x18\x03 \x01(\x03\x42\x06\n\x04item\"P\n\x15UploadDatasetResponse\x12!\n\x07\x64\x61taset\x18\x01 \x01(\x0b\x32\x10.mlpd.v1.Dataset\x12\x14\n\x0c\x64\x65\x64uplicated\x18\x02 \x01(\x08\"!\n\x11GetDatasetRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"7\n\x12GetDatasetResponse\x12!\n\x07\x64\x61taset\x18\x01 \x01(\x0b\x32\x10.mlpd.v1.Dataset\"<\n\x13ListDatasetsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"S\n\x14ListDatasetsResponse\x12\"\n\x08\x64\x61tasets\x18\x01 \x03(\x0b\x32\x10.mlpd.v1.Dataset\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\";\n\x14\x44\x65leteDatasetRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x15\n\rallow_missing\x18\x02 \x01(\x08\",\n\x15\x44\x65leteDatasetResponse\x12\x13\n\x0b\x66reed_bytes\x18\x01 \x01(\x03\x32\xda\x02\n\x0e\x44\x61tasetService\x12U\n\rUploadDataset\x12\x1d.mlpd.v1.UploadDatasetRequest\x1a\x1e.mlpd.v1.UploadDatasetResponse\"\x03\x90\x02\x02(\x01\x12J\n\nGetDataset\x12\x1a.mlpd.v1.GetDatasetRequest\x1a\x1b.mlpd.v1.GetDatasetResponse\"\x03\x90\x02\x01\x12P\n\x0cListDatasets\x12\x1c.mlpd.v1.ListDatasetsRequest\x1a\x1d.mlpd.v1.ListDatasetsResponse\"\x03\x90\x02\x01\x12S\n\rDeleteDataset\x12\x1d.mlpd.v1.DeleteDatasetRequest\x1a\x1e.mlpd.v1.DeleteDatasetResponse\"\x03\x90\x02\x02\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -41,26 +42,26 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_DATASETSERVICE'].methods_by_name['ListDatasets']._serialized_options = b'\220\002\001'
   _globals['_DATASETSERVICE'].methods_by_name['DeleteDataset']._loaded_options = None
   _globals['_DATASETSERVICE'].methods_by_name['DeleteDataset']._serialized_options = b'\220\002\002'
-  _globals['_DATASET']._serialized_start=97
-  _globals['_DATASET']._serialized_end=649
-  _globals['_UPLOADDATASETREQUEST']._serialized_start=652
-  _globals['_UPLOADDATASETREQUEST']._serialized_end=821
-  _globals['_UPLOADDATASETREQUEST_HEADER']._serialized_start=749
-  _globals['_UPLOADDATASETREQUEST_HEADER']._serialized_end=813
-  _globals['_UPLOADDATASETRESPONSE']._serialized_start=823
-  _globals['_UPLOADDATASETRESPONSE']._serialized_end=903
-  _globals['_GETDATASETREQUEST']._serialized_start=905
-  _globals['_GETDATASETREQUEST']._serialized_end=938
-  _globals['_GETDATASETRESPONSE']._serialized_start=940
-  _globals['_GETDATASETRESPONSE']._serialized_end=995
-  _globals['_LISTDATASETSREQUEST']._serialized_start=997
-  _globals['_LISTDATASETSREQUEST']._serialized_end=1057
-  _globals['_LISTDATASETSRESPONSE']._serialized_start=1059
-  _globals['_LISTDATASETSRESPONSE']._serialized_end=1142
-  _globals['_DELETEDATASETREQUEST']._serialized_start=1144
-  _globals['_DELETEDATASETREQUEST']._serialized_end=1203
-  _globals['_DELETEDATASETRESPONSE']._serialized_start=1205
-  _globals['_DELETEDATASETRESPONSE']._serialized_end=1249
-  _globals['_DATASETSERVICE']._serialized_start=1252
-  _globals['_DATASETSERVICE']._serialized_end=1598
+  _globals['_DATASET']._serialized_start=122
+  _globals['_DATASET']._serialized_end=709
+  _globals['_UPLOADDATASETREQUEST']._serialized_start=712
+  _globals['_UPLOADDATASETREQUEST']._serialized_end=881
+  _globals['_UPLOADDATASETREQUEST_HEADER']._serialized_start=809
+  _globals['_UPLOADDATASETREQUEST_HEADER']._serialized_end=873
+  _globals['_UPLOADDATASETRESPONSE']._serialized_start=883
+  _globals['_UPLOADDATASETRESPONSE']._serialized_end=963
+  _globals['_GETDATASETREQUEST']._serialized_start=965
+  _globals['_GETDATASETREQUEST']._serialized_end=998
+  _globals['_GETDATASETRESPONSE']._serialized_start=1000
+  _globals['_GETDATASETRESPONSE']._serialized_end=1055
+  _globals['_LISTDATASETSREQUEST']._serialized_start=1057
+  _globals['_LISTDATASETSREQUEST']._serialized_end=1117
+  _globals['_LISTDATASETSRESPONSE']._serialized_start=1119
+  _globals['_LISTDATASETSRESPONSE']._serialized_end=1202
+  _globals['_DELETEDATASETREQUEST']._serialized_start=1204
+  _globals['_DELETEDATASETREQUEST']._serialized_end=1263
+  _globals['_DELETEDATASETRESPONSE']._serialized_start=1265
+  _globals['_DELETEDATASETRESPONSE']._serialized_end=1309
+  _globals['_DATASETSERVICE']._serialized_start=1312
+  _globals['_DATASETSERVICE']._serialized_end=1658
 # @@protoc_insertion_point(module_scope)

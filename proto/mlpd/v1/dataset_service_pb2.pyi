@@ -8,6 +8,7 @@ from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
+from google.rpc import status_pb2 as _status_pb2
 from mlpd.v1 import types_pb2 as _types_pb2
 import builtins as _builtins
 import sys
@@ -50,6 +51,7 @@ class Dataset(_message.Message):
     CLASS_NAMES_FIELD_NUMBER: _builtins.int
     TARGET_NAMES_FIELD_NUMBER: _builtins.int
     ENCODED_SIZE_FIELD_NUMBER: _builtins.int
+    ERROR_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Resource name."""
     sha256: _builtins.str
@@ -108,6 +110,10 @@ class Dataset(_message.Message):
     def target_names(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Name of what the labels are, or of each target; empty where there is none, and in lists."""
 
+    @_builtins.property
+    def error(self) -> _status_pb2.Status:
+        """Set in lists where its record can't be read, with the details an RPC error would carry; all but the name is unset."""
+
     def __init__(
         self,
         *,
@@ -133,10 +139,11 @@ class Dataset(_message.Message):
         class_names: _abc.Iterable[_builtins.str] | None = ...,
         target_names: _abc.Iterable[_builtins.str] | None = ...,
         encoded_size: _builtins.int = ...,
+        error: _status_pb2.Status | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "error", b"error"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["class_count", b"class_count", "class_names", b"class_names", "class_row_counts", b"class_row_counts", "columns", b"columns", "create_time", b"create_time", "data_type", b"data_type", "encoded_size", b"encoded_size", "input_maximum", b"input_maximum", "input_minimum", b"input_minimum", "input_names", b"input_names", "input_size", b"input_size", "name", b"name", "row_count", b"row_count", "sha256", b"sha256", "size_bytes", b"size_bytes", "target_data_type", b"target_data_type", "target_maximum", b"target_maximum", "target_minimum", b"target_minimum", "target_names", b"target_names", "target_size", b"target_size", "weighted", b"weighted", "whole_inputs", b"whole_inputs"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["class_count", b"class_count", "class_names", b"class_names", "class_row_counts", b"class_row_counts", "columns", b"columns", "create_time", b"create_time", "data_type", b"data_type", "encoded_size", b"encoded_size", "error", b"error", "input_maximum", b"input_maximum", "input_minimum", b"input_minimum", "input_names", b"input_names", "input_size", b"input_size", "name", b"name", "row_count", b"row_count", "sha256", b"sha256", "size_bytes", b"size_bytes", "target_data_type", b"target_data_type", "target_maximum", b"target_maximum", "target_minimum", b"target_minimum", "target_names", b"target_names", "target_size", b"target_size", "weighted", b"weighted", "whole_inputs", b"whole_inputs"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -24,10 +24,11 @@ _sym_db = _symbol_database.Default()
 
 from google.protobuf import field_mask_pb2 as google_dot_protobuf_dot_field__mask__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
+from google.rpc import status_pb2 as google_dot_rpc_dot_status__pb2
 from mlpd.v1 import types_pb2 as mlpd_dot_v1_dot_types__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bmlpd/v1/model_service.proto\x12\x07mlpd.v1\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x13mlpd/v1/types.proto\"\xbb\x03\n\x0cModelVersion\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x19\n\x11parameters_sha256\x18\x02 \x01(\t\x12\x14\n\x0ctraining_job\x18\x03 \x01(\t\x12 \n\x04spec\x18\x04 \x01(\x0b\x32\x12.mlpd.v1.ModelSpec\x12\x0c\n\x04task\x18\x05 \x01(\t\x12\x17\n\x0fparameter_count\x18\x06 \x01(\x03\x12/\n\x0b\x63reate_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04loss\x18\x08 \x01(\t\x12\x13\n\x0binput_names\x18\t \x03(\t\x12 \n\x07\x63olumns\x18\n \x03(\x0b\x32\x0f.mlpd.v1.Column\x12\x13\n\x0b\x63lass_names\x18\x0b \x03(\t\x12\x14\n\x0ctarget_names\x18\x0c \x03(\t\x12\x12\n\ninput_size\x18\r \x01(\x03\x12\x31\n\x06labels\x18\x0e \x03(\x0b\x32!.mlpd.v1.ModelVersion.LabelsEntry\x12\x0c\n\x04note\x18\x0f \x01(\t\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"&\n\x16GetModelVersionRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"G\n\x17GetModelVersionResponse\x12,\n\rmodel_version\x18\x01 \x01(\x0b\x32\x15.mlpd.v1.ModelVersion\"\xbf\x01\n\x18ListModelVersionsRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\x12=\n\x06labels\x18\x04 \x03(\x0b\x32-.mlpd.v1.ListModelVersionsRequest.LabelsEntry\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"c\n\x19ListModelVersionsResponse\x12-\n\x0emodel_versions\x18\x01 \x03(\x0b\x32\x15.mlpd.v1.ModelVersion\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"z\n\x19UpdateModelVersionRequest\x12,\n\rmodel_version\x18\x01 \x01(\x0b\x32\x15.mlpd.v1.ModelVersion\x12/\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\"J\n\x1aUpdateModelVersionResponse\x12,\n\rmodel_version\x18\x01 \x01(\x0b\x32\x15.mlpd.v1.ModelVersion\"@\n\x19\x44\x65leteModelVersionRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x15\n\rallow_missing\x18\x02 \x01(\x08\"1\n\x1a\x44\x65leteModelVersionResponse\x12\x13\n\x0b\x66reed_bytes\x18\x01 \x01(\x03\"9\n\x12\x44\x65leteModelRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x15\n\rallow_missing\x18\x02 \x01(\x08\"A\n\x13\x44\x65leteModelResponse\x12\x15\n\rversion_count\x18\x01 \x01(\x03\x12\x13\n\x0b\x66reed_bytes\x18\x02 \x01(\x03\x32\xe1\x03\n\x0cModelService\x12Y\n\x0fGetModelVersion\x12\x1f.mlpd.v1.GetModelVersionRequest\x1a .mlpd.v1.GetModelVersionResponse\"\x03\x90\x02\x01\x12_\n\x11ListModelVersions\x12!.mlpd.v1.ListModelVersionsRequest\x1a\".mlpd.v1.ListModelVersionsResponse\"\x03\x90\x02\x01\x12\x62\n\x12UpdateModelVersion\x12\".mlpd.v1.UpdateModelVersionRequest\x1a#.mlpd.v1.UpdateModelVersionResponse\"\x03\x90\x02\x02\x12\x62\n\x12\x44\x65leteModelVersion\x12\".mlpd.v1.DeleteModelVersionRequest\x1a#.mlpd.v1.DeleteModelVersionResponse\"\x03\x90\x02\x02\x12M\n\x0b\x44\x65leteModel\x12\x1b.mlpd.v1.DeleteModelRequest\x1a\x1c.mlpd.v1.DeleteModelResponse\"\x03\x90\x02\x02\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bmlpd/v1/model_service.proto\x12\x07mlpd.v1\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/rpc/status.proto\x1a\x13mlpd/v1/types.proto\"\xde\x03\n\x0cModelVersion\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x19\n\x11parameters_sha256\x18\x02 \x01(\t\x12\x14\n\x0ctraining_job\x18\x03 \x01(\t\x12 \n\x04spec\x18\x04 \x01(\x0b\x32\x12.mlpd.v1.ModelSpec\x12\x0c\n\x04task\x18\x05 \x01(\t\x12\x17\n\x0fparameter_count\x18\x06 \x01(\x03\x12/\n\x0b\x63reate_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04loss\x18\x08 \x01(\t\x12\x13\n\x0binput_names\x18\t \x03(\t\x12 \n\x07\x63olumns\x18\n \x03(\x0b\x32\x0f.mlpd.v1.Column\x12\x13\n\x0b\x63lass_names\x18\x0b \x03(\t\x12\x14\n\x0ctarget_names\x18\x0c \x03(\t\x12\x12\n\ninput_size\x18\r \x01(\x03\x12\x31\n\x06labels\x18\x0e \x03(\x0b\x32!.mlpd.v1.ModelVersion.LabelsEntry\x12\x0c\n\x04note\x18\x0f \x01(\t\x12!\n\x05\x65rror\x18\x10 \x01(\x0b\x32\x12.google.rpc.Status\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"&\n\x16GetModelVersionRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"G\n\x17GetModelVersionResponse\x12,\n\rmodel_version\x18\x01 \x01(\x0b\x32\x15.mlpd.v1.ModelVersion\"\xbf\x01\n\x18ListModelVersionsRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\x12=\n\x06labels\x18\x04 \x03(\x0b\x32-.mlpd.v1.ListModelVersionsRequest.LabelsEntry\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"c\n\x19ListModelVersionsResponse\x12-\n\x0emodel_versions\x18\x01 \x03(\x0b\x32\x15.mlpd.v1.ModelVersion\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"z\n\x19UpdateModelVersionRequest\x12,\n\rmodel_version\x18\x01 \x01(\x0b\x32\x15.mlpd.v1.ModelVersion\x12/\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\"J\n\x1aUpdateModelVersionResponse\x12,\n\rmodel_version\x18\x01 \x01(\x0b\x32\x15.mlpd.v1.ModelVersion\"@\n\x19\x44\x65leteModelVersionRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x15\n\rallow_missing\x18\x02 \x01(\x08\"1\n\x1a\x44\x65leteModelVersionResponse\x12\x13\n\x0b\x66reed_bytes\x18\x01 \x01(\x03\"9\n\x12\x44\x65leteModelRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x15\n\rallow_missing\x18\x02 \x01(\x08\"A\n\x13\x44\x65leteModelResponse\x12\x15\n\rversion_count\x18\x01 \x01(\x03\x12\x13\n\x0b\x66reed_bytes\x18\x02 \x01(\x03\x32\xe1\x03\n\x0cModelService\x12Y\n\x0fGetModelVersion\x12\x1f.mlpd.v1.GetModelVersionRequest\x1a .mlpd.v1.GetModelVersionResponse\"\x03\x90\x02\x01\x12_\n\x11ListModelVersions\x12!.mlpd.v1.ListModelVersionsRequest\x1a\".mlpd.v1.ListModelVersionsResponse\"\x03\x90\x02\x01\x12\x62\n\x12UpdateModelVersion\x12\".mlpd.v1.UpdateModelVersionRequest\x1a#.mlpd.v1.UpdateModelVersionResponse\"\x03\x90\x02\x02\x12\x62\n\x12\x44\x65leteModelVersion\x12\".mlpd.v1.DeleteModelVersionRequest\x1a#.mlpd.v1.DeleteModelVersionResponse\"\x03\x90\x02\x02\x12M\n\x0b\x44\x65leteModel\x12\x1b.mlpd.v1.DeleteModelRequest\x1a\x1c.mlpd.v1.DeleteModelResponse\"\x03\x90\x02\x02\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -48,32 +49,32 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_MODELSERVICE'].methods_by_name['DeleteModelVersion']._serialized_options = b'\220\002\002'
   _globals['_MODELSERVICE'].methods_by_name['DeleteModel']._loaded_options = None
   _globals['_MODELSERVICE'].methods_by_name['DeleteModel']._serialized_options = b'\220\002\002'
-  _globals['_MODELVERSION']._serialized_start=129
-  _globals['_MODELVERSION']._serialized_end=572
-  _globals['_MODELVERSION_LABELSENTRY']._serialized_start=527
-  _globals['_MODELVERSION_LABELSENTRY']._serialized_end=572
-  _globals['_GETMODELVERSIONREQUEST']._serialized_start=574
-  _globals['_GETMODELVERSIONREQUEST']._serialized_end=612
-  _globals['_GETMODELVERSIONRESPONSE']._serialized_start=614
-  _globals['_GETMODELVERSIONRESPONSE']._serialized_end=685
-  _globals['_LISTMODELVERSIONSREQUEST']._serialized_start=688
-  _globals['_LISTMODELVERSIONSREQUEST']._serialized_end=879
-  _globals['_LISTMODELVERSIONSREQUEST_LABELSENTRY']._serialized_start=527
-  _globals['_LISTMODELVERSIONSREQUEST_LABELSENTRY']._serialized_end=572
-  _globals['_LISTMODELVERSIONSRESPONSE']._serialized_start=881
-  _globals['_LISTMODELVERSIONSRESPONSE']._serialized_end=980
-  _globals['_UPDATEMODELVERSIONREQUEST']._serialized_start=982
-  _globals['_UPDATEMODELVERSIONREQUEST']._serialized_end=1104
-  _globals['_UPDATEMODELVERSIONRESPONSE']._serialized_start=1106
-  _globals['_UPDATEMODELVERSIONRESPONSE']._serialized_end=1180
-  _globals['_DELETEMODELVERSIONREQUEST']._serialized_start=1182
-  _globals['_DELETEMODELVERSIONREQUEST']._serialized_end=1246
-  _globals['_DELETEMODELVERSIONRESPONSE']._serialized_start=1248
-  _globals['_DELETEMODELVERSIONRESPONSE']._serialized_end=1297
-  _globals['_DELETEMODELREQUEST']._serialized_start=1299
-  _globals['_DELETEMODELREQUEST']._serialized_end=1356
-  _globals['_DELETEMODELRESPONSE']._serialized_start=1358
-  _globals['_DELETEMODELRESPONSE']._serialized_end=1423
-  _globals['_MODELSERVICE']._serialized_start=1426
-  _globals['_MODELSERVICE']._serialized_end=1907
+  _globals['_MODELVERSION']._serialized_start=154
+  _globals['_MODELVERSION']._serialized_end=632
+  _globals['_MODELVERSION_LABELSENTRY']._serialized_start=587
+  _globals['_MODELVERSION_LABELSENTRY']._serialized_end=632
+  _globals['_GETMODELVERSIONREQUEST']._serialized_start=634
+  _globals['_GETMODELVERSIONREQUEST']._serialized_end=672
+  _globals['_GETMODELVERSIONRESPONSE']._serialized_start=674
+  _globals['_GETMODELVERSIONRESPONSE']._serialized_end=745
+  _globals['_LISTMODELVERSIONSREQUEST']._serialized_start=748
+  _globals['_LISTMODELVERSIONSREQUEST']._serialized_end=939
+  _globals['_LISTMODELVERSIONSREQUEST_LABELSENTRY']._serialized_start=587
+  _globals['_LISTMODELVERSIONSREQUEST_LABELSENTRY']._serialized_end=632
+  _globals['_LISTMODELVERSIONSRESPONSE']._serialized_start=941
+  _globals['_LISTMODELVERSIONSRESPONSE']._serialized_end=1040
+  _globals['_UPDATEMODELVERSIONREQUEST']._serialized_start=1042
+  _globals['_UPDATEMODELVERSIONREQUEST']._serialized_end=1164
+  _globals['_UPDATEMODELVERSIONRESPONSE']._serialized_start=1166
+  _globals['_UPDATEMODELVERSIONRESPONSE']._serialized_end=1240
+  _globals['_DELETEMODELVERSIONREQUEST']._serialized_start=1242
+  _globals['_DELETEMODELVERSIONREQUEST']._serialized_end=1306
+  _globals['_DELETEMODELVERSIONRESPONSE']._serialized_start=1308
+  _globals['_DELETEMODELVERSIONRESPONSE']._serialized_end=1357
+  _globals['_DELETEMODELREQUEST']._serialized_start=1359
+  _globals['_DELETEMODELREQUEST']._serialized_end=1416
+  _globals['_DELETEMODELRESPONSE']._serialized_start=1418
+  _globals['_DELETEMODELRESPONSE']._serialized_end=1483
+  _globals['_MODELSERVICE']._serialized_start=1486
+  _globals['_MODELSERVICE']._serialized_end=1967
 # @@protoc_insertion_point(module_scope)

@@ -9,6 +9,7 @@ from google.protobuf import field_mask_pb2 as _field_mask_pb2
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
+from google.rpc import status_pb2 as _status_pb2
 from mlpd.v1 import types_pb2 as _types_pb2
 import builtins as _builtins
 import sys
@@ -62,6 +63,7 @@ class ModelVersion(_message.Message):
     INPUT_SIZE_FIELD_NUMBER: _builtins.int
     LABELS_FIELD_NUMBER: _builtins.int
     NOTE_FIELD_NUMBER: _builtins.int
+    ERROR_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Resource name."""
     parameters_sha256: _builtins.str
@@ -110,6 +112,10 @@ class ModelVersion(_message.Message):
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """Labels as of TrainingJob; at first those that its job had."""
 
+    @_builtins.property
+    def error(self) -> _status_pb2.Status:
+        """Set in lists where its record can't be read, with the details an RPC error would carry; all but the name is unset."""
+
     def __init__(
         self,
         *,
@@ -128,10 +134,11 @@ class ModelVersion(_message.Message):
         input_size: _builtins.int = ...,
         labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         note: _builtins.str = ...,
+        error: _status_pb2.Status | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "spec", b"spec"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "error", b"error", "spec", b"spec"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["class_names", b"class_names", "columns", b"columns", "create_time", b"create_time", "input_names", b"input_names", "input_size", b"input_size", "labels", b"labels", "loss", b"loss", "name", b"name", "note", b"note", "parameter_count", b"parameter_count", "parameters_sha256", b"parameters_sha256", "spec", b"spec", "target_names", b"target_names", "task", b"task", "training_job", b"training_job"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["class_names", b"class_names", "columns", b"columns", "create_time", b"create_time", "error", b"error", "input_names", b"input_names", "input_size", b"input_size", "labels", b"labels", "loss", b"loss", "name", b"name", "note", b"note", "parameter_count", b"parameter_count", "parameters_sha256", b"parameters_sha256", "spec", b"spec", "target_names", b"target_names", "task", b"task", "training_job", b"training_job"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

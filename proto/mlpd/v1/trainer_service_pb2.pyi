@@ -1024,7 +1024,7 @@ class TrainingJob(_message.Message):
     class _StateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[TrainingJob._State.ValueType], _builtins.type):
         DESCRIPTOR: _descriptor.EnumDescriptor
         STATE_UNSPECIFIED: TrainingJob._State.ValueType  # 0
-        """Never sent."""
+        """In lists alone: it can't be read, see error."""
         STATE_QUEUED: TrainingJob._State.ValueType  # 1
         """Accepted, waiting for a worker."""
         STATE_RUNNING: TrainingJob._State.ValueType  # 2
@@ -1042,7 +1042,7 @@ class TrainingJob(_message.Message):
         """Life cycle."""
 
     STATE_UNSPECIFIED: TrainingJob.State.ValueType  # 0
-    """Never sent."""
+    """In lists alone: it can't be read, see error."""
     STATE_QUEUED: TrainingJob.State.ValueType  # 1
     """Accepted, waiting for a worker."""
     STATE_RUNNING: TrainingJob.State.ValueType  # 2
@@ -1129,7 +1129,9 @@ class TrainingJob(_message.Message):
     """Newest loss of validation; unset before the first report."""
     @_builtins.property
     def error(self) -> _status_pb2.Status:
-        """Set when FAILED, with the details an RPC error would carry."""
+        """Set when FAILED, with the details an RPC error would carry; and in lists where its record can't be read: then all but
+        name, state and queue_position is unset.
+        """
 
     @_builtins.property
     def spec(self) -> Global___TrainingSpec:

@@ -21,6 +21,7 @@ from mlpd.client.cli.output import (
     plain,
     print_json,
     progress_of,
+    show_damaged,
     show_notes,
     table,
 )
@@ -157,6 +158,9 @@ def _date(days: float) -> str:
 def _show(datasets: list[Dataset]) -> None:
     rows = table("data set", "rows#", "width#", "targets", "type", "bytes#", "sha256")
     for dataset in datasets:
+        if dataset.HasField("error"):
+            rows.add_row(dataset.name.removeprefix("datasets/"), "", "", "damaged")
+            continue
         rows.add_row(
             dataset.name.removeprefix("datasets/"),
             f"{dataset.row_count:,}",
@@ -167,3 +171,4 @@ def _show(datasets: list[Dataset]) -> None:
             dataset.sha256[:16],
         )
     console.print(rows)
+    show_damaged(datasets)

@@ -20,6 +20,7 @@ from mlpd.client.cli.output import (
     evaluation_fields,
     labels_of,
     print_json,
+    show_damaged,
     show_evaluation,
     show_notes,
     table,
@@ -124,6 +125,9 @@ def models(
         return
     rows = table("model version", "task", "layers", "parameters#", "sha256", "job", "created")
     for version in found:
+        if version.HasField("error"):
+            rows.add_row(version.name, "damaged")
+            continue
         rows.add_row(
             version.name,
             version.task,
@@ -134,6 +138,7 @@ def models(
             version.create_time.ToDatetime().isoformat(" ", "seconds"),
         )
     console.print(rows)
+    show_damaged(found)
 
 
 def register(app: typer.Typer) -> None:

@@ -13,6 +13,8 @@ from mlpd.client.calls import DEFAULT_ADDRESS
 from mlpd.client.cli.fields import fields_of
 from mlpd.client.errors import InvalidRequest
 from mlpd.client.results import Evaluation
+from mlpd.v1.dataset_service_pb2 import Dataset
+from mlpd.v1.model_service_pb2 import ModelVersion
 from mlpd.v1.trainer_service_pb2 import TrainingJob
 from numpy.typing import NDArray
 from rich.console import Console
@@ -105,6 +107,13 @@ def table(*columns: str) -> Table:
         justify: Literal["left", "right"] = "right" if column.endswith("#") else "left"
         result.add_column(column.removesuffix("#"), justify=justify, overflow="fold")
     return result
+
+
+def show_damaged(found: Iterable[Dataset | ModelVersion]) -> None:
+    """Print what is wrong with each entry of a list whose record can't be read."""
+    for entry in found:
+        if entry.HasField("error"):
+            console.print(plain(entry.error.message), markup=False)
 
 
 def evaluation_fields(evaluation: Evaluation) -> dict[str, Any]:

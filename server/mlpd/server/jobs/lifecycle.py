@@ -47,6 +47,11 @@ def refuse(status: JobStatus, now: int, failure: Failure) -> Decision:
     return _move(status, now, JobState.FAILED, failure) if status.state is JobState.QUEUED else Decision(status)
 
 
+def end_damaged(status: JobStatus, now: int, failure: Failure) -> Decision:
+    """End a job of whose status something can't be read, whatever its state; ``status`` is what is left."""
+    return _move(status, now, JobState.FAILED, failure)
+
+
 def cancel(status: JobStatus, now: int, job_id: str) -> Decision:
     """Cancel a queued job, or mark a running one CANCELLING. Raises `PreconditionFailed` if it succeeded or failed."""
     if status.state is JobState.QUEUED:

@@ -113,7 +113,13 @@ class Jobs:
         """
 
         async def mark_and_stop() -> JobStatus:
-            status = await self._store.change_job(job_id, partial(lifecycle.cancel, job_id=job_id))
+            try:
+                status = await self._store.change_job(job_id, partial(lifecycle.cancel, job_id=job_id))
+            except DataLoss as error:
+                await self._end_damaged(job_id, error)
+                if job_id in self._attempts:
+                    self._stop(job_id, StopReason.CANCEL)
+                raise
             if job_id in self._attempts:
                 if status.state is JobState.CANCELLING:
                     self._stop(job_id, StopReason.CANCEL)
@@ -128,10 +134,13 @@ class Jobs:
 
     async def recover(self) -> None:
         """Requeue or cancel the jobs that an earlier process left running; call it once, before `run`."""
-        for job_id in await self._store.job_ids_in(JobState.RUNNING, JobState.CANCELLING):
-            try:
-                recovered = await self._store.change_job(job_id, lifecycle.recover)
-            except DataLoss as error:  # one damaged record must not keep a server from starting
+        for job_id in await self._store.left_running():
+            try:  # one damaged record must not keep a server from starting
+                try:
+                    recovered = await self._store.change_job(job_id, lifecycle.recover)
+                except DataLoss as error:
+                    recovered = await self._end_damaged(job_id, error)
+            except NotFound as error:
                 _logger.error("job not recovered", job=job_id, found=error.message)
                 continue
             _logger.info("job recovered", job=job_id, state=recovered.state, step=recovered.progress.step)
@@ -175,8 +184,10 @@ class Jobs:
             worker.stop(reason, self._limits.stop_seconds)
 
     async def _attempt(self, job_id: str) -> None:
-        with suppress(NotFound):  # deleted as soon as it had ended
+        try:
             await self._attempt_to_the_end(job_id)
+        except NotFound:  # deleted as soon as it had ended, or its id is damaged, and the queue would tell it again
+            self._abandoned.add(job_id)
 
     async def _attempt_to_the_end(self, job_id: str) -> None:
         job = await self._started(job_id)
@@ -194,7 +205,7 @@ class Jobs:
         except Exception:
             log.exception("attempt broken off")
             end = partial(lifecycle.lose, attempt=attempt, how="could not be run")
-        status = await self._change(job_id, end)
+        status = await self._end(job_id, end)
         reason = status.failure and status.failure.reason
         log.info("attempt ended", state=status.state, step=status.progress.step, failure=reason)
         await self._clean_up(job_id, status)
@@ -205,7 +216,7 @@ class Jobs:
             job = await self._patiently(partial(self._store.sound_job, job_id))
         except DataLoss as error:
             _logger.error("job not started", job=job_id, found=error.message)
-            await self._change(job_id, partial(lifecycle.refuse, failure=Failure.of(error)))
+            await self._end(job_id, partial(lifecycle.refuse, failure=Failure.of(error)))
             return None
         status = await self._change(job_id, lifecycle.start)
         if status.state is JobState.RUNNING:
@@ -216,6 +227,17 @@ class Jobs:
     async def _change(self, job_id: str, decide: Decide) -> JobStatus:
         """Change a job's status as soon as the disk takes it; raises as `Store.change_job` and `_patiently`."""
         return await self._patiently(partial(self._store.change_job, job_id, decide))
+
+    async def _end(self, job_id: str, decide: Decide) -> JobStatus:
+        """Change a job's status as `_change` does; where it can't be read, the job fails by that."""
+        try:
+            return await self._change(job_id, decide)
+        except DataLoss as error:
+            return await self._patiently(partial(self._end_damaged, job_id, error))
+
+    async def _end_damaged(self, job_id: str, error: DataLoss) -> JobStatus:
+        end = partial(lifecycle.end_damaged, failure=Failure.of(error))
+        return await self._store.end_damaged(job_id, end)
 
     async def _patiently(self, ask: Callable[[], Awaitable[T]]) -> T:
         """Return what ``ask`` returns once the disk no longer refuses; raises `StorageTrouble` only while draining."""

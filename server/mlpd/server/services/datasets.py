@@ -6,12 +6,13 @@ from contextlib import nullcontext, suppress
 import mlpd.v1.dataset_service_pb2 as pb
 from mlpd.server.errors import InvalidRequest, NotFound
 from mlpd.server.names import parse_dataset
+from mlpd.server.records import DatasetRecord
 from mlpd.server.storage import listing
 from mlpd.server.storage.datasets import Datasets
 from mlpd.server.storage.housekeeping import Housekeeping
 from mlpd.server.storage.store import Store
 from mlpd.server.wire.guard import Context
-from mlpd.server.wire.messages import dataset_message
+from mlpd.server.wire.messages import dataset_message, listed
 from mlpd.server.wire.paging import page_of, page_size, text_cursor, token_of
 from mlpd.v1.dataset_service_pb2_grpc import DatasetServiceServicer
 
@@ -46,9 +47,7 @@ class DatasetService(DatasetServiceServicer):
         """List data sets by name."""
         after, size = text_cursor("datasets", request.page_token), page_size(request.page_size)
         messages, cursor = await self._store.read(
-            lambda connection: page_of(
-                ((own, dataset_message(record)) for own, record in listing.datasets(connection, after, size + 1)), size
-            )
+            lambda connection: page_of(map(_listed_dataset, listing.datasets(connection, after, size + 1)), size)
         )
         return pb.ListDatasetsResponse(datasets=messages, next_page_token=token_of("datasets", cursor))
 
@@ -58,6 +57,12 @@ class DatasetService(DatasetServiceServicer):
         with suppress(NotFound) if request.allow_missing else nullcontext():
             response.freed_bytes = await self._housekeeping.delete_dataset(parse_dataset("name", request.name))
         return response
+
+
+def _listed_dataset(entry: listing.Entry[DatasetRecord]) -> tuple[int | str, pb.Dataset]:
+    return entry.cursor, listed(
+        lambda: dataset_message(entry.read()), lambda error: pb.Dataset(name=entry.name, error=error)
+    )
 
 
 async def _chunks(requests: AsyncIterator[pb.UploadDatasetRequest]) -> AsyncIterator[bytes]:

@@ -7,12 +7,13 @@ import mlpd.v1.model_service_pb2 as pb
 from mlpd.server.errors import NotFound
 from mlpd.server.labels import LabelChange, check_labels
 from mlpd.server.names import parse_model, parse_series, parse_version
+from mlpd.server.records import ModelRecord
 from mlpd.server.storage import listing
 from mlpd.server.storage.housekeeping import Housekeeping
 from mlpd.server.storage.labelling import label_version
 from mlpd.server.storage.store import Store
 from mlpd.server.wire.guard import Context
-from mlpd.server.wire.messages import model_message
+from mlpd.server.wire.messages import listed, model_message
 from mlpd.server.wire.paging import number_cursor, page_of, page_size, token_of
 from mlpd.v1.model_service_pb2_grpc import ModelServiceServicer
 
@@ -40,11 +41,7 @@ class ModelService(ModelServiceServicer):
         before, size = number_cursor("models", request.page_token), page_size(request.page_size)
         messages, cursor = await self._store.read(
             lambda connection: page_of(
-                (
-                    (own, model_message(record))
-                    for own, record in listing.models(connection, model_id, before, size + 1, labels)
-                ),
-                size,
+                map(_listed_version, listing.models(connection, model_id, before, size + 1, labels)), size
             )
         )
         return pb.ListModelVersionsResponse(model_versions=messages, next_page_token=token_of("models", cursor))
@@ -76,3 +73,9 @@ class ModelService(ModelServiceServicer):
             deleted = await self._housekeeping.delete_versions(parse_series("name", request.name), None)
             response.version_count, response.freed_bytes = deleted
         return response
+
+
+def _listed_version(entry: listing.Entry[ModelRecord]) -> tuple[int | str, pb.ModelVersion]:
+    return entry.cursor, listed(
+        lambda: model_message(entry.read()), lambda error: pb.ModelVersion(name=entry.name, error=error)
+    )

@@ -35,7 +35,7 @@ from mlpd.server.storage.store import LogState, Store
 from mlpd.server.storage.stored_files import StoredFiles
 from mlpd.server.wire.durations import check_duration, duration, seconds_of
 from mlpd.server.wire.guard import Context
-from mlpd.server.wire.messages import event_message, job_message
+from mlpd.server.wire.messages import event_message, job_message, listed
 from mlpd.server.wire.paging import number_cursor, page_of, page_size, token_of
 from mlpd.server.wire.tensors import fill_tensor
 from mlpd.v1 import types_pb2 as types
@@ -141,13 +141,7 @@ class TrainerService(TrainerServiceServicer):
         chosen = _chosen_jobs(request)
         before, size = number_cursor("jobs", request.page_token), page_size(request.page_size)
         messages, cursor = await self._store.read(
-            lambda connection: page_of(
-                (
-                    (own, job_message(job, place))
-                    for own, job, place in listing.jobs(connection, before, size + 1, chosen)
-                ),
-                size,
-            )
+            lambda connection: page_of(map(_listed_job, listing.jobs(connection, before, size + 1, chosen)), size)
         )
         return pb.ListTrainingJobsResponse(training_jobs=messages, next_page_token=token_of("jobs", cursor))
 
@@ -210,6 +204,14 @@ class TrainerService(TrainerServiceServicer):
     async def _message(self, job: Job) -> pb.TrainingJob:
         queued = job.status.state is JobState.QUEUED
         return job_message(job, await self._store.queue_position(job.id) if queued else 0)
+
+
+def _listed_job(entry: listing.JobEntry) -> tuple[int | str, pb.TrainingJob]:
+    state = pb.TrainingJob.State.Value(f"STATE_{entry.state or 'UNSPECIFIED'}")
+    return entry.cursor, listed(
+        lambda: job_message(entry.read(), entry.queue_position),
+        lambda error: pb.TrainingJob(name=entry.name, state=state, error=error, queue_position=entry.queue_position),
+    )
 
 
 def _chosen_jobs(request: pb.ListTrainingJobsRequest) -> listing.ChosenJobs:

@@ -10,7 +10,8 @@ import re
 import shutil
 import stat
 import tempfile
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
+from collections.abc import Set as AbstractSet
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -118,15 +119,22 @@ class DataDirectory:
             text = f"{self.database.name}, which names the files of datasets/ and models/, is missing"
             raise DatabaseMissing(f"{text}; put it back, or move these away")
 
-    def remove_others(self, datasets: Collection[str], models: Collection[str], job_ids: Collection[str]) -> None:
-        """Remove the files of all contents but these, and the folders of all jobs but these; other files stay."""
+    def remove_others(self, datasets: AbstractSet[str], models: AbstractSet[str], job_ids: AbstractSet[str]) -> None:
+        """Remove the files of all contents but these, and the folders of all jobs but these; other files stay.
+
+        Where one of these is not there, none is removed: it may be the one that is missed, under a damaged name.
+        """
         count = size_bytes = 0
         for folder, named in zip(self._content_folders, (datasets, models), strict=True):
-            for path in folder.iterdir():
-                if (found := _CONTENT.match(path.name)) and found[1] not in named:
-                    with suppress(OSError):
-                        size_bytes += remove_file(path)
-                        count += 1
+            paths = {found[1]: path for path in folder.iterdir() if (found := _CONTENT.match(path.name))}
+            others, missed = paths.keys() - named, named - paths.keys()
+            if others and missed:
+                _logger.warning("files stay that nothing names, as others are missed", count=len(others))
+                continue
+            for digest in others:
+                with suppress(OSError):
+                    size_bytes += remove_file(paths[digest])
+                    count += 1
         for job_id in {folder.name for folder in (self.root / "jobs").iterdir()}.difference(job_ids):
             size_bytes += self.remove_job(job_id)
             count += 1

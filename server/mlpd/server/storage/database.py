@@ -1,11 +1,14 @@
 """One SQLite file: a single writer thread that commits in groups, and readers that cannot write.
 
+A damaged cell costs no other: text that is not UTF-8 is read as bytes, and what is no JSON as its text.
+
 The writer's connection is the only one that writes or checkpoints the write-ahead log. A commit waits for the disk
 (``synchronous=FULL``); the writes that are asked for meanwhile share the next one. An error of the disk makes SQLite
 undo a whole transaction: then the write that it struck is refused, and each other gets a transaction of its own.
 """
 
 import asyncio
+import json
 import queue
 import sqlite3
 import threading
@@ -208,13 +211,17 @@ def _ended() -> Unavailable:
 def _engine(path: Path, begin_statement: str, *pragmas: str) -> sa.Engine:
     # Errors and logs leave out a statement's parameters, which may be megabytes of a user's data.
     engine = sa.create_engine(
-        f"sqlite:///{path}", connect_args={"timeout": _BUSY_TIMEOUT_MILLISECONDS / 1000}, hide_parameters=True
+        f"sqlite:///{path}",
+        connect_args={"timeout": _BUSY_TIMEOUT_MILLISECONDS / 1000},
+        hide_parameters=True,
+        json_deserializer=_json_or_as_it_is,
     )
 
     # The driver's own transaction handling breaks savepoints; SQLAlchemy's documentation gives this way round it.
     @sa.event.listens_for(engine, "connect")
     def prepare(connection: Any, _record: Any) -> None:
         connection.isolation_level = None
+        connection.text_factory = _text_or_bytes
         for pragma in pragmas:
             connection.execute(pragma)
 
@@ -223,6 +230,20 @@ def _engine(path: Path, begin_statement: str, *pragmas: str) -> sa.Engine:
         connection.exec_driver_sql(begin_statement)
 
     return engine
+
+
+def _text_or_bytes(content: bytes) -> str | bytes:
+    try:
+        return content.decode()
+    except UnicodeDecodeError:
+        return content
+
+
+def _json_or_as_it_is(text: Any) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, TypeError, RecursionError):
+        return text
 
 
 def _check_version(connection: sa.Connection, version: int) -> None:

@@ -49,7 +49,7 @@ class Datasets:
             with self._directory.scratch() as scratch:
                 await asyncio.to_thread(_write_mnist, scratch, split)
                 info = await asyncio.to_thread(inspect_dataset, scratch)
-                await self._adopt(scratch, f"mnist-{split}", info)
+                await self._adopt(scratch, f"mnist-{split}", info, built_in=True)
 
     async def upload(
         self, dataset_id: str, sha256: str, size_bytes: int, chunks: AsyncIterator[bytes]
@@ -92,7 +92,7 @@ class Datasets:
         except NotFound:
             return None
         except DataLoss as error:
-            _logger.warning("stored content is damaged", sha256=record.sha256, found=error.message)
+            _logger.warning("stored content is damaged", dataset=dataset_id, found=error.message)
             return None
         return record
 
@@ -101,7 +101,9 @@ class Datasets:
             self._contents.doubt(info.sha256)  # a name that is taken leaves a file without a row
             return await self._adopt(scratch, dataset_id, info)
 
-    async def _adopt(self, scratch: Path, dataset_id: str, info: DatasetInfo) -> DatasetRecord:
+    async def _adopt(
+        self, scratch: Path, dataset_id: str, info: DatasetInfo, *, built_in: bool = False
+    ) -> DatasetRecord:
         await asyncio.to_thread(self._directory.adopt, scratch, self._directory.dataset(info.sha256))
         return await self._store.create_dataset(
             DatasetRecord(
@@ -123,7 +125,8 @@ class Datasets:
                 create_time=time.time_ns(),
                 schema=info.schema,
                 statistics=info.statistics,
-            )
+            ),
+            built_in=built_in,
         )
 
     def _check_header(self, dataset_id: str, sha256: str, size_bytes: int) -> None:

@@ -15,6 +15,7 @@ from mlpd.server.storage import schema
 
 _USERS_TOLD = 5
 UNENDED = tuple(state for state in JobState if not state.terminal)
+ENDED = tuple(state for state in JobState if state.terminal)
 
 
 def store_inputs(connection: sa.Connection, number: int, spec: TrainingSpec) -> None:

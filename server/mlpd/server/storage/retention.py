@@ -10,7 +10,7 @@ import structlog
 from mlpd.server.errors import NotFound, PreconditionFailed, StorageTrouble
 from mlpd.server.storage import schema
 from mlpd.server.storage.housekeeping import Housekeeping
-from mlpd.server.storage.inputs import UNENDED
+from mlpd.server.storage.inputs import ENDED
 from mlpd.server.storage.store import Clock, Store
 
 _logger = structlog.get_logger()
@@ -74,7 +74,7 @@ class Retention:
 
 def _jobs_ended(before: int) -> sa.Select[Any]:
     statuses = schema.job_statuses.c
-    ended = statuses.state.not_in(UNENDED) & (statuses.end_time < before)
+    ended = statuses.state.in_(ENDED) & (statuses.end_time < before)
     return sa.select(schema.jobs.c.id).join(schema.job_statuses).where(ended).order_by(schema.jobs.c.number)
 
 

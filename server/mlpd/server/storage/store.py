@@ -8,11 +8,13 @@ commit order, the publisher is given the events.
 import time
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Protocol, TypeVar
 
 import sqlalchemy as sa
 from mlpd.core.codec import to_fields
 from mlpd.server.asynchronous import to_the_end
+from mlpd.server.damage import job_record_damage
 from mlpd.server.errors import AlreadyExists, DataLoss, NotFound, ResourceExhausted
 from mlpd.server.names import job_name, shown, version_name
 from mlpd.server.records import (
@@ -28,9 +30,9 @@ from mlpd.server.records import (
     Payload,
     StateChanged,
 )
-from mlpd.server.storage import rows, schema
+from mlpd.server.storage import catalogue, rows, schema
 from mlpd.server.storage.database import Database, Work
-from mlpd.server.storage.deletion import newest_deleted, require_new_request, require_same_content
+from mlpd.server.storage.deletion import newest_deleted, require_new_request
 from mlpd.server.storage.inputs import store_inputs
 
 T = TypeVar("T")
@@ -133,6 +135,26 @@ class Store:
 
         return await self._write_job(job_id, work)
 
+    async def end_damaged(self, job_id: str, end: Decide) -> JobStatus:
+        """Store what ``end`` makes of what is left of a job's status that can't be read; raises `NotFound`."""
+
+        def work(connection: sa.Connection) -> tuple[JobStatus, list[Event]]:
+            row = connection.execute(_STATUS_OF_JOB, {"job_id": job_id}).first()
+            if row is None:
+                raise _no_job(job_id)
+            newest = sa.select(sa.func.max(schema.events.c.sequence)).where(schema.events.c.job_id == job_id)
+            left = replace(
+                rows.what_is_left(job_id, row), last_sequence=connection.execute(newest).scalar() or 0, model_version=""
+            )
+            now = self._clock()
+            decision = end(left, now)
+            status, events = _logged(connection, job_id, decision.status, decision.payloads, now)
+            table = schema.job_statuses
+            connection.execute(table.update().where(table.c.number == row.number).values(to_fields(status)))
+            return status, events
+
+        return await self._write_job(job_id, work)
+
     async def _write_job(self, job_id: str, work: Work[tuple[T, list[Event]]]) -> T:
         async def commit_and_publish() -> T:
             answer, events = await self._database.write(work)
@@ -172,12 +194,14 @@ class Store:
 
     async def next_queued(self, count: int, leaving_out: Collection[str]) -> list[str]:
         """Return the ids of the ``count`` oldest queued jobs that are not in ``leaving_out``."""
-        query = _ids_in(JobState.QUEUED).where(schema.jobs.c.id.not_in(leaving_out)).limit(count)
+        queued = _ids_where(schema.job_statuses.c.state == JobState.QUEUED)
+        query = queued.where(schema.jobs.c.id.not_in(leaving_out)).limit(count)
         return await self._database.read(lambda connection: list(connection.execute(query).scalars()))
 
-    async def job_ids_in(self, *states: JobState) -> list[str]:
-        """Return the ids of the jobs in one of ``states``, oldest first."""
-        query = _ids_in(*states)
+    async def left_running(self) -> list[str]:
+        """Return the ids of the jobs whose state says neither that they wait nor that they have ended."""
+        states = schema.job_statuses.c.state
+        query = _ids_where(states.not_in([state for state in JobState if state.terminal or state is JobState.QUEUED]))
         return await self._database.read(lambda connection: list(connection.execute(query).scalars()))
 
     async def count_jobs(self, *states: JobState) -> int:
@@ -214,59 +238,31 @@ class Store:
         row = await self._database.replay(lambda connection: connection.execute(query).first())
         if row is None:
             raise _no_job(job_id)
-        return LogState(row.log_id, row.last_sequence, JobState(row.state).terminal)
+        try:
+            state = JobState(row.state)
+        except ValueError as error:
+            raise job_record_damage(job_id, "state") from error
+        return LogState(row.log_id, row.last_sequence, state.terminal)
 
-    async def create_dataset(self, record: DatasetRecord) -> DatasetRecord:
-        """Store a data set's record unless it is there with the same name and content; return the stored one."""
-
-        def work(connection: sa.Connection) -> DatasetRecord:
-            row = connection.execute(sa.select(schema.datasets).where(schema.datasets.c.id == record.id)).first()
-            if row is None:
-                require_same_content(connection, record.id, record.sha256)
-                connection.execute(schema.datasets.insert().values(to_fields(record)))
-                return record
-            known = rows.dataset_from(row)
-            if known.sha256 != record.sha256:
-                raise AlreadyExists(
-                    "DATASET_ID_TAKEN",
-                    f"dataset_id {shown(record.id)} holds other content (sha256 {known.sha256}); choose another name",
-                    dataset=f"datasets/{record.id}",
-                )
-            return known
-
-        return await self._database.write(work)
+    async def create_dataset(self, record: DatasetRecord, *, built_in: bool = False) -> DatasetRecord:
+        """Store a data set's record and return the stored one; raises as `catalogue.create_dataset`."""
+        return await self._database.write(partial(catalogue.create_dataset, record=record, built_in=built_in))
 
     async def dataset(self, dataset_id: str) -> DatasetRecord:
-        """Return the data set called ``dataset_id``, or with the content ``sha256-{hex}``; raises `NotFound`."""
-        table = schema.datasets
-        by_content = table.c.sha256 == dataset_id.removeprefix("sha256-")
-        query = sa.select(table).where(sa.or_(table.c.id == dataset_id, by_content)).order_by(table.c.id != dataset_id)
-        row = await self._database.read(lambda connection: connection.execute(query).first())
-        if row is None:
-            raise NotFound("DATASET_NOT_FOUND", f"there is no data set {shown(dataset_id)}", dataset=dataset_id)
-        return rows.dataset_from(row)
+        """Return the data set called ``dataset_id``, or with the content ``sha256-{hex}``.
+
+        Raises `NotFound`, or `DataLoss` where its record can't be read.
+        """
+        return await self._database.read(partial(catalogue.dataset, dataset_id=dataset_id))
 
     async def model(self, model_id: str, version: int | None) -> ModelRecord:
-        """Return a model version, the newest one for None, or raise `NotFound`."""
-        table = schema.models
-        query = sa.select(table).where(table.c.model_id == model_id).order_by(table.c.version.desc())
-        if version is not None:
-            query = query.where(table.c.version == version)
-        row = await self._database.read(lambda connection: connection.execute(query.limit(1)).first())
-        if row is None:
-            name = f"models/{model_id}" if version is None else version_name(model_id, version)
-            raise NotFound("MODEL_NOT_FOUND", f"there is no model {shown(name)}", model=name)
-        return rows.model_from(row)
+        """Return a model version, the newest one for None; raises as `dataset`."""
+        return await self._database.read(partial(catalogue.model, model_id=model_id, version=version))
 
 
-def _ids_in(*states: JobState) -> sa.Select[Any]:
-    statuses = schema.job_statuses.c
-    return (
-        sa.select(schema.jobs.c.id)
-        .join(schema.job_statuses)
-        .where(statuses.state.in_(states))
-        .order_by(statuses.number)
-    )
+def _ids_where(condition: sa.ColumnElement[bool]) -> sa.Select[Any]:
+    numbers = schema.job_statuses.c.number
+    return sa.select(schema.jobs.c.id).join(schema.job_statuses).where(condition).order_by(numbers)
 
 
 def _find_duplicate(connection: sa.Connection, request_id: str | None, request_digest: str, job_id: str) -> Job | None:
@@ -353,7 +349,7 @@ def _publish_model(connection: sa.Connection, job_id: str, finished: Finished, n
         input_size=len(finished.schema.columns) or spec.model.layer_sizes[0],
         create_time=now,
         schema=finished.schema,
-        labels=job.labels,
+        labels=rows.labels_from(job.labels, partial(job_record_damage, job_id)),
     )
     connection.execute(table.insert().values(to_fields(record)))
     return version_name(record.model_id, record.version)

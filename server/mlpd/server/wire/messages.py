@@ -1,7 +1,13 @@
 """Records as protobuf messages."""
 
+from collections.abc import Callable
+from typing import TypeVar
+
 from google.protobuf.timestamp_pb2 import Timestamp
+from google.rpc import status_pb2
 from mlpd.core.data.columns import Column, ColumnStatistics
+from mlpd.server.damage import UNREADABLE, dataset_record_damage, job_record_damage, model_record_damage
+from mlpd.server.errors import DataLoss
 from mlpd.server.names import dataset_name, job_name, version_name
 from mlpd.server.records import (
     AttemptStarted,
@@ -18,7 +24,7 @@ from mlpd.server.records import (
 )
 from mlpd.server.wire.durations import duration
 from mlpd.server.wire.specs import model_spec_message, spec_message
-from mlpd.server.wire.status import status_of_failure
+from mlpd.server.wire.status import status_of_error, status_of_failure
 from mlpd.server.wire.tensors import data_type_of
 from mlpd.v1 import dataset_service_pb2 as datasets
 from mlpd.v1 import model_service_pb2 as models
@@ -33,8 +39,26 @@ _SPLITS = {
 }
 
 
+M = TypeVar("M")
+
+
+def listed(message: Callable[[], M], damaged: Callable[[status_pb2.Status], M]) -> M:
+    """Return ``message()``, or what stands in a list for a record that can't be read."""
+    try:
+        return message()
+    except DataLoss as error:
+        return damaged(status_of_error(error))
+
+
 def job_message(job: Job, queue_position: int = 0) -> trainer.TrainingJob:
-    """Return a job."""
+    """Return a job; as the other messages, it raises `DataLoss` for stored values that the protocol can't say."""
+    try:
+        return _job_message(job, queue_position)
+    except UNREADABLE as error:
+        raise job_record_damage(job.id, "value of a field") from error
+
+
+def _job_message(job: Job, queue_position: int) -> trainer.TrainingJob:
     status = job.status
     return trainer.TrainingJob(
         name=job_name(job.id),
@@ -105,6 +129,13 @@ def event_message(event: Event) -> trainer.ProgressEvent:
 
 def dataset_message(record: DatasetRecord) -> datasets.Dataset:
     """Return a stored data set."""
+    try:
+        return _dataset_message(record)
+    except UNREADABLE as error:
+        raise dataset_record_damage(record.id, "value of a field") from error
+
+
+def _dataset_message(record: DatasetRecord) -> datasets.Dataset:
     return datasets.Dataset(
         name=dataset_name(record.id),
         sha256=record.sha256,
@@ -133,6 +164,13 @@ def dataset_message(record: DatasetRecord) -> datasets.Dataset:
 
 def model_message(record: ModelRecord) -> models.ModelVersion:
     """Return a published model version."""
+    try:
+        return _model_message(record)
+    except UNREADABLE as error:
+        raise model_record_damage(record.model_id, record.version, "value of a field") from error
+
+
+def _model_message(record: ModelRecord) -> models.ModelVersion:
     return models.ModelVersion(
         name=version_name(record.model_id, record.version),
         parameters_sha256=record.parameters_sha256,

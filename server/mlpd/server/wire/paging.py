@@ -14,7 +14,7 @@ PAGE_SIZE_LIMIT = 1000
 # With what goes round them, within the 4 MiB that a gRPC client takes unless it is told otherwise.
 _PAGE_BYTES = 3 * 1024 * 1024
 
-Cursor = TypeVar("Cursor", int, str)
+Cursor = int | str
 M = TypeVar("M", bound=Message)
 
 
@@ -28,7 +28,8 @@ def page_size(size: int) -> int:
 def page_of(items: Iterator[tuple[Cursor, M]], size: int) -> tuple[list[M], Cursor | None]:
     """Return up to ``size`` messages, fewer where these are large, and the last one's cursor where more follow."""
     page: list[M] = []
-    cursor, size_bytes = None, 0
+    cursor: Cursor | None = None
+    size_bytes = 0
     for own_cursor, message in items:
         size_bytes += message.ByteSize()
         if page and (len(page) == size or size_bytes > _PAGE_BYTES):
@@ -38,9 +39,11 @@ def page_of(items: Iterator[tuple[Cursor, M]], size: int) -> tuple[list[M], Curs
     return page, None
 
 
-def token_of(collection: str, cursor: int | str | None) -> str:
+def token_of(collection: str, cursor: Cursor | None) -> str:
     """Return the opaque token of the page after ``cursor``; "" when there is none."""
-    return base64.urlsafe_b64encode(f"{collection}:{cursor}".encode()).decode() if cursor else ""
+    return (
+        base64.urlsafe_b64encode(f"{collection}:{cursor}".encode(errors="surrogateescape")).decode() if cursor else ""
+    )
 
 
 def text_cursor(collection: str, token: str) -> str:
@@ -48,8 +51,8 @@ def text_cursor(collection: str, token: str) -> str:
     if not token:
         return ""
     try:
-        owner, _, cursor = base64.urlsafe_b64decode(token).decode().partition(":")
-    except (binascii.Error, UnicodeDecodeError, ValueError):
+        owner, _, cursor = base64.urlsafe_b64decode(token).decode(errors="surrogateescape").partition(":")
+    except (binascii.Error, ValueError):
         owner = cursor = ""
     if owner != collection or not cursor:
         raise InvalidRequest.field("page_token", f"page_token must come from an earlier page, got {shown(token)}")

@@ -15,8 +15,9 @@ import typer
 from mlpd.server.daemon import PortTaken, serve
 from mlpd.server.errors import StorageTrouble
 from mlpd.server.options import ServerOptions
-from mlpd.server.storage.artifacts import DatabaseMissing, DataDirectoryInUse
+from mlpd.server.storage.artifacts import DatabaseMissing
 from mlpd.server.storage.database import SchemaMismatch
+from mlpd.server.storage.locking import DataDirectoryInUse
 from sqlalchemy.exc import DatabaseError
 
 _DEFAULTS = ServerOptions()

@@ -120,9 +120,8 @@ class Jobs:
                 if job_id in self._attempts:
                     self._stop(job_id, StopReason.CANCEL)
                 raise
-            if job_id in self._attempts:
-                if status.state is JobState.CANCELLING:
-                    self._stop(job_id, StopReason.CANCEL)
+            if job_id in self._attempts and status.state is JobState.CANCELLING:
+                self._stop(job_id, StopReason.CANCEL)
                 return status
             if status.state is JobState.CANCELLING:  # no worker is left to stop
                 status = await self._store.change_job(job_id, lifecycle.recover)

@@ -4,7 +4,6 @@ Data sets and models are files named by the SHA-256 of their bytes. A file is wr
 synced, and renamed into it, so that it is there as a whole or not at all.
 """
 
-import fcntl
 import os
 import re
 import shutil
@@ -20,6 +19,7 @@ import structlog
 from mlpd.core.files import sync_directory
 from mlpd.server.errors import StorageFull
 from mlpd.server.storage.health import Storage
+from mlpd.server.storage.locking import DirectoryLock
 
 _logger = structlog.get_logger()
 
@@ -41,10 +41,6 @@ class DiskUsage:
     free_bytes: int
 
 
-class DataDirectoryInUse(Exception):
-    """Another server holds the data directory."""
-
-
 class DatabaseMissing(Exception):
     """There are files that only a database could name, and no database."""
 
@@ -59,12 +55,7 @@ class DataDirectory:
         root.mkdir(parents=True, exist_ok=True)
         self.root = root.resolve()
         self.storage = Storage()
-        self._lock = os.open(self.root / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(self._lock)
-            raise DataDirectoryInUse(f"another server uses the data directory {self.root}") from None
+        self._lock = DirectoryLock(self.root)
         shutil.rmtree(self._temporary, ignore_errors=True)
         _make_private(self.root)
         for name in ("temporary", "datasets", "models", "jobs"):
@@ -190,7 +181,7 @@ class DataDirectory:
 
     def close(self) -> None:
         """Give up the lock."""
-        os.close(self._lock)
+        self._lock.release()
 
 
 def remove_file(path: Path) -> int:

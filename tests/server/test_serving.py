@@ -20,12 +20,12 @@ ROWS = np.arange(20, dtype=np.float32).reshape(5, 4) / 20
 @needs_compiler
 def test_predictions_are_compiled_where_that_can_be_and_made_with_numpy_elsewhere(tmp_path, monkeypatch):
     with closing(DataDirectory(tmp_path / "data")) as directory:
-        serving = Serving(StoredFiles(directory), tmp_path / "kernels")
+        serving = Serving(StoredFiles(directory), tmp_path / "kernels", 10**9)
         compiled = serving._open(MODEL, 16)
         assert isinstance(compiled, CompiledPredictor)
         serving.close()
         monkeypatch.setattr("mlpd.core.execution.verification.ARITHMETIC", "what another processor computes")
-        serving = Serving(StoredFiles(directory), tmp_path / "others")
+        serving = Serving(StoredFiles(directory), tmp_path / "others", 10**9)
         with capture_logs() as logs:
             plain = [serving._open(MODEL, 16) for _ in range(2)]
         serving.close()

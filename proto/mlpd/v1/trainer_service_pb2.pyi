@@ -2406,6 +2406,8 @@ class GetServerInfoResponse(_message.Message):
     RUNNING_JOB_COUNT_FIELD_NUMBER: _builtins.int
     MAX_PREDICTION_VALUES_FIELD_NUMBER: _builtins.int
     DISK_USAGE_FIELD_NUMBER: _builtins.int
+    MAX_SERVING_BYTES_FIELD_NUMBER: _builtins.int
+    SERVING_BYTES_FIELD_NUMBER: _builtins.int
     server_version: _builtins.str
     """Version of mlpd."""
     max_message_bytes: _builtins.int
@@ -2420,6 +2422,10 @@ class GetServerInfoResponse(_message.Message):
     """Jobs running."""
     max_prediction_values: _builtins.int
     """Largest number of rows times outputs that one Predict answers; a client splits its rows by it."""
+    max_serving_bytes: _builtins.int
+    """Memory that models which predict and evaluate may take, with the buffers that this needs; the newest may take more."""
+    serving_bytes: _builtins.int
+    """What those take that are loaded now."""
     @_builtins.property
     def devices(self) -> _containers.RepeatedCompositeFieldContainer[Global___GetServerInfoResponse.DeviceInfo]:
         """Devices."""
@@ -2440,10 +2446,12 @@ class GetServerInfoResponse(_message.Message):
         running_job_count: _builtins.int = ...,
         max_prediction_values: _builtins.int = ...,
         disk_usage: Global___GetServerInfoResponse.DiskUsage | None = ...,
+        max_serving_bytes: _builtins.int = ...,
+        serving_bytes: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["disk_usage", b"disk_usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["devices", b"devices", "disk_usage", b"disk_usage", "max_dataset_bytes", b"max_dataset_bytes", "max_message_bytes", b"max_message_bytes", "max_prediction_values", b"max_prediction_values", "preferred_chunk_bytes", b"preferred_chunk_bytes", "queued_job_count", b"queued_job_count", "running_job_count", b"running_job_count", "server_version", b"server_version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["devices", b"devices", "disk_usage", b"disk_usage", "max_dataset_bytes", b"max_dataset_bytes", "max_message_bytes", b"max_message_bytes", "max_prediction_values", b"max_prediction_values", "max_serving_bytes", b"max_serving_bytes", "preferred_chunk_bytes", b"preferred_chunk_bytes", "queued_job_count", b"queued_job_count", "running_job_count", b"running_job_count", "server_version", b"server_version", "serving_bytes", b"serving_bytes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -48,6 +48,10 @@ def main(
     max_dataset_bytes: Annotated[
         int, typer.Option(min=1, help="Largest data set stored.")
     ] = _DEFAULTS.max_dataset_bytes,
+    max_serving_bytes: Annotated[
+        int,
+        typer.Option(min=0, help="Memory for models that predict and evaluate.", show_default="a quarter of it"),
+    ] = _DEFAULTS.max_serving_bytes,
     keep_jobs_days: Annotated[
         int | None,
         typer.Option(min=0, max=100_000, help="Delete jobs so many days after their end.", show_default="never"),
@@ -74,6 +78,7 @@ def main(
         checkpoint_interval_seconds=checkpoint_interval_seconds,
         max_message_bytes=max_message_bytes,
         max_dataset_bytes=max_dataset_bytes,
+        max_serving_bytes=max_serving_bytes,
         keep_jobs_days=keep_jobs_days,
         keep_versions=keep_versions,
     )

@@ -93,10 +93,10 @@ class Daemon:
             stack.callback(devices.close)
             files = StoredFiles(directory)
             kernels = kernels_directory(directory.root)
-            serving = Serving(files, kernels)
+            serving = Serving(files, kernels, options.max_serving_bytes)
             stack.callback(serving.close)
             contents = Contents(database, directory)
-            housekeeping = Housekeeping(database, directory, contents, log.forget)
+            housekeeping = Housekeeping(database, directory, contents, log.forget, serving.models.forget)
             datasets = Datasets(directory, store, files, contents, options.max_dataset_bytes)
             executor = ProcessExecutor()
             jobs = Jobs(store, directory, kernels, executor, _job_limits(options))
@@ -162,6 +162,7 @@ def _server_info(options: ServerOptions) -> trainer_service_pb2.GetServerInfoRes
         preferred_chunk_bytes=PREFERRED_CHUNK_BYTES,
         max_dataset_bytes=options.max_dataset_bytes,
         max_prediction_values=MAX_PREDICTION_VALUES,
+        max_serving_bytes=options.max_serving_bytes,
     )
 
 

@@ -4,6 +4,8 @@ import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from mlpd.core.devices.arrays import Cpu
+
 DEFAULT_PORT = 6573
 
 
@@ -11,6 +13,11 @@ def default_data_directory() -> Path:
     """Return ``$XDG_DATA_HOME/mlpd``, by default ``~/.local/share/mlpd``."""
     base = os.environ.get("XDG_DATA_HOME")
     return (Path(base) if base else Path.home() / ".local" / "share") / "mlpd"
+
+
+def default_serving_bytes() -> int:
+    """Return a quarter of the machine's memory, or of what its control group leaves of it; 1 GiB where unknown."""
+    return Cpu().memory_bytes() // 4 or 2**30
 
 
 @dataclass(frozen=True)
@@ -29,5 +36,6 @@ class ServerOptions:
     body_seconds: float = 30.0
     max_message_bytes: int = 32 * 1024 * 1024
     max_dataset_bytes: int = 16 * 1024 * 1024 * 1024
+    max_serving_bytes: int = field(default_factory=default_serving_bytes)
     keep_jobs_days: int | None = None  # None = for ever
     keep_versions: int | None = None  # None = all

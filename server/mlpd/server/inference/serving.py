@@ -1,13 +1,13 @@
 """Predicts and evaluates on the CPU in threads beside the event loop, in compiled code where that is possible.
 
 These threads do all that is done with rows, from checking them to the arrays of the answer. They share the parameters
-of models; buffers are each thread's own. Evaluation has its own thread, so that predictions do not wait for a long one.
+of models, which others load (`kept_models`). Evaluation has its own thread, so that predictions do not wait for a long
+one.
 """
 
 import asyncio
 import threading
 import time
-from collections import OrderedDict
 from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
@@ -27,6 +27,7 @@ from mlpd.core.models.scores import Scores
 from mlpd.core.network.tasks import TASKS, OutputKind
 from mlpd.core.plans.runner import RunnerUnavailable
 from mlpd.server.inference.finite import check_evaluated, check_predicted
+from mlpd.server.inference.kept_models import KeptModels
 from mlpd.server.inference.rows import ScoredRows, prediction_inputs, scored_rows
 from mlpd.server.records import DatasetRecord, ModelRecord
 from mlpd.server.storage.stored_files import StoredFiles
@@ -38,11 +39,7 @@ from threadpoolctl import threadpool_limits
 T = TypeVar("T")
 _logger = structlog.get_logger()
 
-_PREDICTION_THREADS = 2
-_MODELS_KEPT = 16
-_PREDICTORS_KEPT = 4
-_CAPACITY_ROWS = 512
-_BUFFER_VALUES = 2**24
+_PREDICTION_THREADS, _EVALUATION_THREADS = 2, 1
 
 
 @dataclass(frozen=True)
@@ -63,18 +60,16 @@ class Evaluation:
 
 
 class Serving:
-    """The models of one server, each loaded when first asked for. Methods are for the event loop."""
+    """What one server predicts and evaluates; ``max_bytes`` bounds the models in memory. For its event loop."""
 
-    def __init__(self, files: StoredFiles, kernels: Path) -> None:
+    def __init__(self, files: StoredFiles, kernels: Path, max_bytes: int) -> None:
         self._kernels: Path | None = None if missing_for("compiled") else kernels
         # One BLAS thread a serving thread: they must not fight each other, nor a training worker.
         self._limits = threadpool_limits(1)
         self._files = files
-        self._models: OrderedDict[str, Model] = OrderedDict()
-        self._models_lock = threading.Lock()
-        self._local = threading.local()
+        self.models = KeptModels(files.model, self._open, _PREDICTION_THREADS + _EVALUATION_THREADS, max_bytes)
         self._predictors = ThreadPoolExecutor(_PREDICTION_THREADS, thread_name_prefix="predict")
-        self._evaluators = ThreadPoolExecutor(1, thread_name_prefix="evaluate")
+        self._evaluators = ThreadPoolExecutor(_EVALUATION_THREADS, thread_name_prefix="evaluate")
 
     async def predict(self, record: ModelRecord, inputs: Tensor, kinds: Collection[OutputKind]) -> Prediction:
         """Run a model version on ``inputs`` (rows, input_size) of any supported type; ``kinds`` are of its task.
@@ -86,13 +81,15 @@ class Serving:
         def compute(_stopped: threading.Event) -> Prediction:
             rows = prediction_inputs(record, inputs)
             started = time.perf_counter()
-            outputs, predictions = self._predictor(record).predict(rows)
+            with model.predictor() as predictor:
+                outputs, predictions = predictor.predict(rows)
             finite = np.all(np.isfinite(outputs), axis=1) & np.all(np.isfinite(predictions), axis=1)
             check_predicted("inputs", record, FaultyRows().and_those_of(~finite))
             task = TASKS[record.task]
             chosen = {kind: task.output(kind, outputs, predictions) for kind in kinds}
             return Prediction(chosen, time.perf_counter() - started)
 
+        model = await self.models.kept(record)
         return await _in(self._predictors, compute)
 
     async def evaluate(
@@ -108,8 +105,7 @@ class Serving:
             return scored_rows(record, data, include_confusion=include_confusion, include_scores=include_scores)
 
         def compute(stopped: threading.Event) -> Evaluation:
-            predictor = self._predictor(record)
-            with self._opened(chosen.rows, stopped) as dataset:
+            with model.predictor() as predictor, self._opened(chosen.rows, stopped) as dataset:
                 started = time.perf_counter()
                 batches = evaluate(
                     predictor,
@@ -127,23 +123,17 @@ class Serving:
 
         # Checked in the threads whose work is short, so that a refusal does not wait for a long evaluation.
         chosen = await _in(self._predictors, check)
+        model = await self.models.kept(record)
         return await _in(self._evaluators, compute)
 
     def close(self) -> None:
         """Drop the calls that wait; block until those that run have ended."""
         self._predictors.shutdown(cancel_futures=True)
         self._evaluators.shutdown(cancel_futures=True)
+        self.models.close()
 
     def _opened(self, rows: Dataset | DatasetRecord, stopped: threading.Event) -> AbstractContextManager[Dataset]:
         return nullcontext(rows) if isinstance(rows, Dataset) else self._files.dataset(rows, stopped.is_set)
-
-    def _predictor(self, record: ModelRecord) -> Predictor:
-        """Return this thread's own predictor, with its own buffers, of the model that all threads share."""
-        predictors: OrderedDict[str, Predictor] = self._local.__dict__.setdefault("predictors", OrderedDict())
-        if record.file_sha256 not in predictors:
-            rows = min(_CAPACITY_ROWS, max(1, _BUFFER_VALUES // sum(record.spec.layer_sizes)))
-            predictors[record.file_sha256] = self._open(self._model(record), rows)
-        return _newest(predictors, record.file_sha256, _PREDICTORS_KEPT)
 
     def _open(self, model: Model, capacity: int) -> Predictor:
         if self._kernels:
@@ -153,19 +143,6 @@ class Serving:
                 self._kernels = None
                 _logger.warning("predictions are made with NumPy", reason=str(error))
         return Predictor(Cpu(), model, capacity)
-
-    def _model(self, record: ModelRecord) -> Model:
-        with self._models_lock:
-            if record.file_sha256 not in self._models:
-                self._models[record.file_sha256] = self._files.model(record)
-            return _newest(self._models, record.file_sha256, _MODELS_KEPT)
-
-
-def _newest(kept: OrderedDict[str, T], key: str, limit: int) -> T:
-    kept.move_to_end(key)
-    while len(kept) > limit:
-        kept.popitem(last=False)
-    return kept[key]
 
 
 async def _in(pool: ThreadPoolExecutor, compute: Callable[[threading.Event], T]) -> T:

@@ -179,6 +179,7 @@ class TrainerService(TrainerServiceServicer):
         for device, report in reports.items():
             response.devices.add(device=device, **asdict(report))
         response.disk_usage.MergeFrom(response.DiskUsage(**asdict(await self._housekeeping.disk_usage())))
+        response.serving_bytes = self._serving.models.used_bytes
         response.queued_job_count = await self._store.count_jobs(JobState.QUEUED)
         response.running_job_count = await self._store.count_jobs(JobState.RUNNING, JobState.CANCELLING)
         return response

@@ -16,17 +16,23 @@ from mlpd.server.storage.database import Database
 class Housekeeping:
     """What one server deletes, for its event loop; that goes on to its end even if its caller is cancelled.
 
-    ``forget(job_id)`` is called once a job is deleted. Methods that delete raise as those of `deletion`, and
+    ``forget(job_id)`` is called once a job is deleted, and ``forget_model(sha256)`` once a version is, with its file's
+    digest. Methods that delete raise as those of `deletion`, and
     `StorageTrouble`, and return how many bytes were given back.
     """
 
     def __init__(
-        self, database: Database, directory: DataDirectory, contents: Contents, forget: Callable[[str], None]
+        self,
+        database: Database,
+        directory: DataDirectory,
+        contents: Contents,
+        forget: Callable[[str], None],
+        forget_model: Callable[[str], None] = lambda _: None,
     ) -> None:
         self._database = database
         self._directory = directory
         self._contents = contents
-        self._forget = forget
+        self._forget, self._forget_model = forget, forget_model
         self._counting: asyncio.Task[DiskUsage] | None = None
 
     async def delete_dataset(self, dataset_id: str) -> int:
@@ -44,6 +50,8 @@ class Housekeeping:
         async def delete() -> tuple[int, int]:
             work = partial(deletion.delete_versions, model_id=model_id, version=version)
             files = await self._database.write(work)
+            for sha256 in files:
+                self._forget_model(sha256)
             return len(files), sum([await self._contents.remove_model(sha256) for sha256 in set(files)])
 
         return await to_the_end(delete())

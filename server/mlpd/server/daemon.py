@@ -7,7 +7,6 @@ import socket
 import sys
 from collections.abc import Callable
 from contextlib import AsyncExitStack, suppress
-from functools import partial
 from importlib.metadata import version
 
 import grpc.aio
@@ -113,7 +112,7 @@ class Daemon:
             await server.start()
             await _tell_health(health_service, True)
             supervisor.watch("job queue", asyncio.create_task(jobs.run()))
-            watching = _watch_storage(directory, database, health_service)
+            watching = _watch_storage(directory, database, contents, health_service)
             supervisor.watch("storage watch", asyncio.create_task(watching))
             retention = Retention(store, housekeeping, options.keep_jobs_days, options.keep_versions)
             supervisor.watch("retention", asyncio.create_task(retention.run()))
@@ -166,7 +165,9 @@ def _server_info(options: ServerOptions) -> trainer_service_pb2.GetServerInfoRes
     )
 
 
-async def _watch_storage(directory: DataDirectory, database: Database, service: health.aio.HealthServicer) -> None:
+async def _watch_storage(
+    directory: DataDirectory, database: Database, contents: Contents, service: health.aio.HealthServicer
+) -> None:
     """Keep the health of the server true to its disk, which is well again once it takes a commit and a file."""
 
     async def write_nothing() -> None:
@@ -174,7 +175,12 @@ async def _watch_storage(directory: DataDirectory, database: Database, service: 
         with directory.storage.watched():
             await asyncio.to_thread(directory.write_nothing)
 
-    await directory.storage.watch(write_nothing, partial(_tell_health, service))
+    async def tell(serving: bool) -> None:
+        await _tell_health(service, serving)
+        if serving:
+            await contents.remove_left()
+
+    await directory.storage.watch(write_nothing, tell)
 
 
 async def _tell_health(service: health.aio.HealthServicer, serving: bool) -> None:

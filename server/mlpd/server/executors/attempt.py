@@ -8,6 +8,8 @@ from mlpd.core.codec import from_fields, to_fields
 from mlpd.core.spec.training import TrainingSpec
 from mlpd.server.records import CheckpointSaved
 
+_CHECKPOINT = "checkpoint-"
+
 
 @dataclass(frozen=True)
 class Attempt:
@@ -33,7 +35,11 @@ class Attempt:
 
     def checkpoint_path(self, step: int) -> Path:
         """Return the path of the checkpoint of ``step``."""
-        return self.job_directory / f"checkpoint-{step:012d}.safetensors"
+        return self.job_directory / f"{_CHECKPOINT}{step:012d}.safetensors"
+
+    def checkpoint_files(self) -> list[Path]:
+        """Return the files of checkpoints that are there now, in no order."""
+        return list(self.job_directory.glob(f"{_CHECKPOINT}*.safetensors"))
 
     def to_line(self) -> bytes:
         """Return the attempt as one line."""

@@ -31,6 +31,7 @@ from mlpd.server.disk import trouble_of, waits_seconds
 from mlpd.server.errors import ErrorKind
 from mlpd.server.executors.attempt import Attempt
 from mlpd.server.records import (
+    CHECKPOINTS_KEPT,
     ENVIRONMENT_CHANGED,
     AttemptStarted,
     CheckpointSaved,
@@ -48,6 +49,9 @@ from threadpoolctl import threadpool_info, threadpool_limits
 
 # Checkpoints may take at most this share of a run's time.
 _CHECKPOINT_TIME_SHARE = 0.02
+
+# Those that the log names, one that is on its way there, and the next.
+_CHECKPOINT_FILES = CHECKPOINTS_KEPT + 2
 
 # Why a run can't begin or end though nothing is broken, and the failure's reason.
 _REASONS: dict[type[Exception], str] = {
@@ -147,7 +151,7 @@ class _Run:
                         if reason is StopReason.DRAIN:
                             self._save()
                         return Stopped(reason)
-                    if time.monotonic() - self._save_time >= self._save_interval:
+                    if time.monotonic() - self._save_time >= self._save_interval and self._has_place():
                         self._save()
         return self._publish(stops)
 
@@ -212,6 +216,16 @@ class _Run:
             remaining_seconds=(event.step_count - event.step) / self._steps_per_second,
         )
         return MetricsRecorded(event.split, progress, event.loss, event.accuracy, event.learning_rate)
+
+    def _has_place(self) -> bool:
+        """Return whether few enough checkpoints are there; the next look is after another interval.
+
+        While the log can't name new ones, the queue removes none, and those that it does not name help nobody.
+        """
+        has_place = len(self._attempt.checkpoint_files()) < _CHECKPOINT_FILES
+        if not has_place:
+            self._save_time = time.monotonic()
+        return has_place
 
     def _save(self) -> None:
         """Save a checkpoint, or go on and try after the next interval if the disk refuses; raises `DataChanged`."""

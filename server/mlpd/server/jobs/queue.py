@@ -266,6 +266,7 @@ class Jobs:
     async def _run_worker(self, job: Job) -> Decide:
         """Run a worker to its end; return the decision for the case that its reports have not ended the attempt."""
         attempt = await self._patiently(partial(self._attempt_at, job))
+        await asyncio.to_thread(_remove_unnamed, attempt)
         number, saved = job.status.attempt, {checkpoint.step for checkpoint in attempt.checkpoints}
         async with AsyncExitStack() as stack:
             worker = await self._worker(stack, attempt)
@@ -334,3 +335,11 @@ class Jobs:
             checkpoint_interval_seconds=self._limits.checkpoint_interval_seconds,
             thread_count=self._limits.thread_count,
         )
+
+
+def _remove_unnamed(attempt: Attempt) -> None:
+    """Remove the checkpoints that an earlier attempt left and the log never named."""
+    named = {attempt.checkpoint_path(checkpoint.step) for checkpoint in attempt.checkpoints}
+    for path in set(attempt.checkpoint_files()) - named:
+        with suppress(OSError):
+            path.unlink()

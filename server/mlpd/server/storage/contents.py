@@ -34,6 +34,7 @@ class Contents:
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._holders: Counter[str] = Counter()
         self._put_off: set[str] = set()
+        self._left: set[tuple[Path, sa.Column[str], str]] = set()
 
     @asynccontextmanager
     async def held(self, sha256: str) -> AsyncIterator[None]:
@@ -65,6 +66,14 @@ class Contents:
         """Remove a model file unless a row names it, and return its bytes."""
         return await self._remove(self._directory.model(sha256), schema.models.c.file_sha256, sha256)
 
+    async def remove_left(self) -> None:
+        """Remove what could not be removed while the disk or the database refused, unless a row names it."""
+        left, self._left = self._left, set()
+        for path, column, sha256 in left:
+            async with self._lock(sha256):
+                if not self._holders[sha256]:
+                    await self._remove(path, column, sha256)
+
     async def collect(self) -> None:
         """Remove every file and job folder that no row names; while no call is taken and no job runs."""
         datasets, models, jobs = await self._database.read(_named)
@@ -81,7 +90,8 @@ class Contents:
                 return 0
             return await asyncio.to_thread(remove_file, path)
         except (ServerError, OSError) as error:
-            _logger.warning("a file that nothing names stays until the next start", file=path.name, why=str(error))
+            _logger.warning("a file that nothing names stays until the disk is well", file=path.name, why=str(error))
+            self._left.add((path, column, sha256))
             return 0
 
 

@@ -6,10 +6,11 @@ from typing import Protocol
 
 import numpy as np
 from mlpd.core.data.augmentation import basis_size
-from mlpd.core.data.columns import Schema
+from mlpd.core.data.columns import ColumnStatistics, Schema
 from mlpd.core.models.metrics import EVALUATION_ROWS
 from mlpd.core.network.architecture import parameter_count, statistic_count
 from mlpd.core.network.layers import Layer, Linear
+from mlpd.core.network.scaling import Move
 from mlpd.core.network.tasks import TASKS
 from mlpd.core.spec.rules import Rows
 from mlpd.core.spec.split import micro_batch_rows
@@ -18,7 +19,7 @@ from mlpd.core.steps.batches import MICRO_BATCHES_AHEAD
 from mlpd.core.steps.partition import exchanged_widths
 from mlpd.core.training.environment import shares_products
 
-_INDEX_BYTES = 8
+_INDEX_BYTES, _MOVED_VALUE_BYTES, _SCALED_TARGET_BYTES = 8, 8, 8  # int64 and float64
 _BASIS_BYTES = 20  # while it is made, in float64 and then in float32
 # An interpreter with libraries; what compiling takes; what BLAS keeps for a thread; what a block's plans take.
 _PROCESS_BYTES, _COMPILER_BYTES, _THREAD_BYTES, _BLOCK_BYTES = 53_000_000, 40_000_000, 16_000_000, 400_000
@@ -40,6 +41,14 @@ class StoredRows(Rows, Protocol):
         """What the inputs stand for."""
 
     @property
+    def statistics(self) -> Sequence[ColumnStatistics]:
+        """What is known of each column where these have names."""
+
+    @property
+    def input_range(self) -> tuple[float, float]:
+        """Least and largest value."""
+
+    @property
     def needs_encoding(self) -> bool:
         """Whether a network can't take its rows as they are."""
 
@@ -52,15 +61,19 @@ class StoredRows(Rows, Protocol):
         """Whether rows have weights of their own."""
 
 
-def estimate_bytes(spec: TrainingSpec, rows: StoredRows, row_bytes: int, thread_count: int) -> int:
-    """Return the most bytes that a run on ``rows``, of ``row_bytes`` each, takes, unless its inputs have to be moved.
+def estimate_bytes(
+    spec: TrainingSpec, rows: StoredRows, row_bytes: int, thread_count: int, others: Sequence[StoredRows] = ()
+) -> int:
+    """Return the most bytes that a run on ``rows``, of ``row_bytes`` each, takes; it scores itself on ``others``.
+
+    Of inputs without names it is not known which columns have to be moved: that is left out, unless all have to.
 
     For a GPU, that is its own memory, without kernels, graphs, and what libraries and an allocator keep in reserve. For
     the CPU, it is the memory of a job with ``thread_count`` threads, without pages of mapped files, which the system
     can take back.
     """
     return (
-        _host_bytes(spec, rows, row_bytes, thread_count)
+        _host_bytes(spec, rows, row_bytes, thread_count, others)
         if spec.device == "cpu"
         else _device_bytes(spec, rows, row_bytes)
     )
@@ -73,8 +86,8 @@ def _device_bytes(spec: TrainingSpec, rows: StoredRows, row_bytes: int) -> int:
     inputs, outputs = spec.model.layer_sizes[0], spec.model.layer_sizes[-1]
     # Compiled code loads the next rows to a place of their own.
     buffers = capacity * (2 * sum(_widths(spec)) + (spec.runner == "compiled") * (inputs + 2 * outputs))
-    data = rows.row_count * ((_encoded_bytes(rows) or row_bytes) + 2 * _INDEX_BYTES)
-    return vectors + size * buffers + _work_bytes(layers, capacity, size) + data
+    data = rows.row_count * ((_moved_bytes(spec, rows) or _encoded_bytes(rows) or row_bytes) + 2 * _INDEX_BYTES)
+    return vectors + size * buffers + _work_bytes(layers, capacity, size) + _validation_bytes(spec) + data
 
 
 def _work_bytes(layers: Sequence[Layer], capacity: int, size: int) -> int:
@@ -83,7 +96,9 @@ def _work_bytes(layers: Sequence[Layer], capacity: int, size: int) -> int:
     return size * values + _INDEX_BYTES * capacity * sum(layer.words_a_row for layer in layers)
 
 
-def _host_bytes(spec: TrainingSpec, rows: StoredRows, row_bytes: int, thread_count: int) -> int:
+def _host_bytes(
+    spec: TrainingSpec, rows: StoredRows, row_bytes: int, thread_count: int, others: Sequence[StoredRows]
+) -> int:
     """Add up a process, vectors, buffers, data, and the largest of those needs that only last a while."""
     model, blocks = spec.model, spec.block_count
     size, layers, capacity = np.dtype(model.dtype).itemsize, model.layers(), micro_batch_rows(spec)
@@ -98,16 +113,18 @@ def _host_bytes(spec: TrainingSpec, rows: StoredRows, row_bytes: int, thread_cou
     raw = row_bytes + size * inputs * (spec.augmentation is not None or spec.loss.mixup_alpha > 0)
     losses = 8 * capacity * outputs * size
     buffers = passes + exchanges + capacity * (size * slots + raw) + losses + _warping_bytes(spec)
+    most_rows = max(own.row_count for own in (rows, *others))
     looks_at_columns = model.standardize_inputs or bool(rows.schema.columns)
     largest = max(prod(layer.shapes[0]) for layer in layers if isinstance(layer, Linear))
     passing = [
         max(parameters * (16 + size), 8 * parameters + _DRAWING_BYTES * largest),
         (_SAVED_COPIES + compiled) * saved,
         2 * saved * spec.validation.exists,
-        min(rows.row_count * inputs, _COLUMN_MEANS_VALUES) * _COLUMN_MEANS_BYTES * looks_at_columns,
+        min(most_rows * inputs, _COLUMN_MEANS_VALUES) * _COLUMN_MEANS_BYTES * looks_at_columns,
     ]
     gradients = size * parameters * (blocks if by_rows else 1)
     data = rows.row_count * _bytes_a_row(spec, rows, row_bytes)
+    data += sum(own.row_count * _bytes_a_scored_row(spec, rows, own) for own in others)
     return process + saved + gradients + buffers + _validation_bytes(spec) + data + max(passing)
 
 
@@ -125,12 +142,38 @@ def _bytes_a_row(spec: TrainingSpec, rows: StoredRows, row_bytes: int) -> int:
     dtype = spec.model.dtype
     size = np.dtype(dtype).itemsize
     targets = _INDEX_BYTES if TASKS[spec.task].has_classes else spec.model.layer_sizes[-1] * size
+    targets += _SCALED_TARGET_BYTES * spec.model.layer_sizes[-1] * spec.loss.standardize_targets
     weights = size * (rows.weighted or bool(spec.loss.class_weights))
     # Compiled code has no float16: such inputs are copied as float32.
     converted = 2 if spec.runner == "compiled" and rows.dtype == "float16" else 0
     copies = row_bytes * ((spec.validation.fraction > 0) + converted)
     converts_targets = rows.target_dtype != dtype or spec.loss.standardize_targets
-    return _ORDERING_BYTES + copies + _encoded_bytes(rows) + targets * converts_targets + weights
+    inputs = _encoded_bytes(rows) + _moved_bytes(spec, rows)
+    return _ORDERING_BYTES + copies + inputs + targets * converts_targets + weights
+
+
+def _bytes_a_scored_row(spec: TrainingSpec, rows: StoredRows, scored: StoredRows) -> int:
+    """Return the bytes that a row for validation or the test takes besides its file: put, encoded, scaled as ``rows``.
+
+    Classes by other names are numbered anew.
+    """
+    columns, its = rows.schema.columns, scored.schema.columns
+    is_put = bool(columns and its) and columns != its
+    dtype = np.dtype(scored.dtype)
+    value = np.result_type(dtype if dtype.kind == "f" or not is_put else np.float64, np.float32).itemsize
+    put = value * len(its) * is_put
+    encoded = value * rows.encoded_size * (rows.needs_encoding or scored.needs_encoding)
+    scaled = 2 * _SCALED_TARGET_BYTES * spec.model.layer_sizes[-1] * spec.loss.standardize_targets
+    return put + encoded + scaled + _INDEX_BYTES * TASKS[spec.task].has_classes
+
+
+def _moved_bytes(spec: TrainingSpec, rows: StoredRows) -> int:
+    """Return the bytes of a row that is moved before it is used; 0 where none is."""
+    if not spec.model.standardize_inputs:
+        return 0
+    ranges = [(own.minimum, own.maximum) for own in rows.statistics] or [rows.input_range]
+    low, high = np.array(ranges, np.float64).T
+    return _MOVED_VALUE_BYTES * spec.model.layer_sizes[0] * (Move.of(low, high) is not None)
 
 
 def _encoded_bytes(rows: StoredRows) -> int:

@@ -97,7 +97,7 @@ def _resolved(
     assert sources.train is not None
     if missing := missing_for(spec.runner, spec.device):
         raise PreconditionFailed("RUNNER_UNAVAILABLE", f"spec.runner must be a runner that this server has: {missing}")
-    return spec, _check_memory(spec, sources.train, report, thread_count)
+    return spec, _check_memory(spec, sources, report, thread_count)
 
 
 def _encoded(sources: Sources) -> tuple[DatasetRecord | None, DatasetRecord | None, DatasetRecord | None]:
@@ -151,9 +151,10 @@ async def _require_rows(store: Store, sources: Sources) -> None:
         await store.model(model.model_id, model.version)
 
 
-def _check_memory(spec: TrainingSpec, train: DatasetRecord, device: DeviceReport, thread_count: int) -> int:
+def _check_memory(spec: TrainingSpec, sources: Sources, device: DeviceReport, thread_count: int) -> int:
     """Return the estimated memory in bytes; raises `ResourceExhausted` if the device has less in all."""
-    needed = estimate_bytes(spec, train, train.size_bytes // train.row_count, thread_count)
+    train, *others = sources.datasets
+    needed = estimate_bytes(spec, train, train.size_bytes // train.row_count, thread_count, others)
     if 0 < device.memory_bytes < needed:
         raise ResourceExhausted(
             "DEVICE_MEMORY",

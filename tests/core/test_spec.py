@@ -112,10 +112,15 @@ def test_the_estimate_of_memory_covers_the_vectors_of_a_run(case, device, least,
 
 
 def test_the_estimate_for_a_gpu_counts_vectors_buffers_data_and_orders():
-    """Parameters and gradients; rows of 20 inputs and 9, 8 and 3 outputs, forward and back; rows and two indices."""
+    """Parameters and gradients; rows of 20 inputs and 9, 8 and 3 outputs, forward and back; rows and two indices.
+
+    And what validation has: weights of its own, and buffers for 512 rows.
+    """
     parameters = 21 * 9 + 10 * 8 + 9 * 3
     spec = run(device="cuda", **optimized(Sgd())).spec
-    assert estimate_bytes(spec, LABELLED, 20, 2) == 4 * (2 * parameters + 2 * 16 * (20 + 9 + 8 + 3)) + 100 * 36
+    validation = 4 * (parameters + 512 * (20 + 2 * (9 + 8 + 3) + 8 * 3))
+    trained = 4 * (2 * parameters + 2 * 16 * (20 + 9 + 8 + 3)) + 100 * 36
+    assert estimate_bytes(spec, LABELLED, 20, 2) == trained + validation
 
 
 @pytest.mark.parametrize("device", ["cpu", "cuda"])

@@ -63,6 +63,7 @@ class Jobs:
         self._workers: dict[str, Worker] = {}
         self._attempts: dict[str, asyncio.Task[None]] = {}
         self._stops: dict[str, StopReason] = {}
+        self._stop_told = asyncio.Event()
         self._abandoned: set[str] = set()
         self._work_waits = asyncio.Event()
         self._draining = asyncio.Event()
@@ -179,6 +180,8 @@ class Jobs:
     def _stop(self, job_id: str, reason: StopReason) -> None:
         """Tell a job's worker to stop, now or as soon as it is started."""
         self._stops[job_id] = reason
+        self._stop_told.set()
+        self._stop_told = asyncio.Event()
         if worker := self._workers.get(job_id):
             worker.stop(reason, self._limits.stop_seconds)
 
@@ -255,8 +258,7 @@ class Jobs:
 
     async def _pause(self, seconds: float) -> None:
         """Wait, but no longer than until the server drains."""
-        with suppress(TimeoutError):
-            await asyncio.wait_for(self._draining.wait(), seconds)
+        await _set_within(self._draining, seconds)
 
     async def _clean_up(self, job_id: str, status: JobStatus) -> None:
         """Remove the folder of a job that succeeded or was cancelled; a failed one keeps its last checkpoints."""
@@ -297,7 +299,8 @@ class Jobs:
                 if not told:
                     _logger.warning("waiting to start a worker", job=attempt.job_id, why=error.strerror)
                     told = True
-            await self._pause(next(waits))
+            if attempt.job_id not in self._stops:
+                await _set_within(self._stop_told, next(waits))
         return None
 
     async def _remove_outdated(self, attempt: Attempt, saved: set[int], status: JobStatus) -> set[int]:
@@ -335,6 +338,11 @@ class Jobs:
             checkpoint_interval_seconds=self._limits.checkpoint_interval_seconds,
             thread_count=self._limits.thread_count,
         )
+
+
+async def _set_within(event: asyncio.Event, seconds: float) -> None:
+    with suppress(TimeoutError):
+        await asyncio.wait_for(event.wait(), seconds)
 
 
 def _remove_unnamed(attempt: Attempt) -> None:

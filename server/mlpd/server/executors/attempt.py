@@ -42,8 +42,8 @@ class Attempt:
         return list(self.job_directory.glob(f"{_CHECKPOINT}*.safetensors"))
 
     def to_line(self) -> bytes:
-        """Return the attempt as one line."""
-        return json.dumps(to_fields(self)).encode() + b"\n"
+        """Return the attempt as one line; a long spec takes long, and lets other threads go on."""
+        return "".join(json.JSONEncoder().iterencode(to_fields(self))).encode() + b"\n"
 
     @classmethod
     def from_line(cls, line: bytes) -> "Attempt":

@@ -40,9 +40,9 @@ class WorkerProcess:
         """Whether the process is known to have ended."""
         return self._process.returncode is not None
 
-    def begin(self, attempt: Attempt) -> None:
-        """Tell the worker its attempt."""
-        self._write(attempt.to_line())
+    def begin(self, line: bytes) -> None:
+        """Tell the worker its attempt, in its line."""
+        self._write(line)
 
     async def reports(self) -> AsyncIterator[list[Frame]]:
         """Yield what the worker has reported since the last look, in order, until it closes its pipe."""
@@ -116,10 +116,11 @@ class ProcessExecutor:
     @asynccontextmanager
     async def start(self, attempt: Attempt) -> AsyncIterator[WorkerProcess]:
         """Run ``attempt`` in a worker that does not outlive the block. Raises `OSError` if none can be started."""
+        line = await asyncio.to_thread(attempt.to_line)
         worker = await self._take_waiting() or await WorkerProcess.started()
         self._running_count += 1
         try:
-            worker.begin(attempt)
+            worker.begin(line)
             yield worker
         finally:
             await worker.end()

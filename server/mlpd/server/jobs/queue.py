@@ -322,6 +322,8 @@ class Jobs:
     async def _attempt_at(self, job: Job) -> Attempt:
         validation, test = job.spec.validation.sha256, job.spec.test.sha256
         source, status = job.spec.warm_start, job.status
+        with self._directory.storage.watched():
+            folder = await asyncio.to_thread(self._directory.job, job.id)
         return Attempt(
             job_id=job.id,
             spec=job.spec,
@@ -331,7 +333,7 @@ class Jobs:
             validation_path=self._directory.dataset(validation) if validation else None,
             test_path=self._directory.dataset(test) if test else None,
             source_path=self._directory.model(source.sha256) if source else None,
-            job_directory=self._directory.job(job.id),
+            job_directory=folder,
             models_directory=self._directory.models,
             kernels_directory=self._kernels_directory,
             checkpoints=status.checkpoints,

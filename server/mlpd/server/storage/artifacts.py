@@ -4,19 +4,21 @@ Data sets and models are files named by the SHA-256 of their bytes. A file is wr
 synced, and renamed into it, so that it is there as a whole or not at all.
 """
 
+import asyncio
 import os
 import re
 import shutil
 import stat
 import tempfile
-from collections.abc import Iterator
+from collections.abc import AsyncIterator
 from collections.abc import Set as AbstractSet
-from contextlib import contextmanager, suppress
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import structlog
 from mlpd.core.files import sync_directory
+from mlpd.server.asynchronous import to_the_end
 from mlpd.server.errors import StorageFull
 from mlpd.server.storage.health import Storage
 from mlpd.server.storage.locking import DirectoryLock
@@ -89,11 +91,10 @@ class DataDirectory:
         return self.root / "models"
 
     def job(self, job_id: str) -> Path:
-        """Return a job's own folder, for its checkpoints, made if missing; raises `StorageTrouble` if it can't be."""
+        """Return a job's own folder, for its checkpoints, made if missing; raises `OSError` if it can't be."""
         folder = self.root / "jobs" / job_id
-        with self.storage.watched():
-            folder.mkdir(exist_ok=True)
-            sync_directory(folder.parent)
+        folder.mkdir(exist_ok=True)
+        sync_directory(folder.parent)
         return folder
 
     def remove_job(self, job_id: str) -> int:
@@ -132,20 +133,23 @@ class DataDirectory:
         if count:
             _logger.info("removed what nothing names", count=count, size_bytes=size_bytes)
 
-    @contextmanager
-    def scratch(self) -> Iterator[Path]:
+    @asynccontextmanager
+    async def scratch(self) -> AsyncIterator[Path]:
         """Yield the path of a new, empty file, which is removed afterwards unless it was moved away.
 
         Raises `StorageTrouble` for what the disk refuses in the block.
         """
         with self.storage.watched():
-            descriptor, name = tempfile.mkstemp(dir=self._temporary)
-            os.close(descriptor)
+            path = await asyncio.to_thread(self._new_file)
             try:
-                yield Path(name)
-            finally:
-                with suppress(FileNotFoundError):
-                    os.unlink(name)
+                yield path
+            finally:  # in a thread, as the file may be large
+                await to_the_end(asyncio.to_thread(path.unlink, missing_ok=True))
+
+    def _new_file(self) -> Path:
+        descriptor, name = tempfile.mkstemp(dir=self._temporary)
+        os.close(descriptor)
+        return Path(name)
 
     def adopt(self, scratch: Path, place: Path) -> None:
         """Move the file ``scratch`` to ``place``, durably. Raises `OSError`."""

@@ -46,7 +46,7 @@ class Datasets:
         for split in ("train", "test"):
             if await self._known(f"mnist-{split}"):
                 continue
-            with self._directory.scratch() as scratch:
+            async with self._directory.scratch() as scratch:
                 await asyncio.to_thread(_write_mnist, scratch, split)
                 info = await asyncio.to_thread(inspect_dataset, scratch)
                 await self._adopt(scratch, f"mnist-{split}", info, built_in=True)
@@ -68,8 +68,8 @@ class Datasets:
                     raise _size_mismatch(known.size_bytes, f"got {size_bytes}")
                 named = replace(known, id=dataset_id, create_time=time.time_ns())
                 return await self._store.create_dataset(named), True
-        self._directory.require_space(size_bytes)
-        with self._directory.scratch() as scratch:
+        await asyncio.to_thread(self._directory.require_space, size_bytes)
+        async with self._directory.scratch() as scratch:
             await _receive(scratch, chunks, sha256, size_bytes)
             try:
                 info = await asyncio.to_thread(inspect_dataset, scratch)
@@ -156,12 +156,13 @@ def _write_mnist(path: Path, split: str) -> None:
 
 async def _receive(path: Path, chunks: AsyncIterator[bytes], sha256: str, size_bytes: int) -> None:
     digest, received = hashlib.sha256(), 0
-    with path.open("wb") as file:
+    file = await asyncio.to_thread(path.open, "wb")
 
-        def take(chunk: bytes) -> None:
-            digest.update(chunk)
-            file.write(chunk)
+    def take(chunk: bytes) -> None:
+        digest.update(chunk)
+        file.write(chunk)
 
+    try:
         async for chunk in chunks:
             if not chunk:
                 raise InvalidRequest.field("chunk", "chunk must not be empty")
@@ -169,6 +170,8 @@ async def _receive(path: Path, chunks: AsyncIterator[bytes], sha256: str, size_b
             if received > size_bytes:
                 raise _size_mismatch(size_bytes, "more came")
             await asyncio.to_thread(take, chunk)
+    finally:
+        await to_the_end(asyncio.to_thread(file.close))
     if received != size_bytes:
         raise _size_mismatch(size_bytes, f"{received} came")
     if digest.hexdigest() != sha256:

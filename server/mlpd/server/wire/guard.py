@@ -24,7 +24,7 @@ from mlpd.server.wire.limits import check_body
 from mlpd.server.wire.status import internal_status, simple_status, status_of_error
 
 _logger = structlog.get_logger()
-_SHORT_BYTES = 64 * 1024  # what is parsed at once; for more, others need not wait
+_SHORT_BYTES = 64 * 1024  # what is parsed or serialised at once; for more, others need not wait
 _STATUS_CODES = {code.value[0]: code for code in grpc.StatusCode}
 
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
@@ -66,7 +66,11 @@ class Guard(grpc.aio.ServerInterceptor):
             behaviour = self._client_stream(method, handler.stream_unary, parse)
         else:
             behaviour = self._unary(method, handler.unary_unary, parse)
-        return grpc.stream_unary_rpc_method_handler(behaviour, response_serializer=handler.response_serializer)
+
+        async def answer(requests: object, context: Context) -> bytes:
+            return await _serialised(await behaviour(requests, context), handler.response_serializer)
+
+        return grpc.stream_unary_rpc_method_handler(answer)
 
     def _unary(self, method: str, behaviour: Callable[..., Awaitable[Any]], parse: Parse) -> Callable[..., Any]:
         async def call(_requests: object, context: Context) -> Any:
@@ -168,6 +172,10 @@ def _checked(method: str, parse: Parse) -> Parse:
         return parse(body)
 
     return check_and_parse
+
+
+async def _serialised(answer: Any, serialise: Callable[[Any], bytes]) -> bytes:
+    return serialise(answer) if answer.ByteSize() <= _SHORT_BYTES else await asyncio.to_thread(serialise, answer)
 
 
 async def _parsed(body: bytes, parse: Parse) -> Any:

@@ -1,6 +1,5 @@
 """From a Train request to the resolved spec: every default filled in, every rule checked, all at once."""
 
-import asyncio
 import hashlib
 from dataclasses import replace
 from functools import partial
@@ -9,6 +8,7 @@ from mlpd.core.execution.opening import missing_for
 from mlpd.core.planning.memory import estimate_bytes
 from mlpd.core.spec.rules import find_violations
 from mlpd.core.spec.training import TrainingSpec
+from mlpd.server.asynchronous import BoundedThreads
 from mlpd.server.errors import DataLoss, PreconditionFailed, ResourceExhausted
 from mlpd.server.executors.devices import DeviceReport, Devices
 from mlpd.server.jobs.defaults import Sources, full_spec
@@ -34,9 +34,16 @@ def digest_of(request: trainer.TrainRequest) -> str:
 
 
 async def resolve(
-    request: trainer.TrainRequest, store: Store, files: StoredFiles, devices: Devices, thread_count: int
+    request: trainer.TrainRequest,
+    store: Store,
+    files: StoredFiles,
+    devices: Devices,
+    thread_count: int,
+    threads: BoundedThreads,
 ) -> Submission:
     """Return ``request`` as a checked submission with every default filled in; its job has ``thread_count`` threads.
+
+    It is checked in one of ``threads``.
 
     Raises `InvalidRequest` with every field that breaks a rule, `NotFound` for a data set or model that does not exist,
     `DataLoss` where a file of theirs is missing or cut, `PreconditionFailed` for a device or runner that can't be used,
@@ -72,7 +79,7 @@ async def resolve(
         )
 
     try:
-        return await asyncio.wait_for(asyncio.to_thread(submission), _RESOLUTION_SECONDS)
+        return await threads.run(submission, _RESOLUTION_SECONDS)
     except TimeoutError:
         text = f"the spec must be checked within {_RESOLUTION_SECONDS:g} seconds; try again when less goes on"
         raise ResourceExhausted("RESOLUTION_TIMEOUT", text) from None

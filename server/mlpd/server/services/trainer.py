@@ -9,6 +9,7 @@ from functools import partial
 import mlpd.v1.trainer_service_pb2 as pb
 from google.protobuf.duration_pb2 import Duration
 from mlpd.core.network.tasks import TASKS, OutputKind
+from mlpd.server.asynchronous import BoundedThreads
 from mlpd.server.errors import CursorOutOfRange, DataLoss, InvalidRequest, NotFound, PreconditionFailed
 from mlpd.server.executors.devices import Devices
 from mlpd.server.inference.serving import Evaluation, Prediction, Serving
@@ -41,6 +42,7 @@ from mlpd.server.wire.tensors import fill_tensor
 from mlpd.v1 import types_pb2 as types
 from mlpd.v1.trainer_service_pb2_grpc import TrainerServiceServicer
 
+_CHECKING_THREADS = 2
 _HEARTBEAT_SECONDS_DEFAULT = 10.0
 _HEARTBEAT_SECONDS = (0.1, 60.0)
 _STATES = {pb.TrainingJob.State.Value(f"STATE_{state}"): state for state in JobState}
@@ -71,15 +73,17 @@ class TrainerService(TrainerServiceServicer):
         self._serving = serving
         self._devices = devices
         self._info = info
+        self._checks = BoundedThreads(_CHECKING_THREADS)
 
     async def Train(self, request: pb.TrainRequest, context: Context) -> pb.TrainResponse:
         """Queue a job, or only resolve its spec if ``validate_only`` is set."""
         if earlier := await self._earlier(request):
             return pb.TrainResponse(training_job=await self._message(earlier), deduplicated=True)
-        submission = await resolve(request, self._store, self._files, self._devices, self._jobs.thread_count)
+        submission = await resolve(
+            request, self._store, self._files, self._devices, self._jobs.thread_count, self._checks
+        )
         if request.validate_only:
-            job = self._jobs.job_from(submission)
-            message = job_message(job)
+            message = await asyncio.to_thread(job_message, self._jobs.job_from(submission))
             for field in ("name", "state", "event_log_id", "create_time"):
                 message.ClearField(field)
             return pb.TrainResponse(training_job=message)
@@ -169,7 +173,7 @@ class TrainerService(TrainerServiceServicer):
     ) -> pb.CancelTrainingJobResponse:
         """Cancel a job; a running one is CANCELLING until its worker has stopped."""
         job = await self._jobs.cancel(parse_job("name", request.name))
-        return pb.CancelTrainingJobResponse(training_job=job_message(job))
+        return pb.CancelTrainingJobResponse(training_job=await asyncio.to_thread(job_message, job))
 
     async def GetServerInfo(self, request: pb.GetServerInfoRequest, context: Context) -> pb.GetServerInfoResponse:
         """Tell versions, devices, limits, queue depth and disk usage."""
@@ -204,7 +208,8 @@ class TrainerService(TrainerServiceServicer):
 
     async def _message(self, job: Job) -> pb.TrainingJob:
         queued = job.status.state is JobState.QUEUED
-        return job_message(job, await self._store.queue_position(job.id) if queued else 0)
+        position = await self._store.queue_position(job.id) if queued else 0
+        return await asyncio.to_thread(job_message, job, position)
 
 
 def _listed_job(entry: listing.JobEntry) -> tuple[int | str, pb.TrainingJob]:

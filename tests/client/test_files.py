@@ -74,7 +74,7 @@ def test_npz_with_targets_and_weights(tmp_path):
         (b"1,2\n", "y", "target must be a number: the file has no header, got y"),
         (b"a,b\n1,2\n", "y", "target must be one of a, b, got y"),
         (b"1\n2\n", "-1", "a.csv must have at least two columns, got one, column 1; if other characters than , ;"),
-        (b"# by me\na,b\n1,2\n", "-1", "a.csv must have at least two columns, got one, # by me"),
+        (b"# by me\na,b\n1,2\n", "-1", "a.csv, line 1, must have 2 cells as the lines after it, got 1"),
     ],
 )
 def test_csv_that_does_not_fit_gets_one_sentence(tmp_path, content, column, sentence):

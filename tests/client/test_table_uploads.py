@@ -169,7 +169,7 @@ def test_nothing_is_stored_of_a_table_that_is_refused(client, passengers):
         (pd.DataFrame({"a": [1, 2], "b": [0, 1]}), {"task": "clustering"}, "task must be one of multiclass"),
         (pd.DataFrame({"a": [1, 2], "b": [0, 1]}), {"separator": ";"}, "separator must be unset for a frame"),
         ("nowhere.csv", {}, "nowhere.csv can't be read: there is no such file"),
-        ("a.xlsx", {}, "a.xlsx must be one of .csv"),
+        ("a.xlsx", {}, "a.xlsx can't be read: there is no such file"),
     ],
 )
 def test_settings_that_do_not_fit_are_refused(client, data, settings: dict[str, Any], sentence):

@@ -16,6 +16,7 @@ from mlpd.client.errors import InvalidRequest
 from mlpd.client.kinds import check_unset
 from mlpd.client.tables.answers import labels_like, named_labels
 from mlpd.client.tables.columns import Column
+from mlpd.client.tables.files import OnProgress, watched
 from mlpd.client.tables.images import is_idx, read_folder, read_idx, read_labelled_folder, read_labelled_idx
 from mlpd.client.tables.table import LabelledTable, Schema, Table
 from numpy.typing import NDArray
@@ -34,7 +35,9 @@ def is_archive(data: Any) -> bool:
     return path.suffix.lower() in (".npy", ".npz") or is_idx(path) or path.is_dir()
 
 
-def read_labelled_arrays(path: Path, options: Mapping[str, Any]) -> LabelledTable:
+def read_labelled_arrays(
+    path: Path, options: Mapping[str, Any], on_progress: OnProgress | None = None
+) -> LabelledTable:
     """Return the rows of a file or folder, and what to learn of them; raises `InvalidRequest` where it lacks either."""
     target = options.get("target") or ""
     if not isinstance(target, str):
@@ -50,7 +53,7 @@ def read_labelled_arrays(path: Path, options: Mapping[str, Any]) -> LabelledTabl
         return read_labelled_idx(path, target)
     if path.suffix.lower() == ".npy":
         raise InvalidRequest(f"{path.name} must be a file with labels or targets, got an .npy, which has rows alone")
-    return _labelled_archive(path, target)
+    return _labelled_archive(path, target, on_progress)
 
 
 def arranged_like(table: LabelledTable, like: Schema) -> LabelledTable:
@@ -70,7 +73,13 @@ def arranged_like(table: LabelledTable, like: Schema) -> LabelledTable:
     return replace(table, labels=labels_like(given, classes, like.owner), class_names=like.class_names)
 
 
-def read_row_arrays(path: Path, wanted: Sequence[Column], owner: str, options: Mapping[str, Any]) -> Table:
+def read_row_arrays(
+    path: Path,
+    wanted: Sequence[Column],
+    owner: str,
+    options: Mapping[str, Any],
+    on_progress: OnProgress | None = None,
+) -> Table:
     """Return the rows of a file or folder; where both have names, columns are matched with those ``wanted``."""
     check_unset(options, f"be unset for {'a folder' if path.is_dir() else f'a {path.suffix} file'}")
     if path.is_dir():
@@ -78,8 +87,8 @@ def read_row_arrays(path: Path, wanted: Sequence[Column], owner: str, options: M
     if is_idx(path):
         return Table(read_idx(path))
     if path.suffix.lower() == ".npy":
-        return Table(_load(path))
-    arrays, others = _npz(path)
+        return Table(_load(path, on_progress))
+    arrays, others = _npz(path, on_progress)
     name, inputs, names = _inputs_of(path, arrays)
     left_out = (*(other for other in arrays if other not in (name, *_NAMES)), *others)
     if not (names and wanted):
@@ -88,8 +97,8 @@ def read_row_arrays(path: Path, wanted: Sequence[Column], owner: str, options: M
     return Table(inputs[:, places], tuple(wanted), left_out=(*left_out, *extra))
 
 
-def _labelled_archive(path: Path, target: str) -> LabelledTable:
-    arrays, others = _npz(path, everything=bool(target))
+def _labelled_archive(path: Path, target: str, on_progress: OnProgress | None) -> LabelledTable:
+    arrays, others = _npz(path, on_progress, everything=bool(target))
     if target and target not in arrays:
         raise InvalidRequest(f"target must be one of the arrays {listed(sorted(arrays))} of {path.name}, got {target}")
     answer = target or _only(path, arrays, (*_LABELS, *_TARGETS))
@@ -109,19 +118,22 @@ def _labelled_archive(path: Path, target: str) -> LabelledTable:
     )
 
 
-def _load(path: Path) -> Array:
+def _load(path: Path, on_progress: OnProgress | None) -> Array:
     try:
-        array: Array = np.load(path, allow_pickle=False)
+        with watched(path, on_progress) as file:
+            array: Array = np.load(file, allow_pickle=False)
     except (ValueError, EOFError, OSError, zipfile.BadZipFile) as error:
         raise InvalidRequest(f"{path} can't be read as NumPy arrays: {_one_line(error)}") from error
     return array
 
 
-def _npz(path: Path, *, everything: bool = False) -> tuple[dict[str, Array], tuple[str, ...]]:
+def _npz(
+    path: Path, on_progress: OnProgress | None, *, everything: bool = False
+) -> tuple[dict[str, Array], tuple[str, ...]]:
     """Return the arrays that have a meaning here, or all, and the names of the others."""
     known = {*_INPUTS, *_LABELS, *_TARGETS, *_WEIGHTS, *_NAMES}
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with watched(path, on_progress) as file, np.load(file, allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files if everything or name in known}
             return arrays, tuple(name for name in archive.files if name not in arrays)
     except (ValueError, EOFError, OSError, AttributeError, TypeError, zipfile.BadZipFile) as error:

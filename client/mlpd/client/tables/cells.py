@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 from mlpd.client.tables.columns import Column
-from mlpd.client.tables.kinds import DAY_MICROSECONDS, EXACT_WHOLE_LIMIT, BadCell, category_of, converter, text_of
+from mlpd.client.tables.dates import DAY_MICROSECONDS
+from mlpd.client.tables.kinds import EXACT_WHOLE_LIMIT, BadCell, Notation, category_of, converter, text_of
 from mlpd.client.tables.libraries import load
 from numpy.typing import NDArray
 
@@ -41,7 +42,7 @@ def distinct_texts(array: Any) -> tuple[list[str | None], NDArray[np.int64]]:
     return [*texts, None], places
 
 
-def numbers(array: Any, column: Column, decimal: str, unknown: Counter[str]) -> NDArray[np.float64]:
+def numbers(array: Any, column: Column, notation: Notation, unknown: Counter[str]) -> NDArray[np.float64]:
     """Return the number of each row (rows,), NaN for a missing value; texts that are no category go to ``unknown``.
 
     Raises `BadCell` for a cell that the column can't hold.
@@ -49,7 +50,7 @@ def numbers(array: Any, column: Column, decimal: str, unknown: Counter[str]) -> 
     if kind_of(array.type) == column.kind:
         return _TYPED[column.kind](array)
     texts, places = distinct_texts(array)
-    convert = converter(column, decimal)
+    convert = converter(column, notation)
     values = np.full(len(texts), np.nan)
     counts = np.bincount(places, minlength=len(texts))
     for place, text in enumerate(texts):

@@ -8,6 +8,7 @@ from typing import Any
 from mlpd.client.columns import check_names, frame_names, is_unnamed, listed
 from mlpd.client.errors import InvalidRequest
 from mlpd.client.tables.cells import is_category, kind_of
+from mlpd.client.tables.files import OnProgress, watched
 from mlpd.client.tables.header import Header
 from mlpd.client.tables.libraries import load
 from mlpd.client.tables.source import Source
@@ -21,9 +22,20 @@ TYPED_SUFFIXES = (*_FORMATS, ".jsonl", ".ndjson")
 class Typed(Source):
     """A table of Arrow's, in memory or in a file that is read by the batch."""
 
-    def __init__(self, name: str, content: Any, names: Sequence[str] | None = None) -> None:
-        """Take all columns but for an index of pandas; they are called ``names``, None = as in ``content``."""
-        self._content = content
+    def __init__(
+        self,
+        name: str,
+        content: Any,
+        names: Sequence[str] | None = None,
+        size_bytes: int = 0,
+        on_progress: OnProgress | None = None,
+    ) -> None:
+        """Take all columns but for an index of pandas; they are called ``names``, None = as in ``content``.
+
+        ``size_bytes`` is how large the file is that ``content`` is still to be read from.
+        """
+        self._content, self._size_bytes = content, size_bytes
+        self.on_progress = on_progress
         index = _index_of(content.schema)
         self._fields = [field for field in content.schema if field.name not in index]
         if names is None:
@@ -48,8 +60,12 @@ class Typed(Source):
                 for batch in self._content.select(wanted).to_batches(_BATCH_ROWS):
                     yield batch.columns
             else:
+                row_count, rows = self._content.count_rows(), 0
                 for batch in self._content.to_batches(columns=wanted, batch_size=_BATCH_ROWS):
                     yield batch.columns
+                    rows += len(batch)
+                    if self.on_progress:  # Arrow says no bytes
+                        self.on_progress(self._size_bytes * rows // max(row_count, 1), self._size_bytes)
         except (arrow.ArrowException, OSError) as error:
             raise _unreadable(self.header.table, error) from error
 
@@ -58,7 +74,7 @@ class Typed(Source):
         return f"{self.header.table}, row {row}"
 
 
-def open_typed(path: Path) -> Typed:
+def open_typed(path: Path, on_progress: OnProgress | None = None) -> Typed:
     """Open a .parquet, .feather, .arrow or JSON lines file; raises `InvalidRequest` where it is none."""
     arrow = load("pyarrow", path.name)
     suffix = path.suffixes[-2].lower() if path.suffix == ".gz" and len(path.suffixes) > 1 else path.suffix.lower()
@@ -66,11 +82,12 @@ def open_typed(path: Path) -> Typed:
         if suffix in _FORMATS:
             content = load("pyarrow.dataset", path.name).dataset(str(path), format=_FORMATS[suffix])
         else:
-            with arrow.input_stream(str(path), compression="detect") as file:
+            with watched(path, on_progress) as raw:
+                file = arrow.CompressedInputStream(raw, "gzip") if path.suffix == ".gz" else raw
                 content = load("pyarrow.json", path.name).read_json(file)
     except (arrow.ArrowException, OSError) as error:
         raise _unreadable(str(path), error) from error
-    return Typed(path.name, content)
+    return Typed(path.name, content, None, path.stat().st_size, on_progress)
 
 
 def frame_source(name: str, frame: Any) -> Typed:

@@ -1,6 +1,7 @@
 """The first line of a file, and the names of a table's columns."""
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -81,10 +82,11 @@ def counts(cells: Sequence[str]) -> bool:
 def check_header(table: str, line: int, names: Sequence[str], *, is_sure: bool) -> None:
     """Raise `InvalidRequest` for names in a first line that can't tell columns apart, and may be none if not sure."""
     named = [name for name in names if name]
-    twice = next((name for place, name in enumerate(named) if name in named[:place]), None)
+    twice = next((name for name, count in Counter(named).items() if count > 1), None)
     if twice and not is_sure:
         rule = f"must name each column once, got {twice[:40]!r} twice"
-        raise InvalidRequest(f"{table}, line {line}, {rule}; if it is a row, say --no-header (header=False)")
+        way = "if it is a row, say --no-header (header=False), else rename one"
+        raise InvalidRequest(f"{table}, line {line}, {rule}; {way}")
     check_names(f"{table}, line {line},", named, len(named))
 
 

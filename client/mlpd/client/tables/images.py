@@ -60,7 +60,7 @@ def read_labelled_folder(folder: Path) -> LabelledTable:
     classes = sorted(path.name for path in folder.iterdir() if path.is_dir() and _pictures(path))
     paths = [(label, path) for label, name in enumerate(classes) for path in _pictures(folder / name)]
     if not paths:
-        raise InvalidRequest(f"{folder.name} must hold folders of pictures, one a class, got none")
+        raise InvalidRequest(f"{folder} must hold folders of pictures, one a class, got none")
     return LabelledTable(
         _stacked(folder, [path for _, path in paths]),
         labels=np.array([label for label, _ in paths]),

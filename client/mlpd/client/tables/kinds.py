@@ -1,28 +1,31 @@
 """What the cells of a column are: the same rules for every file and frame.
 
-A cell without a value is empty, ``?``, ``-``, ``NA``, ``N/A``, ``nan``, ``null`` or ``none`` in any case; spaces around
-a cell count for nothing. Of the cells that have a value,
+A cell without a value is empty, ``?``, ``-``, ``NA``, ``N/A``, ``#N/A``, ``nan``, ``null`` or ``none`` in any case;
+spaces around a cell count for nothing. Of the cells that have a value,
 
 - all are numbers: a **number**;
-- all are ISO dates, or dates with a time: a **date**, as days since 1970-01-01, in UTC where it says no zone;
+- all are ISO dates, or dates with a time, or in the order that is said: a **date**, as days since 1970-01-01, in UTC
+  where it says no zone;
 - all are true, false, yes or no in any case: a **boolean**; 0 and 1 are numbers; what is to be learnt keeps its own two
   words for yes and no;
 - else it is text, a **category**: one of its distinct texts, sorted. With more than 256 of them, or more than 20 that
   are more than half of the cells, the column is left out, unless it is asked for; it may have up to 10,000.
 
 Where more than half are numbers, or dates, but not all, the first other cell is refused; and so is a number or a date
-that is written as people do: 1,234 and $5 and 12% and 27.11.2026.
+that is written as people do: 1,234 and $5 and 12% and (3.5) and 27.11.2026 and 27 Nov 2026.
 """
 
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import UTC, date, datetime, timedelta
+from datetime import date, datetime
+from shlex import quote
 
 from mlpd.client.errors import InvalidRequest
 from mlpd.client.tables.columns import Column
+from mlpd.client.tables.dates import DATE_ORDERS, date_of, is_like_date, orders_of
 
-MISSING = frozenset(("", "?", "-", "na", "n/a", "nan", "null", "none"))
+MISSING = frozenset(("", "?", "-", "na", "n/a", "#n/a", "nan", "null", "none"))
 _MISSING_OBJECTS = ("<NA>", "NaT")  # of pandas
 CATEGORY_LIMIT, ASKED_CATEGORY_LIMIT = 256, 10_000
 MANY_CATEGORIES = 20
@@ -32,21 +35,32 @@ _BOOLEANS = {"false": 0.0, "no": 0.0, "true": 1.0, "yes": 1.0}
 _TRUTH = {"false", "true"}
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 _WHOLE = re.compile(r"[+-]?\d+", re.ASCII)
-# What people take for numbers, and would miss if it became a text: 1,5 and 1,234.5 and 1 234,5 and $5 and 12%.
-_SIGN, _MONEY, _GAP = r"[+\u2212-]?", "[$€£¥]", r"[ \u00a0\u202f]?"
-_DIGITS = r"(\d+[.,]?\d*|[.,]\d+|\d{1,3}([ \u00a0\u202f'\u2019,]\d{3})+([.,]\d+)?|\d{1,3}(\.\d{3})+(,\d+)?)"
-_LIKE_NUMBER = re.compile(f"{_SIGN}({_MONEY}{_GAP})?{_SIGN}{_DIGITS}({_GAP}({_MONEY}|%))?", re.ASCII)
-_DATE = re.compile(r"\d{4}-\d\d-\d\d([T ]\d\d:\d\d(:\d\d(\.\d{1,6})?)?(Z|[+-]\d\d:?\d\d)?)?", re.ASCII)
-# What people take for dates: 27.11.2026 and 11/27/26 and 2026/1/5 8:30 PM.
-_DAY = r"\d{1,2}/\d{1,2}/(\d\d|\d{4})|\d{1,2}([.-])\d{1,2}\2\d{4}|\d{4}([./-])\d{1,2}\3\d{1,2}"
-_LIKE_DATE = re.compile(rf"(?:{_DAY})([T ,]+\d{{1,2}}:\d\d.*)?", re.ASCII)
+# What people take for numbers, and would miss if it became a text: 1,5 and 1,234.5 and 1 234,5 and $5 and USD 5 and 12%
+# and (3.5).
+_SIGN, _GAP = r"[+\u2212-]?", r"[ \u00a0\u202f]?"
+_MONEY = "([$€£¥₹₽₩]|kr|zł|USD|EUR|GBP|JPY|CHF|CNY|INR|CAD|AUD|SEK|NOK|DKK|PLN)"
+_DIGITS = (
+    r"(\d+[.,]?\d*|[.,]\d+|\d{1,3}([ \u00a0\u202f'\u2019,]\d{3})+([.,]\d+)?|\d{1,3}(\.\d{3})+(,\d+)?"
+    r"|\d{1,2}(,\d\d)+,\d{3}(\.\d+)?)"
+)
+_AMOUNT = f"{_SIGN}({_MONEY}{_GAP})?{_SIGN}{_DIGITS}({_GAP}({_MONEY}|%))?"
+_LIKE_NUMBER = re.compile(rf"{_AMOUNT}|\({_AMOUNT}\)", re.ASCII)
+_INFINITY = re.compile(f"{_SIGN}inf(inity)?", re.IGNORECASE)
 _TRAILING_ZEROS = re.compile(r"(-?\d+)\.0+", re.ASCII)
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _NAME_LIMIT_CHARACTERS = 256
-_MICROSECOND = timedelta(microseconds=1)
-DAY_MICROSECONDS = 86_400e6
 
 Cell = bool | int | float | str | date | None
+
+
+@dataclass(frozen=True)
+class Notation:
+    """How a table writes numbers and dates.
+
+    ``decimal`` is "." or ","; ``date_order`` is "dmy", "mdy" or "ymd", empty where all dates are ISO.
+    """
+
+    decimal: str = "."
+    date_order: str = ""
 
 
 class BadCell(InvalidRequest):
@@ -89,19 +103,6 @@ def number_of(text: str, decimal: str = ".") -> float:
     return value
 
 
-def date_of(text: str) -> float:
-    """Return days since 1970-01-01, in UTC where a text names no zone; raises `ValueError` where it is no date."""
-    rule = "must be an ISO date, like 2026-11-27 or 2026-11-27 08:30"
-    if not _DATE.fullmatch(text):
-        raise ValueError(rule)
-    try:
-        time = datetime.fromisoformat(text)
-    except ValueError:
-        raise ValueError(rule) from None
-    since = (time if time.tzinfo else time.replace(tzinfo=UTC)) - _EPOCH
-    return (since // _MICROSECOND) / DAY_MICROSECONDS
-
-
 def boolean_of(text: str) -> float:
     """Return 0 or 1; raises `ValueError` where a text is neither false nor true."""
     value = _BOOLEANS.get(text.lower(), {"0": 0.0, "1": 1.0}.get(category_of(text)))
@@ -110,13 +111,13 @@ def boolean_of(text: str) -> float:
     return value
 
 
-def converter(column: Column, decimal: str = ".") -> Callable[[str], float]:
+def converter(column: Column, notation: Notation) -> Callable[[str], float]:
     """Return what makes the number that a row has of a text; an unknown category is -1."""
     match column.kind:
         case "number":
-            return lambda text: number_of(text, decimal)
+            return lambda text: number_of(text, notation.decimal)
         case "date":
-            return date_of
+            return lambda text: date_of(text, notation.date_order)
         case "boolean":
             return boolean_of
     places = {category: float(place) for place, category in enumerate(column.categories)}
@@ -132,8 +133,7 @@ def is_number(text: str, decimal: str = ".") -> bool:
 class Survey:
     """What is known of the texts of a column after some of its ``rows``; distinct ones only up to a limit."""
 
-    decimal: str = "."
-    rows: int = 0
+    notation: Notation = Notation()
     filled: int = 0
     number_rows: int = 0
     number_like_rows: int = 0
@@ -141,24 +141,23 @@ class Survey:
     date_like_rows: int = 0
     texts: dict[str, int] = field(default_factory=dict)
     others: dict[str, BadCell] = field(default_factory=dict)
+    date_orders: set[str] = field(default_factory=lambda: set(DATE_ORDERS))
 
     def add(self, text: str, count: int, row: int) -> None:
         """Take in a text that ``count`` more rows have, first at ``row``."""
         self.filled += count
-        for rows, kind, convert in (
-            ("number_rows", "number", lambda cell: number_of(cell, self.decimal)),
-            ("date_rows", "date", date_of),
-        ):
+        for kind, rows in (("number", "number_rows"), ("date", "date_rows")):
             try:
-                convert(text)
+                converter(Column("", kind), self.notation)(text)
                 setattr(self, rows, getattr(self, rows) + count)
             except ValueError as error:
                 if kind not in self.others or row < self.others[kind].row:
                     self.others[kind] = BadCell(row, str(error), text)
-        if _NUMBER.fullmatch(text) or _LIKE_NUMBER.fullmatch(text):
+        if any(pattern.fullmatch(text) for pattern in (_NUMBER, _LIKE_NUMBER, _INFINITY)):
             self.number_like_rows += count
-        if _LIKE_DATE.fullmatch(text):
+        if is_like_date(text):
             self.date_like_rows += count
+            self.date_orders &= orders_of(text)
         if len(self.texts) <= ASKED_CATEGORY_LIMIT:
             category = category_of(text)
             self.texts[category] = self.texts.get(category, 0) + count
@@ -182,7 +181,8 @@ class Survey:
         if count > ASKED_CATEGORY_LIMIT:
             return f"more than {ASKED_CATEGORY_LIMIT:,} different texts in {self.filled:,} rows"
         if not is_asked and (count > (ASKED_CATEGORY_LIMIT if is_target else CATEGORY_LIMIT) or many):
-            return f"{count:,} different texts in {self.filled:,} rows; keep it with --category {name}"
+            way = "" if is_target else f"; keep it with --category {quote(name)}"
+            return f"{count:,} different texts in {self.filled:,} rows{way}"
         categories = tuple(sorted(self.texts))
         check_categories(name, categories)
         return Column(name, "category", categories)
@@ -198,13 +198,27 @@ class Survey:
             raise self.others["date"]
         return "boolean" if all(text.lower() in _BOOLEANS for text in self.texts) else "category"
 
+    def way(self, error: BadCell) -> str:
+        """Return what to do about a cell that people take for a number, or for a date whose order was not said."""
+        if error is self.others.get("number"):
+            is_like_number = _LIKE_NUMBER.fullmatch(error.text)
+            return "; take away signs of money, percent and thousands" if is_like_number else ""
+        if self.notation.date_order:
+            return ""
+        if not self.date_orders:
+            return "; write all as ISO dates"
+        if len(self.date_orders) > 1:
+            return "; day or month can come first: say which, with --date-order dmy or mdy (date_order='dmy')"
+        (order,) = self.date_orders
+        return f"; if its dates are in the order {order}, say --date-order {order} (date_order='{order}')"
+
 
 def check_categories(name: str, categories: tuple[str, ...]) -> None:
     """Raise `InvalidRequest` for a category that can't be stored."""
     rule = f"printable texts of 1 to {_NAME_LIMIT_CHARACTERS} characters"
     for category in categories:
         if not 1 <= len(category) <= _NAME_LIMIT_CHARACTERS or not category.isprintable():
-            way = f"if it is free text, leave the column out: --leave-out {name}"
+            way = f"if it is free text, leave the column out: --leave-out {quote(name)}"
             raise InvalidRequest(f"column {name} must have categories that are {rule}, got {category[:40]!a}; {way}")
 
 

@@ -1,17 +1,25 @@
 """Which `Source` reads a path or a frame."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from mlpd.client.columns import is_frame
 from mlpd.client.errors import InvalidRequest
+from mlpd.client.tables.dates import DATE_ORDERS
 from mlpd.client.tables.delimited import Delimited
+from mlpd.client.tables.files import OnProgress
 from mlpd.client.tables.frames import TYPED_SUFFIXES, frame_source, open_typed
 from mlpd.client.tables.source import Source
 
 _DELIMITED_SUFFIXES = (".csv", ".tsv", ".txt")
 _COMPRESSED_SUFFIXES = (".gz", ".zst")
+_WAYS = {
+    ".zip": "unpack it",
+    ".json": "write an object a line, as .jsonl",
+    **dict.fromkeys((".xlsx", ".xls", ".ods"), "save it as .csv there"),
+}
 
 
 def is_table(data: Any) -> bool:
@@ -19,8 +27,17 @@ def is_table(data: Any) -> bool:
     return hasattr(data, "__arrow_c_stream__") or hasattr(data, "__dataframe__") or is_frame(data)
 
 
-def open_source(data: Any, options: Mapping[str, Any]) -> Source:
-    """Open a path or a frame; ``options`` say how a text file is written. Raises `InvalidRequest` for anything else."""
+def open_source(data: Any, options: Mapping[str, Any], on_progress: OnProgress | None = None) -> Source:
+    """Open a path or a frame; ``options`` say how its texts are written. Raises `InvalidRequest` for anything else."""
+    date_order = options.get("date_order") or ""
+    if date_order and date_order not in DATE_ORDERS:
+        raise InvalidRequest(f"date_order must be one of {', '.join(DATE_ORDERS)}, got {date_order[:40]!r}")
+    source = _opened(data, {name: value for name, value in options.items() if name != "date_order"}, on_progress)
+    source.notation = replace(source.notation, date_order=date_order)
+    return source
+
+
+def _opened(data: Any, options: Mapping[str, Any], on_progress: OnProgress | None) -> Source:
     if not isinstance(data, str | Path):
         if not is_table(data):
             raise InvalidRequest(f"data must be a path, a frame or an array, got {type(data).__name__}")
@@ -29,15 +46,14 @@ def open_source(data: Any, options: Mapping[str, Any]) -> Source:
     path = Path(data)
     suffixes = [suffix.lower() for suffix in path.suffixes]
     suffix = suffixes[-2] if len(suffixes) > 1 and suffixes[-1] in _COMPRESSED_SUFFIXES else path.suffix.lower()
-    if suffix in (*_DELIMITED_SUFFIXES, *TYPED_SUFFIXES) and not path.exists():
-        raise InvalidRequest(f"{path} can't be read: there is no such file")
     if suffix in _DELIMITED_SUFFIXES:
-        return Delimited(path, **options)
+        return Delimited(path, **options, on_progress=on_progress)
     if suffix in TYPED_SUFFIXES:
         _check_text_options(f"a {suffix} file", options)
-        return open_typed(path)
+        return open_typed(path, on_progress)
     known = ", ".join((*_DELIMITED_SUFFIXES, *TYPED_SUFFIXES, ".npz, .idx or a folder of pictures"))
-    raise InvalidRequest(f"{path.name} must be one of {known}, got {suffix or 'no suffix'}")
+    way = _WAYS.get(suffix, "rename it to what it holds, like .csv for lines of cells")
+    raise InvalidRequest(f"{path.name} must be one of {known}, got {suffix or 'no suffix'}; {way}")
 
 
 def _check_text_options(what: str, options: Mapping[str, Any]) -> None:

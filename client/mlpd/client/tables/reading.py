@@ -1,9 +1,10 @@
 """Rows and what to learn of them, from a user's file or frame."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from shlex import quote
 from typing import Any, TypedDict, Unpack
 
 import numpy as np
@@ -12,6 +13,7 @@ from mlpd.client.errors import InvalidRequest
 from mlpd.client.tables.answers import answers_from, are_numbers, check_task, target_column
 from mlpd.client.tables.archives import arranged_like, is_archive, read_labelled_arrays, read_row_arrays
 from mlpd.client.tables.columns import Column
+from mlpd.client.tables.files import OnProgress, unchanged
 from mlpd.client.tables.kinds import check_categories
 from mlpd.client.tables.opening import open_source
 from mlpd.client.tables.source import Source
@@ -26,13 +28,15 @@ class TextOptions(TypedDict, total=False):
     """How a text file is written; what is not said is found in it.
 
     ``header`` says whether its first line names the columns, ``separator`` stands between cells, ``decimal`` is "." or
-    ",", ``encoding`` one that Python knows.
+    ",", ``encoding`` one that Python knows. ``date_order``, "dmy", "mdy" or "ymd", has dates that are not ISO read; it
+    counts for texts in any kind of table.
     """
 
     header: bool | None
     separator: str
     decimal: str
     encoding: str
+    date_order: str
 
 
 class TableOptions(TextOptions, total=False):
@@ -41,7 +45,7 @@ class TableOptions(TextOptions, total=False):
     ``target`` are the columns to learn, by default the one called label, target, class or y, unless there is an x too,
     else the last; ``weight`` is how much each row counts, ``category`` are columns to take as texts, ``leave_out``
     those that are no inputs. ``task`` has the target be classes (multiclass, binary) or numbers (regression,
-    multilabel).
+    multilabel). ``drop_unlabelled`` leaves out rows that lack a target, which are refused else.
     """
 
     target: str | Sequence[str] | None
@@ -49,65 +53,82 @@ class TableOptions(TextOptions, total=False):
     category: Sequence[str]
     leave_out: Sequence[str]
     task: str
+    drop_unlabelled: bool | None
 
 
 def read_labelled(
     data: Any,
     like: Schema | None = None,
     *,
-    on_progress: Callable[[int, int], None] | None = None,
+    on_progress: OnProgress | None = None,
     **options: Unpack[TableOptions],
 ) -> LabelledTable:
     """Return rows and what to learn of them, from a path or a frame; ``like`` is what a table of the same columns is.
 
-    ``on_progress`` is called with the bytes of a text file that are read, and all; some files are read more than once.
+    ``on_progress`` is called with the bytes of a file that are read, and all; some files are read more than once.
 
     The rules are those of `mlpd.client.tables.kinds` and `mlpd.client.tables.answers`; `archives` says what files of
     arrays hold. Raises `InvalidRequest` with one sentence, of where, rule and value, for what does not fit.
     """
-    if is_archive(data):
-        table = read_labelled_arrays(Path(data), options)
-        return arranged_like(table, like) if like else table
-    text = TextOptions(**{name: value for name, value in options.items() if name in TextOptions.__annotations__})  # type: ignore[typeddict-item]
-    source = open_source(data, text)
-    source.on_progress = on_progress
-    return _labelled(source, like, options)
+    with unchanged(data):
+        if is_archive(data):
+            table = read_labelled_arrays(Path(data), options, on_progress)
+            return arranged_like(table, like) if like else table
+        text = TextOptions(**{name: value for name, value in options.items() if name in TextOptions.__annotations__})  # type: ignore[typeddict-item]
+        return _labelled(open_source(data, text, on_progress), like, options)
 
 
 def read_table(data: Any, **options: Unpack[TableOptions]) -> Table:
     """Return all columns of a frame as inputs, but for those to leave out."""
-    source = open_source(data, {})
+    source = open_source(data, {"date_order": options.get("date_order")})
     ignored = source.header.columns("leave_out", options.get("leave_out", ()))
-    return _table(source, [place for place in range(source.header.count) if place not in ignored], options)
+    return _table(source, _without(range(source.header.count), ignored), options)
 
 
-def read_rows(data: Any, columns: Sequence[Column] = (), owner: str = "", **options: Unpack[TextOptions]) -> Table:
+def read_rows(
+    data: Any,
+    columns: Sequence[Column] = (),
+    owner: str = "",
+    *,
+    on_progress: OnProgress | None = None,
+    **options: Unpack[TextOptions],
+) -> Table:
     """Return rows without labels, from a path or a frame, for the model ``owner``.
 
     Where both have names, columns are matched with the model's ``columns``, in their order, and are read as what these
     are: numbers as `ModelVersion.columns` says, -1 for an unknown category. A model without names takes numbers alone;
-    without a model, columns are read as what they hold. Raises `InvalidRequest` for what does not fit.
+    without a model, columns are read as what they hold. ``on_progress`` is called with the bytes of a file that are
+    read, and all. Raises `InvalidRequest` for what does not fit.
     """
-    if is_archive(data):
-        return read_row_arrays(Path(data), columns, owner, options)
-    source = open_source(data, options)
+    with unchanged(data):
+        if is_archive(data):
+            return read_row_arrays(Path(data), columns, owner, options, on_progress)
+        return _rows(open_source(data, options, on_progress), columns, owner)
+
+
+def _rows(source: Source, columns: Sequence[Column], owner: str) -> Table:
     everything = list(range(source.header.count))
     if columns:
         places = _places(source, everything, columns, owner)
     else:
-        numbering = _row_numbers(source, everything)
-        places = [place for place in everything if place not in numbering]
+        places = _without(everything, _row_numbers(source, everything))
         if not owner:
             return _table(source, places, {})
         columns = [Column(source.header.name(place)) for place in places]
     values, left_out = read_columns(source, dict(zip(places, columns, strict=True)))
-    others = [place for place in everything if place not in places]
+    others = _without(everything, places)
     return Table(**_inputs(source, values, left_out, others, owner or "the model"))
 
 
 def _table(source: Source, places: Sequence[int], options: TableOptions) -> Table:
     values, left_out = read_columns(source, dict.fromkeys(places), _categories(source, options))
-    return Table(**_inputs(source, values, left_out, [p for p in range(source.header.count) if p not in places]))
+    return Table(**_inputs(source, values, left_out, _without(range(source.header.count), places)))
+
+
+def _without(places: Iterable[int], others: Iterable[int]) -> list[int]:
+    """Return those of ``places`` that are not among ``others``."""
+    left_out = set(others)
+    return [place for place in places if place not in left_out]
 
 
 def _categories(source: Source, options: TableOptions) -> list[int]:
@@ -146,7 +167,7 @@ def _row_numbers(source: Source, places: Sequence[int]) -> list[int]:
             where = f"{header.table}, line 1, column {place + 1}"
             raise InvalidRequest(
                 f"{where}, must have a name, got {header.names[place]!r}; if it is an index, leave it out: --leave-out "
-                f"{place - header.count}, or index=False where pandas writes the file"
+                f"{place - header.count}, or index=False where pandas writes the file; if it is a title, delete it"
             )
     return unnamed
 
@@ -159,12 +180,11 @@ def _labelled(source: Source, like: Schema | None, options: TableOptions) -> Lab
     owner = like.owner if like and like.columns else ""
     if like and like.columns:
         places = _places(source, list(inputs), like.columns, like.owner)
-        extra = [place for place in inputs if place not in places]
+        extra = _without(inputs, places)
         inputs = dict(zip(places, like.columns, strict=True))
     else:
         extra = _row_numbers(source, list(inputs))
-        kept = [place for place in inputs if place not in extra]
-        inputs = {place: Column(header.name(place)) if like else None for place in kept}
+        inputs = {place: Column(header.name(place)) if like else None for place in _without(inputs, extra)}
     if not inputs:
         raise InvalidRequest(f"{header.table} must have columns left for inputs")
     targets, weights = uses["target"], uses["weight"]
@@ -173,11 +193,13 @@ def _labelled(source: Source, like: Schema | None, options: TableOptions) -> Lab
     wanted |= {place: Column(header.name(place)) for place in weights}
     categories = _categories(source, options)
     classes = () if are_numbers(len(targets), task, like) else targets
+    if options.get("drop_unlabelled"):
+        notes += _drop_unlabelled(source, {place: wanted[place] for place in targets}, categories, classes)
     values, left_out = read_columns(source, wanted, categories, classes)
     unknown = {place: own.unknown for place, own in values.items() if own.unknown and place in inputs}
     if unknown and not (like and like.takes_unknown):
         values = _with_categories(source, wanted, unknown)
-    _check_answers(source, values, left_out, [*targets, *weights])
+    _check_answers(source, values, left_out, targets, weights)
     answers = answers_from([values.pop(place) for place in targets], task, like)
     weight = [values.pop(place).array() for place in weights]
     roles = {"labels" if answers.labels is not None else "targets": targets, "weights": weights}
@@ -192,6 +214,21 @@ def _labelled(source: Source, like: Schema | None, options: TableOptions) -> Lab
         target_names=tuple(header.names[place] for place in targets) if header.names else (),
         sources={role: tuple(map(header.name, own)) for role, own in roles.items() if own},
     )
+
+
+def _drop_unlabelled(
+    source: Source, targets: Mapping[int, Column | None], categories: Collection[int], classes: Collection[int]
+) -> list[str]:
+    """Have the source leave out rows that lack one of ``targets``; return the note about it."""
+    values, _ = read_columns(source, targets, categories, classes)
+    if not any(own.missing_count for own in values.values()):
+        return []
+    dropped = np.logical_or.reduce([np.isnan(own.array()) for own in values.values()])
+    names = listed([own.column.name for own in values.values()])
+    if dropped.all():
+        raise InvalidRequest(f"{source.header.table} must hold a row that has {names}, got none of {len(dropped):,}")
+    source.dropped = dropped
+    return [f"{int(dropped.sum()):,} of {len(dropped):,} rows are left out, as they lack {names}"]
 
 
 def _with_categories(
@@ -251,18 +288,24 @@ def _target(source: Source, like: Schema | None) -> tuple[list[str], str]:
 
 
 def _check_answers(
-    source: Source, values: Mapping[int, Values], left_out: Mapping[int, str], places: Iterable[int]
+    source: Source,
+    values: Mapping[int, Values],
+    left_out: Mapping[int, str],
+    targets: Sequence[int],
+    weights: Sequence[int],
 ) -> None:
     """Raise `InvalidRequest` for a target or weight that can't be used, or has rows without a value."""
-    for place in places:
+    for place in (*targets, *weights):
         column = source.header.place(place)
         if place in left_out:
-            way = "give --target another column, or take it for classes with --category"
+            way = f"give --target another column, or take it for classes: --category {quote(source.header.name(place))}"
             raise InvalidRequest(f"{source.header.table}, {column}, can't be learnt: {left_out[place]}; {way}")
         own = values[place]
         if own.first_missing is not None:
-            where = f"{source.where(own.first_missing)}, {column}"
+            where = f"{source.where(source.row_of(own.first_missing))}, {column}"
             rows = f"{own.missing_count:,} of {own.row_count:,} rows lack it"
+            if place in targets:
+                rows += "; --drop-unlabelled leaves them out (drop_unlabelled=True)"
             raise InvalidRequest(f"{where}, must have a value in every row, got none; {rows}")
         if own.unknown:
             text, known = next(iter(own.unknown)), listed(own.column.categories)

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from shlex import quote
 from typing import Any
 
 import numpy as np
@@ -118,13 +119,15 @@ def assembled(values: Sequence[Values]) -> Array:
 
 def bad_cell(source: Source, column: int, error: BadCell, way: str = "") -> InvalidRequest:
     """Return what to raise for a cell: where it is, what it must be, and what to do."""
-    place = f"{source.where(error.row)}, {source.header.place(column)}"
-    hint = source.hint(error.row, error.text) or way
+    row = source.row_of(error.row)
+    place = f"{source.where(row)}, {source.header.place(column)}"
+    hint = source.hint(row, error.text) or way
     return InvalidRequest(f"{place}, {error.rule}, got {error.text[:40]!r}{hint}")
 
 
-def _way(name: str) -> str:
-    return f"; if it is a category, say --category {name}; if it is no input, --leave-out {name}"
+def _way(name: str, *, is_target: bool = False) -> str:
+    way = f"; if it is a category, say --category {quote(name)}"
+    return way if is_target else f"{way}; if it is no input, --leave-out {quote(name)}"
 
 
 def _learn(
@@ -132,9 +135,9 @@ def _learn(
 ) -> dict[int, Column | str]:
     if not places:
         return {}
-    surveys = {place: Survey(source.decimal) for place in places}
+    surveys = {place: Survey(source.notation) for place in places}
     row = 0
-    for arrays in source.batches(places, places):
+    for arrays in source.rows(places, places):
         for survey, array in zip(surveys.values(), arrays, strict=True):
             texts, indices = distinct_texts(array)
             counts = np.bincount(indices, minlength=len(texts))
@@ -152,7 +155,8 @@ def _learn(
         try:
             learnt[place] = survey.column(name, is_asked=place in categories, is_target=place in targets)
         except BadCell as error:
-            raise bad_cell(source, place, error, _way(name)) from error
+            way = survey.way(error) + _way(name, is_target=place in targets)
+            raise bad_cell(source, place, error, way) from error
     return learnt
 
 
@@ -161,10 +165,10 @@ def _read(source: Source, columns: Mapping[int, Column], learnt: Collection[int]
     result = {place: Values(column) for place, column in columns.items()}
     texts = {place for place, column in columns.items() if source.kinds[place] == "text" or column.kind != "number"}
     row = 0
-    for arrays in source.batches(list(columns), texts) if columns else ():
+    for arrays in source.rows(list(columns), texts) if columns else ():
         for (place, values), array in zip(result.items(), arrays, strict=True):
             try:
-                found = numbers(array, values.column, source.decimal, values.unknown)
+                found = numbers(array, values.column, source.notation, values.unknown)
                 if values.column.kind == "number":
                     _check_exact(source, place, found)
                 values.add(found)

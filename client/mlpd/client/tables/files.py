@@ -1,0 +1,83 @@
+"""Files on a disk: what can be read more than once, stays as it is meanwhile, and tells how far it is read."""
+
+import io
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from stat import S_ISDIR, S_ISREG
+from typing import Any
+
+from mlpd.client.errors import InvalidRequest
+
+OnProgress = Callable[[int, int], None]
+
+
+@contextmanager
+def unchanged(data: Any) -> Iterator[None]:
+    """Read a path in the block; data in memory pass.
+
+    Raises `InvalidRequest` where there is no file or folder, where it is a pipe or a device, and where others change it
+    before the block ends.
+    """
+    if not isinstance(data, str | Path):
+        yield
+        return
+    path = Path(data)
+    before = _state(path)
+    if not (S_ISREG(before.st_mode) or S_ISDIR(before.st_mode)):
+        raise InvalidRequest(f"{path} must be a file, got a pipe or a device; write its content to a file first")
+    yield
+    after = _state(path)
+    if any(getattr(before, name) != getattr(after, name) for name in ("st_size", "st_mtime_ns", "st_ino")):
+        raise InvalidRequest(f"{path} must stay as it is while it is read, and was changed; copy it, and take the copy")
+
+
+class Watched(io.RawIOBase):
+    """A binary ``file`` of ``size_bytes`` that tells ``on_progress``, if any, how far it is read."""
+
+    def __init__(self, file: Any, size_bytes: int, on_progress: OnProgress | None) -> None:
+        self._file = file
+        self._size_bytes = size_bytes
+        self._on_progress = on_progress
+
+    def readable(self) -> bool:
+        """Return that it can be read."""
+        return True
+
+    def seekable(self) -> bool:
+        """Return that it can be read anywhere."""
+        return True
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        """Go to a byte, and return where that is."""
+        place: int = self._file.seek(offset, whence)
+        return place
+
+    def tell(self) -> int:
+        """Return which byte comes next."""
+        place: int = self._file.tell()
+        return place
+
+    def read(self, size: int = -1) -> bytes:
+        """Return up to ``size`` bytes, all that are left where it is negative."""
+        block: bytes = self._file.read(size)
+        if self._on_progress:
+            self._on_progress(self._file.tell(), self._size_bytes)
+        return block
+
+
+@contextmanager
+def watched(path: Path, on_progress: OnProgress | None) -> Iterator[Watched]:
+    """Open a file for reading, watched; raises `OSError`."""
+    with path.open("rb") as file:
+        yield Watched(file, path.stat().st_size, on_progress)
+
+
+def _state(path: Path) -> os.stat_result:
+    try:
+        return path.stat()
+    except FileNotFoundError:
+        raise InvalidRequest(f"{path} can't be read: there is no such file") from None
+    except OSError as error:
+        raise InvalidRequest(f"{path} can't be read: {error.strerror}") from error

@@ -11,7 +11,8 @@ from enum import StrEnum
 from typing import ClassVar
 
 from mlpd.core.codec import from_fields, to_fields
-from mlpd.core.data.columns import ColumnStatistics, Schema, needs_encoding
+from mlpd.core.data.columns import Schema
+from mlpd.core.data.inspection import DatasetInfo
 from mlpd.core.network.architecture import ModelSpec
 from mlpd.core.optimization.optimizers import Optimizer
 from mlpd.core.spec.training import TrainingSpec
@@ -236,37 +237,15 @@ class Job:
     note: str = ""
 
 
-@dataclass(frozen=True)
-class DatasetRecord:
+@dataclass(frozen=True, kw_only=True)
+class DatasetRecord(DatasetInfo):
     """A stored data set; its file is named by ``sha256``.
 
-    ``target_size`` 0 = rows have labels of classes; ``encoded_size`` is how many values a network sees of a row.
     ``schema`` and the ``statistics`` of its columns are empty in lists. ``create_time`` in nanoseconds since 1970.
     """
 
     id: str
-    sha256: str
-    size_bytes: int
-    row_count: int
-    input_size: int
-    dtype: str
-    class_row_counts: tuple[int, ...]
-    target_dtype: str
-    target_size: int
-    target_range: tuple[float, float]
-    whole_targets: bool
-    weighted: bool
-    input_range: tuple[float, float]
-    whole_inputs: bool
-    encoded_size: int
     create_time: int
-    schema: Schema = field(default_factory=Schema)
-    statistics: tuple[ColumnStatistics, ...] = ()
-
-    @property
-    def needs_encoding(self) -> bool:
-        """Whether a network can't take its rows as they are."""
-        return needs_encoding(self.schema, self.statistics)
 
 
 @dataclass(frozen=True)

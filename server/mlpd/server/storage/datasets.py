@@ -105,29 +105,8 @@ class Datasets:
         self, scratch: Path, dataset_id: str, info: DatasetInfo, *, built_in: bool = False
     ) -> DatasetRecord:
         await asyncio.to_thread(self._directory.adopt, scratch, self._directory.dataset(info.sha256))
-        return await self._store.create_dataset(
-            DatasetRecord(
-                id=dataset_id,
-                sha256=info.sha256,
-                size_bytes=info.size_bytes,
-                row_count=info.row_count,
-                input_size=info.input_size,
-                dtype=info.dtype,
-                class_row_counts=info.class_row_counts,
-                target_dtype=info.target_dtype,
-                target_size=info.target_size,
-                target_range=info.target_range,
-                whole_targets=info.whole_targets,
-                weighted=info.weighted,
-                input_range=info.input_range,
-                whole_inputs=info.whole_inputs,
-                encoded_size=info.encoded_size,
-                create_time=time.time_ns(),
-                schema=info.schema,
-                statistics=info.statistics,
-            ),
-            built_in=built_in,
-        )
+        record = DatasetRecord(**vars(info), id=dataset_id, create_time=time.time_ns())
+        return await self._store.create_dataset(record, built_in=built_in)
 
     def _check_header(self, dataset_id: str, sha256: str, size_bytes: int) -> None:
         violations = []

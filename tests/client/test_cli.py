@@ -199,7 +199,7 @@ def test_train_shows_each_epoch_and_the_result(server, trained):
         (["evaluate", "no", "mnist-test"], "there is no model 'models/no'"),
         (["predict", "cli", "/nowhere.csv"], "/nowhere.csv can't be read: there is no such file"),
         (["predict", "no", "/nowhere.csv", "--output", "a.png"], "output must end in .npz or .csv, got a.png"),
-        (["datasets", "add", "a", "/nowhere.npz"], "/nowhere.npz can't be read as NumPy arrays"),
+        (["datasets", "add", "a", "/nowhere.npz"], "/nowhere.npz can't be read: there is no such file"),
         (["datasets", "show", "no"], "there is no data set 'no'"),
     ],
 )

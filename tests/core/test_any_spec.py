@@ -149,6 +149,7 @@ def info_of(data: Dataset) -> DatasetInfo:
         whole_targets=True,
         input_range=(0.0, 8.0),
         whole_inputs=True,
+        encoded_size=INPUTS,
     )
 
 

@@ -26,6 +26,7 @@ LABELLED = DatasetInfo(
     weighted=False,
     input_range=(0.0, 1.0),
     whole_inputs=False,
+    encoded_size=4,
 )
 MEASURED = replace(LABELLED, class_row_counts=(), target_dtype="float32", target_size=2, target_range=(0.0, 1.0))
 SPEC = TrainingSpec(
@@ -350,7 +351,7 @@ def test_every_broken_rule_is_named_at_once():
 
 
 def test_validation_data_must_fit_the_model():
-    other = replace(LABELLED, input_size=5, class_row_counts=(1, 1, 98))
+    other = replace(LABELLED, input_size=5, encoded_size=5, class_row_counts=(1, 1, 98))
     assert sentences(VALIDATED, LABELLED, other) == [
         "validation_dataset must have rows of 4 values, as the network takes, got 5",
         "validation_dataset must have at most 2 classes, as the network has, got 3",

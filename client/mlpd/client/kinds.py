@@ -52,7 +52,8 @@ def check_unset(settings: Mapping[str, Any], rule: str) -> None:
         if value is None or (isinstance(value, str | tuple | list) and not value):
             continue
         # An array or a frame would fill the sentence.
-        got = f", got {value}" if isinstance(value, str | tuple | list | Real | Path) else ""
+        shown = ", ".join(map(str, value)) if isinstance(value, tuple | list) else value
+        got = f", got {shown}" if isinstance(value, str | tuple | list | Real | Path) else ""
         raise InvalidRequest(f"{name} must {rule}{got}")
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 import typer
@@ -11,11 +11,7 @@ from mlpd.client.cli.connection import COMPUTING_SECONDS, connect
 from mlpd.client.cli.fields import fields_of
 from mlpd.client.cli.output import (
     SERVER,
-    Decimal,
-    Encoding,
-    Header,
     Json,
-    Separator,
     Server,
     console,
     plain,
@@ -25,6 +21,8 @@ from mlpd.client.cli.output import (
     show_notes,
     table,
 )
+from mlpd.client.cli.settings import with_flags
+from mlpd.client.cli.tables import TABLE_FLAGS, table_options
 from mlpd.client.columns import listed
 from mlpd.client.tables import TableOptions, read_labelled, schema_of
 from mlpd.v1 import types_pb2 as types
@@ -77,47 +75,23 @@ def show(
         console.print("rows of each class:", ", ".join(map(str, found.class_row_counts)))
 
 
-@app.command()
 def add(
     name: Annotated[str, typer.Argument(help="Name for the data set.")],
     path: Annotated[Path, typer.Argument(help="A table (.csv, .tsv, .parquet, .feather, .jsonl) or arrays (.npz).")],
-    target: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="Column to learn, by name or number, -1 = last; several with commas or by several options.",
-            show_default="label, target, class or y, else the last",
-        ),
-    ] = None,
-    weight: Annotated[str, typer.Option(help="Column that says how much each row counts.")] = "",
-    category: Annotated[list[str] | None, typer.Option(help="Columns to take as texts, like numbers of kinds.")] = None,
-    leave_out: Annotated[list[str] | None, typer.Option(help="Columns that are no inputs.")] = None,
     task: Annotated[
         str,
         typer.Option(help="Take the target for classes (multiclass) or numbers (regression).", show_default="by it"),
     ] = "",
     like: Annotated[str, typer.Option(help="Data set whose columns and classes these are too.")] = "",
-    header: Header = None,
-    separator: Separator = "",
-    decimal: Decimal = "",
-    encoding: Encoding = "",
     server: Server = SERVER,
     as_json: Json = False,
+    **flags: Any,
 ) -> None:
     """Store the rows of a file on the server."""
-    options = TableOptions(
-        target=target,
-        weight=weight,
-        category=category or [],
-        leave_out=leave_out or [],
-        task=task,
-        header=header,
-        separator=separator,
-        decimal=decimal,
-        encoding=encoding,
-    )
     with connect(server, COMPUTING_SECONDS) as client:
         schema = schema_of(client.dataset(like)) if like else None
         with progress_of(f"reading {path.name}") as on_progress:
+            options = table_options(flags) | TableOptions(task=task)
             rows = read_labelled(path, schema, on_progress=on_progress, **options)
         with progress_of(f"sending {name}") as on_progress:
             stored = client.upload(name, rows, on_progress=on_progress)
@@ -127,6 +101,9 @@ def add(
     else:
         show_notes(said)
         _show([stored])
+
+
+app.command()(with_flags(TABLE_FLAGS, add))
 
 
 def _columns_table(columns: Sequence[types.Column]) -> Table:

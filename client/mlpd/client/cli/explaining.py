@@ -12,7 +12,7 @@ import typer
 from mlpd.client.arrays import dtype_of
 from mlpd.client.cli.connection import COMPUTING_SECONDS, connect
 from mlpd.client.cli.output import SERVER, Json, Server, console, print_json, table
-from mlpd.client.cli.settings import with_settings
+from mlpd.client.cli.settings import SETTING_FLAGS, with_flags
 from mlpd.client.cli.training import asked_spec, reachable
 from mlpd.client.embedded import require_server
 from mlpd.client.errors import MlpdError, PreconditionFailed
@@ -85,4 +85,4 @@ def _summary(answer: dict[str, Any]) -> str:
 
 def register(app: typer.Typer) -> None:
     """Add the command."""
-    app.command()(with_settings(explain))
+    app.command()(with_flags(SETTING_FLAGS, explain))

@@ -23,6 +23,7 @@ from mlpd.client.cli.output import (
 from mlpd.client.client import Client
 from mlpd.client.errors import InvalidRequest, MlpdError, Unavailable
 from mlpd.client.housekeeping import STATES
+from mlpd.v1.model_service_pb2 import ModelVersion
 from mlpd.v1.trainer_service_pb2 import TrainingJob
 from rich.markup import escape
 from rich.table import Table
@@ -88,42 +89,29 @@ def cancel(names: Names, server: Server = SERVER, as_json: Json = False) -> None
     _each("jobs", names, one, server, as_json=as_json)
 
 
-@update.command("jobs")
-def update_jobs(
-    names: Names,
-    label: Labels = None,
-    remove_label: Removed = None,
-    note: Note = None,
-    server: Server = SERVER,
-    as_json: Json = False,
-) -> None:
-    """Change labels and notes of jobs; what is not named stays."""
-    labels = labels_of(label) | dict.fromkeys(remove_label or ())
+def _update_command(key: str, what: str, change: Callable[..., TrainingJob | ModelVersion]) -> None:
+    """Add ``mlpd update KEY``, where ``change`` is the client's method for one of ``what``."""
 
-    def one(client: Client, name: str) -> tuple[dict[str, Any], str]:
-        job = client.update_job(name, labels=labels, note=note)
-        return fields_of(job), f"{job.name} has {_described(job.labels, job.note)}"
+    @update.command(key, help=f"Change labels and notes of {what}; what is not named stays.")
+    def command(
+        names: Names,
+        label: Labels = None,
+        remove_label: Removed = None,
+        note: Note = None,
+        server: Server = SERVER,
+        as_json: Json = False,
+    ) -> None:
+        labels = labels_of(label) | dict.fromkeys(remove_label or ())
 
-    _each("jobs", names, one, server, as_json=as_json)
+        def one(client: Client, name: str) -> tuple[dict[str, Any], str]:
+            changed = change(client, name, labels=labels, note=note)
+            return fields_of(changed), f"{changed.name} has {_described(changed.labels, changed.note)}"
+
+        _each(key, names, one, server, as_json=as_json)
 
 
-@update.command("models")
-def update_models(
-    names: Names,
-    label: Labels = None,
-    remove_label: Removed = None,
-    note: Note = None,
-    server: Server = SERVER,
-    as_json: Json = False,
-) -> None:
-    """Change labels and notes of model versions (model/version); what is not named stays."""
-    labels = labels_of(label) | dict.fromkeys(remove_label or ())
-
-    def one(client: Client, name: str) -> tuple[dict[str, Any], str]:
-        version = client.update_version(name, labels=labels, note=note)
-        return fields_of(version), f"{version.name} has {_described(version.labels, version.note)}"
-
-    _each("models", names, one, server, as_json=as_json)
+_update_command("jobs", "jobs", Client.update_job)
+_update_command("models", "model versions (model/version)", Client.update_version)
 
 
 @delete.command("jobs")

@@ -1,7 +1,7 @@
 """``mlpd evaluate``, ``predict`` and ``models``."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from mlpd.client.cli import notes, predictions
@@ -9,25 +9,24 @@ from mlpd.client.cli.connection import COMPUTING_SECONDS, connect
 from mlpd.client.cli.fields import fields_of
 from mlpd.client.cli.output import (
     SERVER,
-    Decimal,
-    Encoding,
-    Header,
     Json,
     Labels,
-    Separator,
     Server,
     console,
     evaluation_fields,
     labels_of,
     print_json,
+    progress_of,
     show_damaged,
     show_evaluation,
     show_notes,
     table,
 )
-from mlpd.client.columns import listed
+from mlpd.client.cli.settings import with_flags
+from mlpd.client.cli.tables import DROP_FLAGS, TEXT_FLAGS, table_options, text_options
 from mlpd.client.errors import InvalidRequest
-from mlpd.client.tables import Column, TableOptions, TextOptions, columns_from, model_schema, read_labelled, read_rows
+from mlpd.client.kinds import check_unset
+from mlpd.client.tables import Column, TableOptions, columns_from, model_schema, read_labelled, read_rows
 from mlpd.client.tables.memory import filled_in
 
 
@@ -41,26 +40,21 @@ def evaluate(
             help="Of a file: column to compare with; several options for several.", show_default="the model's"
         ),
     ] = None,
-    header: Header = None,
-    separator: Separator = "",
-    decimal: Decimal = "",
-    encoding: Encoding = "",
     server: Server = SERVER,
     as_json: Json = False,
+    **flags: Any,
 ) -> None:
     """Score a model on a data set or on the rows of a file, in exact counts."""
     with connect(server, COMPUTING_SECONDS) as client:
         if Path(data).suffix or "/" in data.removeprefix("datasets/"):
             version = client.model(model)
-            options = TableOptions(
-                target=target, header=header, separator=separator, decimal=decimal, encoding=encoding
-            )
-            read = read_labelled(Path(data), model_schema(version), **options)
+            options = table_options(flags) | TableOptions(target=target)
+            with progress_of(f"reading {Path(data).name}") as on_progress:
+                read = read_labelled(Path(data), model_schema(version), on_progress=on_progress, **options)
             evaluation = client.evaluate(version.name, read, include_scores=scores)
             said = notes.of_rows(read, data)
         else:
-            if target:
-                raise InvalidRequest(f"target must be unset for a stored data set, got {listed(target)}")
+            check_unset({"target": target, **flags}, "be unset for a stored data set")
             evaluation = client.evaluate(model, data, include_scores=scores)
             said = notes.of_scoring(client, evaluation.model, data)
     if as_json:
@@ -76,12 +70,9 @@ def predict(
     rows: Annotated[Path, typer.Argument(help="Rows: a table (.csv, .parquet, ...) or arrays (.npy, .npz).")],
     output: Annotated[Path | None, typer.Option(help="Write the predictions to this .csv or .npz.")] = None,
     top: Annotated[int, typer.Option(min=1, help="Show so many of the most probable classes.")] = 1,
-    header: Header = None,
-    separator: Separator = "",
-    decimal: Decimal = "",
-    encoding: Encoding = "",
     server: Server = SERVER,
     as_json: Json = False,
+    **flags: Any,
 ) -> None:
     """Predict the classes, labels or values of rows in a file."""
     if output and output.suffix not in (".npz", ".csv"):
@@ -89,8 +80,8 @@ def predict(
     with connect(server, COMPUTING_SECONDS) as client:
         version = client.model(model)
         columns = columns_from(version.columns) or tuple(map(Column, version.input_names))
-        written = TextOptions(header=header, separator=separator, decimal=decimal, encoding=encoding)
-        read = read_rows(rows, columns, version.name, **written)
+        with progress_of(f"reading {rows.name}") as on_progress:
+            read = read_rows(rows, columns, version.name, on_progress=on_progress, **text_options(flags))
         prediction = client.predict(version.name, read.inputs)
     said = [
         *notes.of_rows(read, rows.name),
@@ -143,5 +134,6 @@ def models(
 
 def register(app: typer.Typer) -> None:
     """Add the commands."""
-    for command in (evaluate, predict, models):
-        app.command()(command)
+    app.command()(with_flags({**DROP_FLAGS, **TEXT_FLAGS}, evaluate))
+    app.command()(with_flags(TEXT_FLAGS, predict))
+    app.command()(models)

@@ -25,15 +25,6 @@ from rich.table import Table
 Server = Annotated[str, typer.Option("--server", envvar="MLPD_SERVER", help="Address of the server.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
 Labels = Annotated[list[str] | None, typer.Option("--label", help="Label, as key=value; may be repeated.")]
-Header = Annotated[
-    bool | None,
-    typer.Option(
-        help="Whether the first line of a text file names the columns.", show_default="if it has names, no numbers"
-    ),
-]
-Separator = Annotated[str, typer.Option(help="Between the cells of a text file: , ; tab ...", show_default="found")]
-Decimal = Annotated[str, typer.Option(help="Decimal point of a text file: . or ,", show_default="found")]
-Encoding = Annotated[str, typer.Option(help="Of a text file.", show_default="utf-8, or as it is marked")]
 SERVER = DEFAULT_ADDRESS
 
 # What is not read on a terminal must not be cut to the width of one.

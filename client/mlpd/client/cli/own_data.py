@@ -86,7 +86,8 @@ def stored(client: Client, path: Path, options: TableOptions, held_out: HeldOut,
     if held_out.path:
         if table.target_names:  # the columns of the other file are found by name, and all else is left out
             options |= TableOptions(target=[*table.target_names], leave_out=[], category=[], weight="")
-        test = read_labelled(held_out.path, _schema(path, table), **options)
+        with progress_of(f"reading {held_out.path.name}") as on_progress:
+            test = read_labelled(held_out.path, _schema(path, table), on_progress=on_progress, **options)
         said += notes.of_rows(test, held_out.path.name)
     elif fraction:
         table, test = split_table(table, fraction)

@@ -1,7 +1,7 @@
-"""Command-line flags for every setting of a training run."""
+"""Command-line flags that several commands have: those for every setting of a training run, and others."""
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import wraps
 from typing import Annotated, Any
 
@@ -11,19 +11,27 @@ from mlpd.client.kinds import FLAG, NUMBER, NUMBERS, SMALL_WHOLE, TEXTS, WEIGHTS
 from mlpd.client.settings import SETTINGS
 
 _TYPES: dict[str, type[Any]] = {WHOLE: int, SMALL_WHOLE: int, NUMBER: float, FLAG: bool}
+SETTING_FLAGS: Mapping[str, Any] = {
+    name: Annotated[_TYPES.get(setting.kind, str) | None, typer.Option(help=setting.help)]
+    for name, setting in SETTINGS.items()
+}
 
 
-def with_settings(command: Callable[..., None]) -> Callable[..., None]:
-    """Return ``command`` with a flag for each setting in place of its last, catch-all parameter."""
+def with_flags(flags: Mapping[str, Any], command: Callable[..., None]) -> Callable[..., None]:
+    """Return ``command`` with ``flags``, their annotations by name, in place of its last, catch-all parameter.
+
+    They come after its first two parameters, and are None where they are not given.
+    """
 
     @wraps(command)
     def run(**arguments: Any) -> None:
         command(**arguments)
 
+    kind = inspect.Parameter.KEYWORD_ONLY
     *named, _ = inspect.signature(command).parameters.values()
-    own = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in named]
-    flags = [_parameter(name) for name in SETTINGS]
-    parameters = [*own[:2], *flags, *own[2:]]
+    own = [parameter.replace(kind=kind) for parameter in named]
+    given = [inspect.Parameter(name, kind, default=None, annotation=annotation) for name, annotation in flags.items()]
+    parameters = [*own[:2], *given, *own[2:]]
     run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     del run.__dict__["__wrapped__"]
@@ -40,13 +48,6 @@ def parsed(name: str, value: Any) -> Any:
     if kind == TEXTS:
         return value.split(",")
     return value
-
-
-def _parameter(name: str) -> inspect.Parameter:
-    setting = SETTINGS[name]
-    kind = _TYPES.get(setting.kind, str)
-    annotation: Any = Annotated[kind | None, typer.Option(help=setting.help)]
-    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
 
 
 def _items(name: str, text: str, item: Callable[[str], Any], rule: str) -> list[Any]:

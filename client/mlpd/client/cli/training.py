@@ -15,12 +15,8 @@ from mlpd.client.cli.fields import fields_of
 from mlpd.client.cli.jobs import hint_at_interrupt, watch_hint
 from mlpd.client.cli.output import (
     SERVER,
-    Decimal,
-    Encoding,
-    Header,
     Json,
     Labels,
-    Separator,
     Server,
     console,
     evaluation_fields,
@@ -30,7 +26,8 @@ from mlpd.client.cli.output import (
     show_notes,
     state_of,
 )
-from mlpd.client.cli.settings import parsed, with_settings
+from mlpd.client.cli.settings import SETTING_FLAGS, parsed, with_flags
+from mlpd.client.cli.tables import TABLE_FLAGS, table_options
 from mlpd.client.client import Client
 from mlpd.client.embedded import embedded_server
 from mlpd.client.errors import InvalidRequest
@@ -75,20 +72,6 @@ def train(
     ] = None,
     config: Annotated[Path | None, typer.Option(help="TOML file with settings; flags win.")] = None,
     preset: Annotated[str | None, typer.Option(help=f"Start from a recipe: {', '.join(PRESETS)}.")] = None,
-    target: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="Of a table: column to predict; several options for several.",
-            show_default="label, target, class or y, else the last",
-        ),
-    ] = None,
-    leave_out: Annotated[list[str] | None, typer.Option(help="Of a table: columns that are no inputs.")] = None,
-    category: Annotated[list[str] | None, typer.Option(help="Of a table: columns to take as texts.")] = None,
-    weight: Annotated[str, typer.Option(help="Of a table: column that says how much each row counts.")] = "",
-    header: Header = None,
-    separator: Separator = "",
-    decimal: Decimal = "",
-    encoding: Encoding = "",
     test: Annotated[Path | None, typer.Option(help="File with rows to score the model on at the end.")] = None,
     test_fraction: Annotated[
         float | None, typer.Option(min=0, max=0.9, help="Of a table: share of its rows held out for that.")
@@ -110,29 +93,14 @@ def train(
 ) -> None:
     """Train a model: on a table of your own, or by flags, a TOML file or a preset."""
     with in_flags() if config is None else nullcontext():
-        settings, others = asked_settings(config, flags)
-        names = _Names(
-            job_id or others.get("job_id", ""),
-            model_id or others.get("model_id", ""),
-            others.get("labels", {}) | labels_of(label),
-            note or others.get("note", ""),
-        )
+        options = table_options(flags)
+        settings, others = asked_settings(config, {name: flags[name] for name in SETTINGS})
+        names = _names(others, labels_of(label), {"job_id": job_id, "model_id": model_id, "note": note})
         recipe: Any = preset or others.get("preset")
-        options = TableOptions(
-            target=target,
-            leave_out=leave_out or [],
-            category=category or [],
-            weight=weight,
-            header=header,
-            separator=separator,
-            decimal=decimal,
-            encoding=encoding,
-        )
         if path is None:
-            of_table = {**options, "test": test, "test_fraction": test_fraction}
-            check_unset(of_table, "come with a table to train on")
-        elif recipe:
-            raise InvalidRequest(f"preset must be unset with a table, got {recipe}")
+            check_unset({**options, "test": test, "test_fraction": test_fraction}, "come with a table to train on")
+        else:
+            check_unset({"preset": recipe}, "be unset with a table")
         # What is wrong with it is told before a server is looked for, and before rows are stored.
         spec = training_spec(recipe, **settings)
         with (
@@ -140,13 +108,18 @@ def train(
             connect(address, COMPUTING_SECONDS) as client,
         ):
             is_followed = address != server or (not as_json if wait is None else wait)
-            if path is None:
-                asked = _Asked(spec, names)
-            else:
+            asked = _Asked(spec, names)
+            if path:
                 held_out = own_data.HeldOut(test, test_fraction)
                 asked = _of_table(client, path, options, held_out, settings, names)
             hint = None if address == server else _embedded_hint(data_dir)
             _run(client, asked, is_followed=is_followed, hint=hint, as_json=as_json)
+
+
+def _names(others: Mapping[str, Any], labels: Mapping[str, str], given: Mapping[str, str | None]) -> _Names:
+    """Return what flags say, and for what they leave out ``others``, what a file says."""
+    texts = {name: value or others.get(name, "") for name, value in given.items()}
+    return _Names(**texts, labels={**others.get("labels", {}), **labels})
 
 
 def _of_table(
@@ -197,7 +170,7 @@ def _run(client: Client, asked: _Asked, *, is_followed: bool, hint: str | None, 
 
 def register(app: typer.Typer) -> None:
     """Add the command."""
-    app.command()(with_settings(train))
+    app.command()(with_flags({**TABLE_FLAGS, **SETTING_FLAGS}, train))
 
 
 @contextmanager

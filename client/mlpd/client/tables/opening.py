@@ -7,6 +7,7 @@ from typing import Any
 
 from mlpd.client.columns import is_frame
 from mlpd.client.errors import InvalidRequest
+from mlpd.client.kinds import check_unset
 from mlpd.client.tables.dates import DATE_ORDERS
 from mlpd.client.tables.delimited import Delimited
 from mlpd.client.tables.files import OnProgress
@@ -32,7 +33,8 @@ def open_source(data: Any, options: Mapping[str, Any], on_progress: OnProgress |
     date_order = options.get("date_order") or ""
     if date_order and date_order not in DATE_ORDERS:
         raise InvalidRequest(f"date_order must be one of {', '.join(DATE_ORDERS)}, got {date_order[:40]!r}")
-    source = _opened(data, {name: value for name, value in options.items() if name != "date_order"}, on_progress)
+    said = {name: value for name, value in options.items() if value not in (None, "") and name != "date_order"}
+    source = _opened(data, said, on_progress)
     source.notation = replace(source.notation, date_order=date_order)
     return source
 
@@ -41,7 +43,7 @@ def _opened(data: Any, options: Mapping[str, Any], on_progress: OnProgress | Non
     if not isinstance(data, str | Path):
         if not is_table(data):
             raise InvalidRequest(f"data must be a path, a frame or an array, got {type(data).__name__}")
-        _check_text_options("a frame", options)
+        check_unset(options, "be unset for a frame")
         return frame_source("inputs", data)
     path = Path(data)
     suffixes = [suffix.lower() for suffix in path.suffixes]
@@ -49,14 +51,8 @@ def _opened(data: Any, options: Mapping[str, Any], on_progress: OnProgress | Non
     if suffix in _DELIMITED_SUFFIXES:
         return Delimited(path, **options, on_progress=on_progress)
     if suffix in TYPED_SUFFIXES:
-        _check_text_options(f"a {suffix} file", options)
+        check_unset(options, f"be unset for a {suffix} file")
         return open_typed(path, on_progress)
     known = ", ".join((*_DELIMITED_SUFFIXES, *TYPED_SUFFIXES, ".npz, .idx or a folder of pictures"))
     way = _WAYS.get(suffix, "rename it to what it holds, like .csv for lines of cells")
     raise InvalidRequest(f"{path.name} must be one of {known}, got {suffix or 'no suffix'}; {way}")
-
-
-def _check_text_options(what: str, options: Mapping[str, Any]) -> None:
-    for name, value in options.items():
-        if value not in (None, ""):
-            raise InvalidRequest(f"{name} must be unset for {what}, got {value}")

@@ -33,10 +33,10 @@ class TextOptions(TypedDict, total=False):
     """
 
     header: bool | None
-    separator: str
-    decimal: str
-    encoding: str
-    date_order: str
+    separator: str | None
+    decimal: str | None
+    encoding: str | None
+    date_order: str | None
 
 
 class TableOptions(TextOptions, total=False):
@@ -49,9 +49,9 @@ class TableOptions(TextOptions, total=False):
     """
 
     target: str | Sequence[str] | None
-    weight: str
-    category: Sequence[str]
-    leave_out: Sequence[str]
+    weight: str | None
+    category: Sequence[str] | None
+    leave_out: Sequence[str] | None
     task: str
     drop_unlabelled: bool | None
 
@@ -81,7 +81,7 @@ def read_labelled(
 def read_table(data: Any, **options: Unpack[TableOptions]) -> Table:
     """Return all columns of a frame as inputs, but for those to leave out."""
     source = open_source(data, {"date_order": options.get("date_order")})
-    ignored = source.header.columns("leave_out", options.get("leave_out", ()))
+    ignored = source.header.columns("leave_out", options.get("leave_out") or ())
     return _table(source, _without(range(source.header.count), ignored), options)
 
 
@@ -133,7 +133,7 @@ def _without(places: Iterable[int], others: Iterable[int]) -> list[int]:
 
 def _categories(source: Source, options: TableOptions) -> list[int]:
     """Return where the columns are that are categories whatever they hold, as the table or who reads it says."""
-    return [*source.categories, *source.header.columns("category", options.get("category", ()))]
+    return [*source.categories, *source.header.columns("category", options.get("category") or ())]
 
 
 def _places(source: Source, among: Sequence[int], columns: Sequence[Column], owner: str) -> list[int]:
@@ -249,14 +249,14 @@ def _with_categories(
 
 def _uses(source: Source, like: Schema | None, options: TableOptions) -> tuple[dict[str, list[int]], list[str]]:
     """Return where the columns are that are asked for, by use; raises `InvalidRequest` for one with several."""
-    header, target, notes = source.header, options.get("target"), []
+    header, target, weight, notes = source.header, options.get("target"), options.get("weight"), []
     if not target:
         target, note = _target(source, like)
         notes.append(note)
     asked: dict[str, Sequence[str]] = {
         "target": [target] if isinstance(target, str) else target,
-        "weight": [options["weight"]] if options.get("weight") else [],
-        "leave_out": options.get("leave_out", ()),
+        "weight": [weight] if weight else [],
+        "leave_out": options.get("leave_out") or (),
     }
     uses = {use: header.columns(use, columns) for use, columns in asked.items()}
     taken = [column for columns in uses.values() for column in columns]

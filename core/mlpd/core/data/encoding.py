@@ -13,7 +13,7 @@ from mlpd.core.data.columns import CATEGORY, Column, Fault, Schema, table_fault
 from mlpd.core.devices.arrays import HostArray
 from numpy.typing import NDArray
 
-_BLOCK_VALUES = 2**22
+_BLOCK_VALUES, _CACHED_VALUES = 2**22, 2**16
 
 
 class Encoder:
@@ -26,26 +26,42 @@ class Encoder:
         places = np.arange(len(columns))
         is_category = np.array([column.kind == CATEGORY for column in columns], bool)
         is_marked = np.array([column.marks_missing for column in columns], bool)
-        self._categories = [(place, int(starts[place])) for place in places[is_category].tolist()]
-        self._numbers, self._number_starts = places[~is_category], starts[:-1][~is_category]
-        self._medians = np.array([column.missing_value or 0.0 for column in columns])[~is_category]
-        self._marked, self._marks = places[is_marked], starts[1:][is_marked] - 1
+        self._medians = np.array([column.missing_value or 0.0 for column in columns])
+        self._categories, self._category_starts = places[is_category], starts[:-1][is_category]
+        self._marked = places[is_marked]
+        # Where each value comes from, among the columns, their marks and a zero.
+        zero = len(columns) + len(self._marked)
+        self._sources = np.full(self.width, zero, np.intp)
+        self._sources[starts[:-1][~is_category]] = places[~is_category]
+        self._sources[starts[1:][is_marked] - 1] = np.arange(len(columns), zero)
 
     def __call__(self, rows: HostArray) -> HostArray:
         """Return ``rows`` encoded: float32 where that holds all values of their type, else float64."""
-        encoded = np.zeros((len(rows), self.width), np.result_type(rows.dtype, np.float32))
+        encoded = np.empty((len(rows), self.width), np.result_type(rows.dtype, np.float32))
         self.encode(rows, encoded)
         return encoded
 
     def encode(self, rows: HostArray, out: HostArray) -> None:
-        """Write ``rows`` encoded to ``out`` (rows, width), all zeros before."""
-        numbers = rows[:, self._numbers]
-        out[:, self._number_starts] = np.where(np.isnan(numbers), self._medians, numbers)
-        out[:, self._marks] = np.isnan(rows[:, self._marked])
-        for place, start in self._categories:
-            values = rows[:, place]
-            known = np.flatnonzero(values >= 0)
-            out[known, start + values[known].astype(np.intp)] = 1
+        """Write ``rows`` encoded to ``out`` (rows, width), C-ordered."""
+        step = max(1, _CACHED_VALUES // self.width)
+        for start in range(0, len(rows), step):
+            self._encode(rows[start : start + step], out[start : start + step])
+
+    def _encode(self, rows: HostArray, out: HostArray) -> None:
+        """Encode as many ``rows`` as stay in a cache; whole rows are gathered, which takes a third of scattering."""
+        column_count = len(self.columns)
+        gathered = np.zeros((len(rows), column_count + len(self._marked) + 1), out.dtype)
+        gathered[:, :column_count] = rows
+        if rows.dtype.kind == "f":
+            is_missing = np.isnan(rows)
+            np.copyto(gathered[:, :column_count], self._medians, where=is_missing)
+            gathered[:, column_count:-1] = is_missing.take(self._marked, axis=1)
+        gathered.take(self._sources, axis=1, out=out, mode="clip")
+        if len(self._categories):
+            places = rows.take(self._categories, axis=1)
+            firsts = self._category_starts + np.arange(len(rows))[:, None] * self.width
+            # An unknown category leaves the first one at 0.
+            out.reshape(-1)[firsts + np.fmax(places, 0).astype(np.intp)] = places >= 0
 
     def fault(self, rows: HostArray) -> Fault | None:
         """Return a value of ``rows`` that its column can't have; None if there is none."""
@@ -91,7 +107,7 @@ def takes_encoding(schema: Schema, inputs: HostArray) -> bool:
 def encoded(encoder: Encoder, inputs: HostArray) -> HostArray:
     """Return all of ``inputs`` encoded, made in blocks."""
     rows = max(1, _BLOCK_VALUES // encoder.width)
-    whole = np.zeros((len(inputs), encoder.width), np.result_type(inputs.dtype, np.float32))
+    whole = np.empty((len(inputs), encoder.width), np.result_type(inputs.dtype, np.float32))
     for start in range(0, len(inputs), rows):
         encoder.encode(inputs[start : start + rows], whole[start : start + rows])
     return whole

@@ -24,8 +24,8 @@ class DatasetInfo:
 
     ``dtype`` is that of the inputs. ``class_row_counts`` counts rows by label and is empty where targets are numbers;
     ``target_size`` is how many numbers, 0 where there are labels, and ``target_range`` the least and the largest.
-    Values are whole if all are whole numbers, whatever their type; missing ones do not count. ``statistics`` has what
-    is known of each column where these have names.
+    Values are whole if all are whole numbers, whatever their type; missing ones do not count. ``encoded_size`` is how
+    many values a network sees of a row. ``statistics`` has what is known of each column where these have names.
     """
 
     sha256: str
@@ -41,13 +41,9 @@ class DatasetInfo:
     weighted: bool
     input_range: tuple[float, float]
     whole_inputs: bool
+    encoded_size: int
     schema: Schema = field(default_factory=Schema)
     statistics: tuple[ColumnStatistics, ...] = ()
-
-    @property
-    def encoded_size(self) -> int:
-        """How many values a network sees of a row."""
-        return encoded_size(self.schema, self.statistics, self.input_size)
 
     @property
     def needs_encoding(self) -> bool:
@@ -110,6 +106,7 @@ def inspect_dataset(path: Path) -> DatasetInfo:
         weighted=dataset.weights is not None,
         input_range=inputs.range,
         whole_inputs=inputs.whole,
+        encoded_size=encoded_size(schema, statistics, dataset.inputs.shape[1]),
         schema=schema,
         statistics=statistics,
     )

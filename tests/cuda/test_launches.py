@@ -15,7 +15,7 @@ pytestmark = pytest.mark.cuda
 
 SIZES = 784, 532, 10
 # Optimizer, and launches of a step.
-STEPS = {"sgd": (Sgd(), 4), "adam": (Adam(), 5)}
+STEPS = {"sgd": (Sgd(), 3), "adam": (Adam(), 4)}
 
 
 def case_of(kind, runner):

@@ -109,10 +109,11 @@ Source = ProductCode | SumsCode | DrawCode | None
 
 @dataclass(frozen=True)
 class CallCode:
-    """What is compiled: a source and a pass."""
+    """What is compiled: a source and a pass; ``following`` is a product of the rows that a block has made by then."""
 
     source: Source
     steps: PassCode
+    following: "CallCode | None" = None
 
     @property
     def name(self) -> str:
@@ -126,7 +127,8 @@ class CallCode:
                 own = ["draw"]
             case _:
                 own = []
-        return " ".join(own + [step.name for step in self.steps.steps])
+        following = [self.following.name] if self.following else []
+        return " ".join(own + [step.name for step in self.steps.steps] + following)
 
 
 @dataclass(frozen=True, eq=False)

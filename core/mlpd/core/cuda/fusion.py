@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from mlpd.core.codegen.kernels import KINDS, Ref, Step
 from mlpd.core.cuda.calls import LONGEST_SUM, MOST_NUMBERS, MOST_SUMS, NARROW, PART_ROWS, Grid, Typed
+from mlpd.core.cuda.chaining import chain
 from mlpd.core.cuda.groups import (
     Draw,
     Group,
@@ -20,6 +21,7 @@ from mlpd.core.cuda.groups import (
     Sum,
     View,
     bits_of,
+    conflict,
     grid_of,
     matrix_view,
     number_in,
@@ -298,6 +300,8 @@ def fuse(tasks: Sequence[Task], kept: Sequence[Array], empty: Empty) -> tuple[li
         for group in groups.copy():
             if _merge(groups, group):
                 _settle(own, lasting)
+    for groups in own:
+        chain(groups)
     return own, [array for fuser in fusers for array in fuser.scratch]
 
 
@@ -332,15 +336,9 @@ def _merge(groups: list[Group], group: Group) -> bool:
             before.go_on(group)
             groups.remove(group)
             return True
-        if _conflict(before, group):
+        if conflict(before, group):
             return False
     return False
-
-
-def _conflict(first: Group, second: Group) -> bool:
-    """Whether the second must wait for the first."""
-    pairs = ((first.stores, second.reads), (first.stores, second.stores), (first.reads, second.stores))
-    return any(one.meets(other) for some, others in pairs for one in some for other in others)
 
 
 def _can_go_on(before: Group, group: Group, between: Sequence[Group]) -> bool:

@@ -87,6 +87,7 @@ class Group:
     stored: set[int] = field(default_factory=set)
     rows_whole: bool = False
     plain: Op | None = None  # a call that is made by the array library, alone
+    following: "Group | None" = None  # a product of the rows that it makes, by the blocks that have made them
 
     def place(self, view: View, span: Range, size: int) -> int:
         """Return the index of ``view``; add it if it is new."""
@@ -138,7 +139,8 @@ class Group:
     @property
     def reads(self) -> list[Range]:
         """What it reads in memory."""
-        return [*self.source_ranges, *(self.ranges[place] for place in self.loaded)]
+        own = [*self.source_ranges, *(self.ranges[place] for place in self.loaded)]
+        return own + (self.following.reads if self.following else [])
 
     @property
     def written_views(self) -> set[View]:
@@ -153,7 +155,8 @@ class Group:
     @property
     def stores(self) -> list[Range]:
         """What it does write."""
-        return [self.ranges[place] for place in self.stored]
+        own = [self.ranges[place] for place in self.stored]
+        return own + (self.following.stores if self.following else [])
 
     def go_on(self, group: "Group") -> None:
         """Make the steps of ``group``, too."""
@@ -193,6 +196,12 @@ class Group:
         if any(out[1].meets(span) for other, span in enumerate(self.ranges) if other != own):
             return False
         return not any(out[1].meets(span) for span in self.source_ranges)
+
+
+def conflict(first: Group, second: Group) -> bool:
+    """Return whether the second must wait for the first."""
+    pairs = ((first.stores, second.reads), (first.stores, second.stores), (first.reads, second.stores))
+    return any(one.meets(other) for some, others in pairs for one in some for other in others)
 
 
 def view_of(array: Array, shape: tuple[int, ...]) -> View:

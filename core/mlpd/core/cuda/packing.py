@@ -1,6 +1,7 @@
 """Packing: what is compiled of a group, and the numbers that go with it."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from math import prod
 from typing import Any, NamedTuple
 
@@ -49,7 +50,7 @@ def pack(group: Group) -> Call:
             numbers += [0 if chosen.order is None else address_of(chosen.order), Typed(chosen.first, _INTEGER)]
     numbers += [constant.number for constant in group.constants]
     numbers += group.scalars
-    return Call(
+    own = Call(
         CallCode(source.code, steps),
         tuple(numbers),
         source.blocks,
@@ -59,6 +60,18 @@ def pack(group: Group) -> Call:
         group.plain.operations if group.plain else source.operations + prod(group.grid) * len(group.steps),
         group.plain.bytes if group.plain else _bytes_of(group),
         group.plain,
+    )
+    return _with_following(own, pack(group.following)) if group.following else own
+
+
+def _with_following(call: Call, following: Call) -> Call:
+    """Return a call whose blocks go on with ``following``; it has the ranges of both."""
+    return replace(
+        call,
+        code=replace(call.code, following=following.code),
+        numbers=call.numbers + following.numbers,
+        operations=call.operations + following.operations,
+        bytes=call.bytes + following.bytes,
     )
 
 

@@ -302,4 +302,36 @@ __device__ __forceinline__ void narrow_product(const ProductOf<T>& p, int block,
     }
 }
 
+// Make all columns of a product for the rows of narrow tile `block`, whose INNER numbers of `a` the block has stored.
+template <class T, class Tile, int INNER, bool B_INNER, class Load, class Epilogue>
+__device__ __forceinline__ void rows_product(const ProductOf<T>& p, int block, char* shared, const Load& load,
+                                             const Epilogue& epilogue) {
+    static_assert(INNER <= CHUNK, "a sum has one chunk");
+    constexpr int ROWS = Tile::ROWS;
+    const int top = block * ROWS;
+    T(*const rows)[INNER] = (T(*)[INNER])shared;
+    __syncthreads();  // rows of `a` are stored, and nobody reads shared memory any more
+    for (int i = threadIdx.x; i < ROWS * INNER; i += THREADS)
+        if (top + i / INNER < p.rows) rows[i / INNER][i % INNER] = p.a[(top + i / INNER) * p.a_stride + i % INNER];
+    __syncthreads();
+#pragma unroll 1
+    for (int column = threadIdx.x; column < p.columns; column += THREADS) {
+        T b[INNER];
+        decltype(load(0, 0)) loaded[ROWS];
+#pragma unroll
+        for (int k = 0; k < INNER; k++) b[k] = p.b[B_INNER ? column * p.b_stride + k : k * p.b_stride + column];
+#pragma unroll
+        for (int i = 0; i < ROWS; i++)
+            if (top + i < p.rows) loaded[i] = load(top + i, column);
+#pragma unroll
+        for (int i = 0; i < ROWS; i++) {
+            if (top + i >= p.rows) break;
+            T sum = 0;
+#pragma unroll
+            for (int k = 0; k < INNER; k++) sum = fused(rows[i][k], b[k], sum);
+            epilogue(top + i, column, sum, loaded[i]);
+        }
+    }
+}
+
 }  // namespace products

@@ -164,5 +164,14 @@ def narrow_call(product: Product, columns: int, in_units: bool, arguments: str) 
     return f"products::narrow_product<{types}, {_flags(product, in_units)}>({arguments})"
 
 
+def rows_call(product: Product, inner: int, arguments: str) -> str:
+    """Return the C++ expression that makes a ``product`` of rows that a block of `narrow_call` has stored.
+
+    They have ``inner`` numbers each. ``arguments`` are those of `call`, with the number of the narrow tile.
+    """
+    types = f"{TYPES[product.kind]}, products::{narrow_tile(inner).name}, {inner}"
+    return f"products::rows_product<{types}, {str(product.b_inner).lower()}>({arguments})"
+
+
 def _flags(product: Product, in_units: bool) -> str:
     return ", ".join(str(flag).lower() for flag in (product.a_inner, product.b_inner, product.adds, in_units))

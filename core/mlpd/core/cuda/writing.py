@@ -15,7 +15,7 @@ from mlpd.core.cuda.calls import (
     SumCode,
     SumsCode,
 )
-from mlpd.core.cuda.products import THREADS, call, narrow_call
+from mlpd.core.cuda.products import THREADS, call, narrow_call, rows_call
 from mlpd.core.cuda.rows import WARP, RowSteps
 from mlpd.core.cuda.steps import NumberReader, Steps
 
@@ -39,6 +39,8 @@ def write_call(name: str, code: CallCode) -> str:
     match code.source:
         case ProductCode() as product:
             _write_product(writer, numbers, product, code.steps)
+            if isinstance(code.following, CallCode) and isinstance(code.following.source, ProductCode):
+                _write_following(writer, numbers, code, code.following.source, code.following.steps)
         case SumsCode() as sums:
             _write_sums(writer, numbers, sums, code.steps)
         case DrawCode() as draw:
@@ -93,28 +95,48 @@ def _write_draw(writer: Writer, numbers: NumberReader, draw: DrawCode, code: Pas
 def _write_product(writer: Writer, numbers: NumberReader, code: ProductCode, after: PassCode) -> None:
     """Write a product; each thread makes the steps for the numbers, or the rows, that it has computed."""
     product, kind = code.product, TYPES[code.product.kind]
-    matrices = ", ".join(f"at<{kind}>({numbers.address()}), {numbers.next()}" for _ in range(3))
-    sizes = ", ".join(f"(int){numbers.next()}" for _ in range(3))
-    scale = numbers.number(product.kind).code
-    writer.add(f"const products::ProductOf<{kind}> p = {{{matrices}, {sizes}, {scale}}};")
+    _declare_product(writer, numbers, code)
     steps = Steps(writer, numbers, after)
     if after.shape == "narrow":
         writer.add(f"const auto epilogue = [&](int row, const {kind} (&values)[{after.columns}]) {{")
         RowSteps(steps, {code.target: "values"}).write()
-        made = narrow_call(product, after.columns, code.in_units, "p, block, shared, epilogue")
+        writer.add("};", f"{narrow_call(product, after.columns, code.in_units, 'p, block, shared, epilogue')};")
     else:
-        values = {code.target: Code(writer, "value", product.kind)}
-        loads = {f"v{place}": place for place in steps.loads(values)}
-        kinds = {name: after.arrays[place].kind for name, place in loads.items()}
-        members = " ".join(f"{TYPES[kinds[name]]} {name};" for name in loads)
-        writer.add("const auto load = [&](int row, int column) {", f"struct {{ {members} }} loaded;")
-        writer.add(*(f"loaded.{name} = {steps.arrays[place].at('row', 'column')};" for name, place in loads.items()))
-        writer.add("return loaded;", "};")
-        writer.add(f"const auto epilogue = [&](int row, int column, {kind} value, const auto& loaded) {{")
-        values |= {place: Code(writer, f"loaded.{name}", kinds[name]) for name, place in loads.items()}
-        steps.element("row", "column", values)
-        made = call(product, code.tile, code.in_units, "p, block, shared, load, epilogue")
-    writer.add("};", f"{made};")
+        _declare_epilogue(writer, steps, code)
+        writer.add(f"{call(product, code.tile, code.in_units, 'p, block, shared, load, epilogue')};")
+
+
+def _write_following(
+    writer: Writer, numbers: NumberReader, first: CallCode, code: ProductCode, after: PassCode
+) -> None:
+    """Write a product of the rows that the block has just made, of which it knows how many there are."""
+    writer.add("{")
+    _declare_product(writer, numbers, code)
+    _declare_epilogue(writer, Steps(writer, numbers, after), code)
+    writer.add(f"{rows_call(code.product, first.steps.columns, 'p, block, shared, load, epilogue')};", "}")
+
+
+def _declare_product(writer: Writer, numbers: NumberReader, code: ProductCode) -> None:
+    """Declare ``p``, what a product is made of."""
+    kind = TYPES[code.product.kind]
+    matrices = ", ".join(f"at<{kind}>({numbers.address()}), {numbers.next()}" for _ in range(3))
+    sizes = ", ".join(f"(int){numbers.next()}" for _ in range(3))
+    scale = numbers.number(code.product.kind).code
+    writer.add(f"const products::ProductOf<{kind}> p = {{{matrices}, {sizes}, {scale}}};")
+
+
+def _declare_epilogue(writer: Writer, steps: Steps, code: ProductCode) -> None:
+    """Declare ``load``, which reads what steps take for one element, and ``epilogue``, which makes them."""
+    kinds = {place: steps.code.arrays[place].kind for place in steps.loads({code.target})}
+    members = " ".join(f"{TYPES[kind]} v{place};" for place, kind in kinds.items())
+    writer.add("const auto load = [&](int row, int column) {", f"struct {{ {members} }} loaded;")
+    writer.add(*(f"loaded.v{place} = {steps.arrays[place].at('row', 'column')};" for place in kinds))
+    writer.add("return loaded;", "};")
+    kind = code.product.kind
+    writer.add(f"const auto epilogue = [&](int row, int column, {TYPES[kind]} value, const auto& loaded) {{")
+    loaded = {place: Code(writer, f"loaded.v{place}", kind) for place, kind in kinds.items()}
+    steps.element("row", "column", {code.target: Code(writer, "value", kind), **loaded})
+    writer.add("};")
 
 
 def _write_sums(writer: Writer, numbers: NumberReader, code: SumsCode, after: PassCode) -> None:

@@ -141,6 +141,17 @@ def test_the_estimate_grows_with_all_that_is_kept(device):
     assert wider - estimate(optimizer=OptimizerSpec(Sgd())) > (plain / 2 if device == "cuda" else parameters)
 
 
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+@pytest.mark.parametrize(("dtype", "size"), [("uint8", 4), ("int64", 8)])
+def test_the_estimate_counts_inputs_and_targets_that_are_mixed(device, dtype, size):
+    """Inputs in a type that can be, and shares of the next row's inputs and targets; 16 rows of 20 and of 3."""
+    rows = replace(LABELLED, dtype=dtype)
+    plain, mixed = (
+        estimate_bytes(run(device=device, loss=LossSpec(mixup_alpha=alpha)).spec, rows, 20, 2) for alpha in (0.0, 0.2)
+    )
+    assert mixed - plain == 16 * (2 * 20 * size + 3 * 4)
+
+
 def test_the_estimate_counts_a_compiler_and_what_each_block_has_of_its_own():
     changes = {"layer_sizes": (20, 640, 3), "activations": ("relu",), "dropout_rates": (0.0,)}
     parameters = 21 * 640 + 641 * 3

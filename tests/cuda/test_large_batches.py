@@ -36,8 +36,12 @@ def test_each_runner_cuts_it_in_its_own_way():
     assert rows == [512, 1024, BATCH, BATCH]
 
 
-def test_its_rows_are_mixed_and_dropped_alike(cuda):
-    assert brought_steps(ON_GPU, cuda) == brought_steps(LARGE, Cpu())
+@pytest.mark.parametrize("dtype", ["uint8", "int64", "float16", "float64"])
+@pytest.mark.parametrize("compiled", [False, True])
+def test_its_rows_are_mixed_and_dropped_alike(cuda, dtype, compiled):
+    data = noise(rows=len(LARGE.data), weighted=True, dtype=dtype)
+    device = cuda.for_compiled_code() if compiled else cuda
+    assert brought_steps(replace(ON_GPU, data=data), device) == brought_steps(replace(LARGE, data=data), Cpu())
 
 
 @pytest.mark.parametrize("width", [9, 16, 21])

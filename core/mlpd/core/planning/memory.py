@@ -87,7 +87,16 @@ def _device_bytes(spec: TrainingSpec, rows: StoredRows, row_bytes: int) -> int:
     # Compiled code loads the next rows to a place of their own.
     buffers = capacity * (2 * sum(_widths(spec)) + (spec.runner == "compiled") * (inputs + 2 * outputs))
     data = rows.row_count * ((_moved_bytes(spec, rows) or _encoded_bytes(rows) or row_bytes) + 2 * _INDEX_BYTES)
-    return vectors + size * buffers + _work_bytes(layers, capacity, size) + _validation_bytes(spec) + data
+    passes = size * buffers + _work_bytes(layers, capacity, size) + capacity * _mixed_bytes(spec, rows)
+    return vectors + passes + _validation_bytes(spec) + data
+
+
+def _mixed_bytes(spec: TrainingSpec, rows: StoredRows) -> int:
+    """Return the bytes that a row takes while it is mixed: inputs in a type that can be, and shares of the next's."""
+    if not spec.loss.mixup_alpha:
+        return 0
+    inputs, outputs, dtype = spec.model.layer_sizes[0], spec.model.layer_sizes[-1], spec.model.dtype
+    return 2 * inputs * np.result_type(np.dtype(rows.dtype), dtype).itemsize + outputs * np.dtype(dtype).itemsize
 
 
 def _work_bytes(layers: Sequence[Layer], capacity: int, size: int) -> int:
@@ -110,7 +119,7 @@ def _host_bytes(
     passes = size * capacity * 2 * widths + _work_bytes(layers, capacity, size)
     exchanges = 0 if by_rows else size * capacity * sum(exchanged_widths(layers, blocks)) * (blocks + 1)
     slots = (1 + compiled) * (inputs + 2 * outputs) + inputs * (model.input_dropout_rate > 0)
-    raw = row_bytes + size * inputs * (spec.augmentation is not None or spec.loss.mixup_alpha > 0)
+    raw = row_bytes + size * inputs * (spec.augmentation is not None) + _mixed_bytes(spec, rows)
     losses = 8 * capacity * outputs * size
     buffers = passes + exchanges + capacity * (size * slots + raw) + losses + _warping_bytes(spec)
     most_rows = max(own.row_count for own in (rows, *others))

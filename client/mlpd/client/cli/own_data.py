@@ -10,6 +10,7 @@ import numpy as np
 from mlpd.client.cli import notes
 from mlpd.client.cli.output import progress_of
 from mlpd.client.client import Client
+from mlpd.client.columns import listed
 from mlpd.client.errors import AlreadyExists, InvalidRequest
 from mlpd.client.suggestions import DataSummary, suggested_settings
 from mlpd.client.tables import LabelledTable, Schema, TableOptions, read_labelled
@@ -79,6 +80,7 @@ def stored(client: Client, path: Path, options: TableOptions, held_out: HeldOut,
     with progress_of(f"reading {path.name}") as on_progress:
         options = options | TableOptions(task=task)
         table = read_labelled(path, on_progress=on_progress, **options)
+    _check_classes(path, table)
     said = notes.of_labelled(table, path.name)
     name = name or _id_of(path)
     test = None
@@ -115,6 +117,16 @@ def as_flags(settings: Mapping[str, Any], given: Mapping[str, Any]) -> str:
             several = isinstance(value, list | tuple)
             flags.append(f"{flag} {','.join(map(str, value)) if several else value}")
     return " ".join(flags)
+
+
+def _check_classes(path: Path, table: LabelledTable) -> None:
+    """Raise `InvalidRequest` for labels that are all of one class."""
+    if table.labels is not None and len(found := np.unique(np.asarray(table.labels))) == 1:
+        label = int(found[0])
+        name = table.class_names[label] if table.class_names else str(label)
+        column = listed(table.target_names) or "the target"
+        rule = f"must have at least two classes, got {name[:40]!r} alone"
+        raise InvalidRequest(f"{path.name}, column {column}, {rule}; --target takes another")
 
 
 def _schema(path: Path, table: LabelledTable) -> Schema:

@@ -68,6 +68,16 @@ def orders_of(text: str) -> set[str]:
     return {order for order in DATE_ORDERS if _is_date(text, order)}
 
 
+def way_of(orders: set[str]) -> str:
+    """Return what to do about dates that can be read in ``orders``, of which none was said."""
+    if not orders:
+        return "; write all as ISO dates"
+    if len(orders) > 1:
+        return "; day or month can come first: say which, with --date-order dmy or mdy (date_order='dmy')"
+    (order,) = orders
+    return f"; if its dates are in the order {order}, say --date-order {order} (date_order='{order}')"
+
+
 def _is_date(text: str, order: str) -> bool:
     try:
         date_of(text, order)

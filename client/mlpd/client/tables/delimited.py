@@ -110,7 +110,7 @@ class Delimited(Source):
         watched = None
         try:
             with self._binary() as raw:
-                told = self._arrow.PythonFile(Watched(raw, raw.size(), self.on_progress), "r")
+                told = self._arrow.PythonFile(Watched(self._path, raw, self.on_progress), "r")
                 watched = _Checked(self._in_utf8(self._plain(told)))
                 reader = self._csv.open_csv(
                     watched,

@@ -24,21 +24,26 @@ def unchanged(data: Any) -> Iterator[None]:
         yield
         return
     path = Path(data)
+    if str(data) == "-":
+        raise InvalidRequest("- must be the name of a file: standard input is read but once; write it to a file first")
     before = _state(path)
     if not (S_ISREG(before.st_mode) or S_ISDIR(before.st_mode)):
         raise InvalidRequest(f"{path} must be a file, got a pipe or a device; write its content to a file first")
     yield
     after = _state(path)
     if any(getattr(before, name) != getattr(after, name) for name in ("st_size", "st_mtime_ns", "st_ino")):
-        raise InvalidRequest(f"{path} must stay as it is while it is read, and was changed; copy it, and take the copy")
+        raise _changed(path)
 
 
 class Watched(io.RawIOBase):
-    """A binary ``file`` of ``size_bytes`` that tells ``on_progress``, if any, how far it is read."""
+    """The binary ``file`` at ``path``, which tells ``on_progress``, if any, how far it is read.
 
-    def __init__(self, file: Any, size_bytes: int, on_progress: OnProgress | None) -> None:
-        self._file = file
-        self._size_bytes = size_bytes
+    Reading raises `InvalidRequest` where it has grown.
+    """
+
+    def __init__(self, path: Path, file: Any, on_progress: OnProgress | None) -> None:
+        self._path, self._file = path, file
+        self._size_bytes = path.stat().st_size
         self._on_progress = on_progress
 
     def readable(self) -> bool:
@@ -62,8 +67,11 @@ class Watched(io.RawIOBase):
     def read(self, size: int = -1) -> bytes:
         """Return up to ``size`` bytes, all that are left where it is negative."""
         block: bytes = self._file.read(size)
+        done_bytes = self._file.tell()
+        if done_bytes > self._size_bytes:  # who reads to its end would not end while it grows
+            raise _changed(self._path)
         if self._on_progress:
-            self._on_progress(self._file.tell(), self._size_bytes)
+            self._on_progress(done_bytes, self._size_bytes)
         return block
 
 
@@ -71,7 +79,11 @@ class Watched(io.RawIOBase):
 def watched(path: Path, on_progress: OnProgress | None) -> Iterator[Watched]:
     """Open a file for reading, watched; raises `OSError`."""
     with path.open("rb") as file:
-        yield Watched(file, path.stat().st_size, on_progress)
+        yield Watched(path, file, on_progress)
+
+
+def _changed(path: Path) -> InvalidRequest:
+    return InvalidRequest(f"{path} must stay as it is while it is read, and was changed; copy it, and take the copy")
 
 
 def _state(path: Path) -> os.stat_result:

@@ -19,11 +19,12 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import date, datetime
+from functools import lru_cache
 from shlex import quote
 
 from mlpd.client.errors import InvalidRequest
 from mlpd.client.tables.columns import Column
-from mlpd.client.tables.dates import DATE_ORDERS, date_of, is_like_date, orders_of
+from mlpd.client.tables.dates import DATE_ORDERS, date_of, is_like_date, orders_of, way_of
 
 MISSING = frozenset(("", "?", "-", "na", "n/a", "#n/a", "nan", "null", "none"))
 _MISSING_OBJECTS = ("<NA>", "NaT")  # of pandas
@@ -124,6 +125,7 @@ def converter(column: Column, notation: Notation) -> Callable[[str], float]:
     return lambda text: places.get(category_of(text), -1.0)
 
 
+@lru_cache(maxsize=1024)  # wide tables repeat themselves
 def is_number(text: str, decimal: str = ".") -> bool:
     """Whether a text is a number."""
     return _holds(lambda cell: number_of(cell, decimal), text)
@@ -203,14 +205,7 @@ class Survey:
         if error is self.others.get("number"):
             is_like_number = _LIKE_NUMBER.fullmatch(error.text)
             return "; take away signs of money, percent and thousands" if is_like_number else ""
-        if self.notation.date_order:
-            return ""
-        if not self.date_orders:
-            return "; write all as ISO dates"
-        if len(self.date_orders) > 1:
-            return "; day or month can come first: say which, with --date-order dmy or mdy (date_order='dmy')"
-        (order,) = self.date_orders
-        return f"; if its dates are in the order {order}, say --date-order {order} (date_order='{order}')"
+        return "" if self.notation.date_order else way_of(self.date_orders)
 
 
 def check_categories(name: str, categories: tuple[str, ...]) -> None:

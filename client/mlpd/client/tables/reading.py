@@ -200,6 +200,8 @@ def _labelled(source: Source, like: Schema | None, options: TableOptions) -> Lab
     if unknown and not (like and like.takes_unknown):
         values = _with_categories(source, wanted, unknown)
     _check_answers(source, values, left_out, targets, weights)
+    constant = [values[place].column.name for place in targets if values[place].is_constant]
+    notes += [f"always the same, so there is nothing to learn: {listed(constant)}"] if constant else []
     answers = answers_from([values.pop(place) for place in targets], task, like)
     weight = [values.pop(place).array() for place in weights]
     roles = {"labels" if answers.labels is not None else "targets": targets, "weights": weights}

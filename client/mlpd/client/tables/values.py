@@ -10,6 +10,7 @@ import numpy as np
 from mlpd.client.errors import InvalidRequest
 from mlpd.client.tables.cells import distinct_texts, narrowed, numbers
 from mlpd.client.tables.columns import Column
+from mlpd.client.tables.dates import orders_of, way_of
 from mlpd.client.tables.kinds import EXACT_WHOLE_LIMIT, BadCell, Survey
 from mlpd.client.tables.source import NeedsText, Source
 from numpy.typing import NDArray
@@ -174,7 +175,9 @@ def _read(source: Source, columns: Mapping[int, Column], learnt: Collection[int]
                 values.add(found)
             except BadCell as error:
                 shifted = BadCell(row + error.row, error.rule, error.text)
-                way = _way(source.header.name(place)) if place in learnt else ""
+                is_other_date = values.column.kind == "date" and not source.notation.date_order
+                way = way_of(orders_of(error.text)) if is_other_date else ""
+                way += _way(source.header.name(place)) if place in learnt else ""
                 raise bad_cell(source, place, shifted, way) from error
         row += len(arrays[0])
     if columns and not row:

@@ -109,8 +109,8 @@ def table_fault(columns: Sequence[Column], rows: HostArray, *, unknown: bool) ->
     """
     if rows.dtype.kind == "f":
         with np.errstate(over="ignore"):
-            wrong = ~(np.isfinite(rows.astype(np.float32, copy=False)) | np.isnan(rows))
-        if wrong.any():
+            finite = np.isfinite(rows.astype(np.float32, copy=False))
+        if not finite.all() and (wrong := ~(finite | np.isnan(rows))).any():
             row, place = divmod(int(wrong.argmax()), len(columns))
             return Fault(row, columns[place], "be finite as float32")
     special = ((place, column) for place, column in enumerate(columns) if column.kind in (BOOLEAN, CATEGORY))

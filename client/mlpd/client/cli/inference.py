@@ -88,6 +88,7 @@ def predict(
         *notes.of_columns(read.input_names, version.input_names, rows.name, version.name),
         *filled_in(read.inputs, version),
     ]
+    said = list(dict.fromkeys(said))
     shown = predictions.table_of(prediction, top)
     if output:
         predictions.write(output, prediction)

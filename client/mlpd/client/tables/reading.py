@@ -146,6 +146,7 @@ def _places(source: Source, among: Sequence[int], columns: Sequence[Column], own
         return [among[place] for place in found]
     if len(columns) != len(among):
         raise InvalidRequest(f"{header.table} must have {len(columns)} columns, as {owner} has, got {len(among)}")
+    source.notes.append(f"columns are taken in their order, since {header.table} has no names of columns")
     return list(among)
 
 

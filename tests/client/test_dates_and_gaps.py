@@ -120,6 +120,8 @@ def test_dropping_rows_gives_the_table_without_them(csv):
     dropped = read_labelled(csv(GAPS), drop_unlabelled=True)
     plain = read_labelled(csv("\n".join(line for line in GAPS.splitlines() if not line.endswith(",")) + "\n", "b.csv"))
     assert np.array_equal(dropped.inputs, plain.inputs)
+    assert dropped.labels is not None
+    assert plain.labels is not None
     assert np.array_equal(dropped.labels, plain.labels)
     assert (dropped.columns, dropped.class_names) == (plain.columns, plain.class_names)
     assert "5 of 50 rows are left out, as they lack kind" in dropped.notes
@@ -134,6 +136,7 @@ def test_errors_name_the_lines_of_the_file_whatever_is_dropped(csv):
 
 def test_rows_that_lack_any_of_several_targets_are_dropped(csv):
     table = read_labelled(csv("a,y,z\n1,0.5,1\n2,,1\n3,1,\n4,2,2\n"), target=["y", "z"], drop_unlabelled=True)
+    assert table.targets is not None
     assert (table.inputs.tolist(), table.targets.tolist()) == ([[1], [4]], [[0.5, 1], [2, 2]])
     assert "2 of 4 rows are left out, as they lack y, z" in table.notes
 

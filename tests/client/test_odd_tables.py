@@ -220,17 +220,26 @@ def test_progress_is_told_for_every_kind_of_file(tmp_path):
     frame.to_json(tmp_path / "a.jsonl", orient="records", lines=True)
     np.savez(tmp_path / "a.npz", **arrays)
     for name in ("a.csv", "a.csv.gz", "a.parquet", "a.feather", "a.jsonl", "a.npz"):
-        path, told = tmp_path / name, []
-        table = read_labelled(path, on_progress=lambda done, size, told=told: told.append((done, size)))
+        told, on_progress = told_of()
+        table = read_labelled(tmp_path / name, on_progress=on_progress)
         assert len(table.inputs) == len(frame)
-        assert {size for _, size in told} == {path.stat().st_size}, name
-        assert len(told) > 1, name
-        assert max(done for done, _ in told) == path.stat().st_size, name
+        check_told(told, tmp_path / name)
     np.save(tmp_path / "a.npy", arrays["inputs"])
+    told, on_progress = told_of()
+    assert np.array_equal(read_rows(tmp_path / "a.npy", on_progress=on_progress).inputs, arrays["inputs"])
+    check_told(told, tmp_path / "a.npy")
+
+
+def told_of():
+    """Return a list, and what appends to it how far a file is read, and its size."""
     told = []
-    rows = read_rows(tmp_path / "a.npy", on_progress=lambda done, size: told.append(done))
-    assert np.array_equal(rows.inputs, arrays["inputs"])
-    assert (len(told) > 1, max(told)) == (True, (tmp_path / "a.npy").stat().st_size)
+    return told, lambda done, size: told.append((done, size))
+
+
+def check_told(told, path):
+    assert len(told) > 1, path
+    assert {size for _, size in told} == {path.stat().st_size}, path
+    assert max(done for done, _ in told) == path.stat().st_size, path
 
 
 def test_an_archive_under_the_name_of_a_table_is_told(tmp_path):

@@ -110,8 +110,7 @@ def train(
             is_followed = address != server or (not as_json if wait is None else wait)
             asked = _Asked(spec, names)
             if path:
-                held_out = own_data.HeldOut(test, test_fraction)
-                asked = _of_table(client, path, options, held_out, settings, names)
+                asked = _of_table(client, path, options, own_data.HeldOut(test, test_fraction), settings, names)
             hint = None if address == server else _embedded_hint(data_dir)
             _run(client, asked, is_followed=is_followed, hint=hint, as_json=as_json)
 

@@ -18,7 +18,7 @@ test: $(STAMP) ## Run the tests, one process a core.
 
 soak: $(STAMP) ## Run the tests that draw their examples at random on twenty times as many.
 	SOAK=20 $(BIN)/python -m pytest -n auto --dist worksteal tests/core/test_any_network.py tests/core/test_any_spec.py \
-	    tests/core/test_gradients.py tests/core/test_predictor.py tests/server/test_any_request.py tests/client/test_table_properties.py
+	    tests/core/test_fusion.py tests/core/test_gradients.py tests/core/test_predictor.py tests/server/test_any_request.py tests/client/test_table_properties.py
 
 faults: $(STAMP) ## Run the longer fault tests.
 	$(BIN)/python -m pytest -m faults -s

@@ -14,7 +14,7 @@ import pytest
 from mlpd.client.settings import SETTINGS
 
 from .command_line import run
-from .conftest import ENVIRONMENT, ROOT, SOURCE_ROOTS
+from .conftest import ENVIRONMENT, ROOT, SOURCE_ROOTS, Server
 
 
 @pytest.mark.parametrize("tool", ["tools/generate_spec.py", "tools/generate_proto.py"])
@@ -45,8 +45,14 @@ def _mlpd(line, server, folder):
     return done.stdout
 
 
-def test_the_examples_in_the_readme_run_as_printed(start_server, tmp_path):
-    server = start_server()  # of its own: other tests may have taken the names
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    """A server of the examples' own: other tests may have taken their names."""
+    with Server(tmp_path_factory.mktemp("examples") / "data") as running:
+        yield running
+
+
+def test_the_examples_in_the_readme_run_as_printed(server, tmp_path):
     (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
     code = code.replace("127.0.0.1:6573", server.address)
     done = subprocess.run(
@@ -64,8 +70,7 @@ def test_the_examples_in_the_readme_run_as_printed(start_server, tmp_path):
     assert len((tmp_path / "classes.csv").read_text().splitlines()) == 451
 
 
-def test_the_two_commands_for_a_table_run_as_printed(start_server):
-    server = start_server()
+def test_the_two_commands_for_a_table_run_as_printed(server):
     (commands,) = re.findall(r"```\n(mlpd train examples/.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
     trained, predicted = (_mlpd(line, server, ROOT) for line in commands.splitlines())
     share = re.search(r"([\d.]+)% of (\d+) rows of titanic-test are right", trained)
@@ -93,8 +98,7 @@ def test_figures_in_the_readme_are_those_of_the_newest_benchmark():
     assert figures - measured == set()
 
 
-def test_the_examples_in_the_training_guide_run_as_printed(start_server, tmp_path):
-    server = start_server()  # of its own: other tests may have taken the names
+def test_the_examples_in_the_training_guide_run_as_printed(server, tmp_path):
     text = (ROOT / "docs" / "training.md").read_text()
     (code,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
     code = code.replace("127.0.0.1:6573", server.address)

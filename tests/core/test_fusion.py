@@ -9,7 +9,7 @@ from mlpd.core.network.tasks import MixUp
 from mlpd.core.plans.recording import ELEMENTWISE, REDUCTIONS, NotRecordable, RecordingDevice, Scalar
 from mlpd.core.random import Purpose
 
-from ..conftest import needs_compiler
+from ..conftest import SOAK, needs_compiler
 from .kernel_machine import (
     BINARY,
     COMPARISONS,
@@ -371,7 +371,7 @@ def half_overlaps(operand, out):
     return (operand.ctypes.data, operand.strides, operand.shape) != (out.ctypes.data, out.strides, out.shape)
 
 
-@pytest.mark.parametrize("number", range(40))
+@pytest.mark.parametrize("number", range(20 * SOAK))
 def test_any_calls_that_are_rounded_once_give_the_bits_of_numpy_however_they_are_gathered(machines, seed, number):
     chain = Chain(np.random.default_rng([seed, number, 1]), exact=True)
     found, expected = both_ways(machines[chain.dtype], chain, chain.outputs, rate=0.3)
@@ -380,7 +380,7 @@ def test_any_calls_that_are_rounded_once_give_the_bits_of_numpy_however_they_are
         np.testing.assert_array_equal(one, other, err_msg=what)
 
 
-@pytest.mark.parametrize("number", range(40))
+@pytest.mark.parametrize("number", range(20 * SOAK))
 def test_any_calls_give_what_numpy_gives(machines, seed, number):
     chain = Chain(np.random.default_rng([seed, number, 2]), exact=False)
     found, expected = both_ways(machines[chain.dtype], chain, chain.outputs, rate=0.3)

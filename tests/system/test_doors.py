@@ -70,9 +70,10 @@ def test_no_process_imports_what_lies_in_the_directory_it_is_started_in(data_dir
     assert data_directory
     command = [COMMAND[0], "-P", *COMMAND[1:], "serve", "--help"]
     done = subprocess.run(
-        command, cwd=hostile_directory, env=ENVIRONMENT, capture_output=True, text=True, timeout=60, check=False
-    )
-    assert "--data-dir" in done.stdout
+        command, cwd=hostile_directory, env=ENVIRONMENT | {"COLUMNS": "160"},
+        capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert "--checkpoint-interval-seconds" in done.stdout  # the server's own help
     marker = hostile_directory / "marker"
     assert (marker.read_text() if marker.exists() else "") == ""
 

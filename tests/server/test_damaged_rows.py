@@ -198,9 +198,10 @@ def test_a_damaged_event_costs_the_log_of_its_job_alone(own_server, own, value):
         refusal = refused(own.events, "trainingJobs/c")
         assert (refusal.code, refusal.metadata["field"]) == (StatusCode.DATA_LOSS, "event 3")
     assert own.events("trainingJobs/c")[-1].HasField("state_changed")
-    with damaged(own_server, "job_statuses", "state", "'SUCCEDED'", "number = 3"):
-        refusal = refused(own.events, "trainingJobs/c")
-        assert (refusal.code, refusal.metadata["field"]) == (StatusCode.DATA_LOSS, "state")
+    for column in ("state", "last_sequence"):
+        with damaged(own_server, "job_statuses", column, value, "number = 3"):
+            refusal = refused(own.events, "trainingJobs/c")
+            assert (refusal.code, refusal.metadata["field"]) == (StatusCode.DATA_LOSS, column)
 
 
 def end_of(stubs, name):
@@ -292,7 +293,7 @@ def test_retention_deletes_what_is_damaged_and_has_ended(start_server, connect, 
     change(server, "jobs", "note", "x'00'", "id = 'a'")
     change(server, "job_statuses", "environment", "7", "number = 2")
     change(server, "models", "spec", "'{'", "model_id = 'b'")
-    stubs = connect(start_server("--keep-jobs-days", "0", port=server.port).address)
+    stubs = connect(start_server("--keep-jobs-days", "0", "--keep-versions", "1", port=server.port).address)
     for job in done:
         with suppress(grpc.RpcError):  # it ends where the job is deleted
             stubs.events(job.name)
@@ -300,6 +301,29 @@ def test_retention_deletes_what_is_damaged_and_has_ended(start_server, connect, 
     assert versions(stubs)["models/b/versions/1"].HasField("error")
     request = model_pb.DeleteModelVersionRequest(name="models/b/versions/1")
     assert stubs.models.DeleteModelVersion(request).freed_bytes > 0
+
+
+@pytest.mark.parametrize("value", ["'x'", "CAST(x'ff' AS TEXT)"])
+def test_a_damaged_number_of_a_version_keeps_its_model_from_nothing(start_server, connect, rings, value):
+    server = start_server()
+    stubs = connect(server.address)
+    stubs.upload("rings", *rings)
+
+    def trained():
+        job = stubs.train(rings_spec(), model_id="m")
+        assert end_of(stubs, job.name) == ("STATE_SUCCEEDED", "")
+        return stubs.job(job.name).model_version
+
+    assert [trained(), trained()] == ["models/m/versions/1", "models/m/versions/2"]
+    change(server, "models", "version", value, "version = 2")
+    assert get(stubs, "models/m").name == "models/m/versions/1"
+    assert trained() == "models/m/versions/3"  # the second may still be named somewhere
+    server.drain()
+    stubs = connect(start_server("--keep-versions", "1", port=server.port).address)
+    until_refused(get, stubs, "models/m/versions/1")
+    assert get(stubs, "models/m").name == "models/m/versions/3"
+    assert stubs.models.DeleteModel(model_pb.DeleteModelRequest(name="models/m")).version_count >= 1
+    assert trained() == "models/m/versions/4"
 
 
 def until_refused(call, *arguments):

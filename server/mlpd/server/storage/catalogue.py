@@ -8,7 +8,10 @@ from mlpd.server.errors import AlreadyExists, DataLoss, NotFound
 from mlpd.server.names import shown, version_name
 from mlpd.server.records import DatasetRecord, ModelRecord
 from mlpd.server.storage import rows, schema
-from mlpd.server.storage.deletion import require_same_content
+from mlpd.server.storage.deletion import newest_deleted, require_same_content
+
+# A version's number, unless that is damaged; in SQLite each cell has a type of its own.
+IS_VERSION = sa.func.typeof(schema.models.c.version) == "integer"
 
 
 def create_dataset(connection: sa.Connection, record: DatasetRecord, *, built_in: bool) -> DatasetRecord:
@@ -53,7 +56,7 @@ def dataset(connection: sa.Connection, dataset_id: str) -> DatasetRecord:
 def model(connection: sa.Connection, model_id: str, version: int | None) -> ModelRecord:
     """Return a model version, the newest one for None; raises as `dataset`."""
     table = schema.models
-    query = sa.select(table).where(table.c.model_id == model_id).order_by(table.c.version.desc())
+    query = sa.select(table).where(table.c.model_id == model_id).order_by(IS_VERSION.desc(), table.c.version.desc())
     if version is not None:
         query = query.where(table.c.version == version)
     row = connection.execute(query.limit(1)).first()
@@ -61,3 +64,14 @@ def model(connection: sa.Connection, model_id: str, version: int | None) -> Mode
         name = f"models/{model_id}" if version is None else version_name(model_id, version)
         raise NotFound("MODEL_NOT_FOUND", f"there is no model {shown(name)}", model=name)
     return rows.model_from(row)
+
+
+def next_version(connection: sa.Connection, model_id: str) -> int:
+    """Return the number of a model's next version, which none had before, deleted or damaged; raises `DataLoss`."""
+    table = schema.models
+    own = sa.select(sa.func.coalesce(sa.func.max(table.c.version), 0)).where(table.c.model_id == model_id, IS_VERSION)
+    newest: int = connection.execute(own).scalar_one()
+    damaged = sa.select(sa.func.count()).where(table.c.model_id == model_id, sa.not_(IS_VERSION))
+    # Each that can't be read may have had one of the numbers after those that can be.
+    lost: int = connection.execute(damaged).scalar_one()
+    return max(newest + lost, newest_deleted(connection, model_id)) + 1

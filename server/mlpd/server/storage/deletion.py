@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import sqlalchemy as sa
-from mlpd.server.errors import AlreadyExists, NotFound, PreconditionFailed
+from mlpd.server.errors import AlreadyExists, DataLoss, NotFound, PreconditionFailed
 from mlpd.server.names import dataset_name, job_name, shown, version_name
 from mlpd.server.storage import schema
 from mlpd.server.storage.inputs import UNENDED, users_of
@@ -51,7 +51,8 @@ def delete_versions(connection: sa.Connection, model_id: str, version: int | Non
         raise NotFound("MODEL_NOT_FOUND", f"there is no model {shown(name)}", model=name)
     for row in found:
         _require_unused(connection, "MODEL_IN_USE", version_name(model_id, row.version), row.file_sha256)
-    newest = max([newest_deleted(connection, model_id), *(row.version for row in found)])
+    numbers = [row.version for row in found if isinstance(row.version, int)]  # others are damaged
+    newest = max([newest_deleted(connection, model_id), *numbers])
     connection.execute(table.delete().where(chosen))
     _keep(connection, gone, model_id=model_id, version=newest)
     return [row.file_sha256 for row in found]
@@ -94,9 +95,13 @@ def deleted_jobs_with_events(connection: sa.Connection) -> Sequence[str]:
 
 
 def newest_deleted(connection: sa.Connection, model_id: str) -> int:
-    """Return the number of the newest version of a model that was deleted, 0 if none was."""
+    """Return the number of the newest version of a model that was deleted, 0 if none was; raises `DataLoss`."""
     gone = schema.deleted_versions.c
-    return connection.execute(sa.select(gone.version).where(gone.model_id == model_id)).scalar() or 0
+    newest = connection.execute(sa.select(gone.version).where(gone.model_id == model_id)).scalar() or 0
+    if not isinstance(newest, int):
+        text = f"the newest deleted version of models/{model_id} can't be read, its record is damaged; use another name"
+        raise DataLoss("MODEL_DAMAGED", text, model=f"models/{model_id}", field="version")
+    return newest
 
 
 def require_new_request(connection: sa.Connection, request_id: str | None, digest: str, job_id: str) -> None:

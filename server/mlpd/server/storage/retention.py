@@ -7,8 +7,9 @@ from typing import Any
 
 import sqlalchemy as sa
 import structlog
-from mlpd.server.errors import NotFound, PreconditionFailed, StorageTrouble
+from mlpd.server.errors import DataLoss, NotFound, PreconditionFailed, StorageTrouble
 from mlpd.server.storage import schema
+from mlpd.server.storage.catalogue import IS_VERSION
 from mlpd.server.storage.housekeeping import Housekeeping
 from mlpd.server.storage.inputs import ENDED
 from mlpd.server.storage.store import Clock, Store
@@ -66,7 +67,7 @@ class Retention:
             try:
                 await delete(*arguments)
                 count += 1
-            except (NotFound, PreconditionFailed):  # a user was first, or needs it
+            except (NotFound, PreconditionFailed, DataLoss):  # a user was first, or needs it, or its record is damaged
                 continue
         if count:
             _logger.info("deleted what is old", what=what, count=count)
@@ -81,7 +82,7 @@ def _jobs_ended(before: int) -> sa.Select[Any]:
 def _versions_beyond(count: int, before: int) -> sa.Select[Any]:
     """Return the query for versions published ``before`` a time that have ``count`` newer ones."""
     models = schema.models.c
-    place = sa.func.row_number().over(partition_by=models.model_id, order_by=models.version.desc())
+    place = sa.func.row_number().over(partition_by=models.model_id, order_by=(IS_VERSION.desc(), models.version.desc()))
     ranked = sa.select(models.model_id, models.version, models.create_time, place.label("place")).subquery()
     chosen = (ranked.c.place > count) & (ranked.c.create_time < before)
     return sa.select(ranked.c.model_id, ranked.c.version).where(chosen).order_by(ranked.c.model_id, ranked.c.version)

@@ -74,6 +74,13 @@ def what_is_left(job_id: str, row: sa.Row[Any]) -> JobStatus:
     return JobStatus(**values)
 
 
+def log_from(job_id: str, row: sa.Row[Any]) -> tuple[str, int, JobState]:
+    """Return the id of a job's log, the sequence of its newest event, and the job's state; raises `DataLoss`."""
+    columns, damaged = dict(row._mapping), partial(job_record_damage, job_id)
+    status = _read(JobStatus, columns, ["last_sequence", "state"], damaged)
+    return _read(Job, columns, ["log_id"], damaged)["log_id"], status["last_sequence"], status["state"]
+
+
 def spec_from(job_id: str, text: str) -> TrainingSpec:
     """Return the spec of a job; raises `DataLoss` where it can't be read."""
     try:

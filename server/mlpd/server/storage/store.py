@@ -32,7 +32,7 @@ from mlpd.server.records import (
 )
 from mlpd.server.storage import catalogue, rows, schema
 from mlpd.server.storage.database import Database, Work
-from mlpd.server.storage.deletion import newest_deleted, require_new_request
+from mlpd.server.storage.deletion import require_new_request
 from mlpd.server.storage.inputs import store_inputs
 
 T = TypeVar("T")
@@ -233,16 +233,13 @@ class Store:
     async def log_state(self, job_id: str) -> LogState:
         """Return where a job's log stands, or raise `NotFound`."""
         statuses, jobs = schema.job_statuses.c, schema.jobs.c
-        query = sa.select(jobs.log_id, statuses.state, statuses.last_sequence).join(schema.jobs)
+        query: sa.Select[Any] = sa.select(jobs.log_id, statuses.state, statuses.last_sequence).join(schema.jobs)
         query = query.where(jobs.id == job_id)
         row = await self._database.replay(lambda connection: connection.execute(query).first())
         if row is None:
             raise _no_job(job_id)
-        try:
-            state = JobState(row.state)
-        except ValueError as error:
-            raise job_record_damage(job_id, "state") from error
-        return LogState(row.log_id, row.last_sequence, state.terminal)
+        log_id, last_sequence, state = rows.log_from(job_id, row)
+        return LogState(log_id, last_sequence, state.terminal)
 
     async def create_dataset(self, record: DatasetRecord, *, built_in: bool = False) -> DatasetRecord:
         """Store a data set's record and return the stored one; raises as `catalogue.create_dataset`."""
@@ -331,13 +328,10 @@ def _publish_model(connection: sa.Connection, job_id: str, finished: Finished, n
     jobs, table = schema.jobs.c, schema.models
     query = sa.select(jobs.model_id, jobs.spec, jobs.labels).where(jobs.id == job_id)
     job = connection.execute(query).one()
-    newest = connection.execute(
-        sa.select(sa.func.coalesce(sa.func.max(table.c.version), 0)).where(table.c.model_id == job.model_id)
-    ).scalar_one()
     spec = rows.spec_from(job_id, job.spec)
     record = ModelRecord(
         model_id=job.model_id,
-        version=max(newest, newest_deleted(connection, job.model_id)) + 1,
+        version=catalogue.next_version(connection, job.model_id),
         file_sha256=finished.model_sha256,
         parameters_sha256=finished.parameters_sha256,
         job_id=job_id,

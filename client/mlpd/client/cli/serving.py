@@ -34,6 +34,9 @@ def info(server: Server = SERVER, as_json: Json = False) -> None:
         name = types.Device.Name(device.device).removeprefix("DEVICE_").lower()
         rows.add_row(name, "yes" if device.usable else "no", escape(device.description))
     console.print(rows)
+    console.print(
+        f"models in memory: {size_text(answer.serving_bytes)}, of at most {size_text(answer.max_serving_bytes)}"
+    )
     usage = answer.disk_usage
     kinds = {
         "data sets": usage.dataset_bytes,
@@ -43,9 +46,6 @@ def info(server: Server = SERVER, as_json: Json = False) -> None:
     }
     used = ", ".join(f"{name} {size_text(size_bytes)}" for name, size_bytes in kinds.items())
     console.print(f"on disk: {used}; {size_text(usage.free_bytes)} free")
-    console.print(
-        f"models in memory: {size_text(answer.serving_bytes)}, of at most {size_text(answer.max_serving_bytes)}"
-    )
 
 
 def register(app: typer.Typer) -> None:

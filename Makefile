@@ -3,7 +3,6 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.complete
-EMULATED ?= ../shared/cuda-on-cpu/run
 
 .PHONY: help demo test soak faults cuda check serve bench gpu kernels format generate clean
 
@@ -24,7 +23,8 @@ faults: $(STAMP) ## Run the longer fault tests.
 	$(BIN)/python -m pytest -m faults -s
 
 # Long files first: the last one is run by one process alone.
-cuda: ## Run the CUDA tests on a GPU that is emulated on the CPU, by the command EMULATED.
+cuda: ## Run the CUDA tests without a GPU: EMULATED is a command that runs others on an emulated one.
+	@test -n "$(EMULATED)" || { echo "make cuda EMULATED=COMMAND: there is no emulator named; with a GPU, make gpu"; exit 2; }
 	$(EMULATED) python -m pip install --quiet --editable '.[server]' array-api-strict hypothesis pytest pytest-xdist scikit-learn
 	$(EMULATED) python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m cuda tests/system/test_recovery.py tests/cuda tests/core
 

@@ -5,8 +5,8 @@ import sys
 from pathlib import Path
 
 
-def link_packages(folder: Path, but: str) -> None:
-    """Link every installed package into ``folder`` but those whose names begin with ``but``."""
+def link_packages(folder: Path, *but: str) -> None:
+    """Link every installed package into ``folder`` but those whose names begin with one of ``but``."""
     for installed in map(Path, filter(os.path.isdir, sys.path)):
         if not any(installed.glob("*.dist-info")):
             continue

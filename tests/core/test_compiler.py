@@ -188,7 +188,7 @@ def test_a_processor_without_fused_multiply_adds_is_refused(monkeypatch, tmp_pat
 
 def test_without_a_compiler_all_but_compiled_runs_are_there(tmp_path):
     """In an interpreter that sees every package of this one but llvmlite."""
-    link_packages(tmp_path, "llvmlite")
+    link_packages(tmp_path, "llvmlite", "tests")  # which some package brings, and would stand before ours
     core = Path(mlpd.core.__file__).parents[2]
     code = (
         "from importlib.util import find_spec\n"

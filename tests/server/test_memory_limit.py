@@ -30,12 +30,12 @@ COMPILED = replace(SPEC, runner="compiled", split="units", block_count=2)
 @pytest.mark.parametrize("spec", [SPEC, COMPILED], ids=["plain", "compiled"])
 def test_a_run_must_fit_into_its_machine(spec):
     with pytest.raises(ResourceExhausted, match="must fit into the 500,000,000 bytes of device cpu"):
-        _check_memory(replace(spec, model=ModelSpec.plain((100, 300_000, 2))), ROWS, SMALL, thread_count=2)
+        _check_memory(replace(spec, model=ModelSpec.plain((100, 300_000, 2))), [ROWS], SMALL, thread_count=2)
     small = replace(spec, model=ModelSpec.plain((100, 64, 2)))
-    assert _check_memory(small, ROWS, SMALL, thread_count=2) < SMALL.memory_bytes
+    assert _check_memory(small, [ROWS], SMALL, thread_count=2) < SMALL.memory_bytes
 
 
 def test_what_a_checkpoint_takes_must_fit_too():
     many = replace(SPEC, model=ModelSpec.plain((100, 30_000, 2)))
     parameters = 4 * 103 * 30_000
-    assert _check_memory(many, ROWS, SMALL, thread_count=1) > 5 * parameters
+    assert _check_memory(many, [ROWS], SMALL, thread_count=1) > 5 * parameters

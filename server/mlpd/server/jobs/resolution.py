@@ -1,6 +1,7 @@
 """From a Train request to the resolved spec: every default filled in, every rule checked, all at once."""
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -104,7 +105,7 @@ def _resolved(
     assert sources.train is not None
     if missing := missing_for(spec.runner, spec.device):
         raise PreconditionFailed("RUNNER_UNAVAILABLE", f"spec.runner must be a runner that this server has: {missing}")
-    return spec, _check_memory(spec, sources, report, thread_count)
+    return spec, _check_memory(spec, sources.datasets, report, thread_count)
 
 
 def _encoded(sources: Sources) -> tuple[DatasetRecord | None, DatasetRecord | None, DatasetRecord | None]:
@@ -158,9 +159,14 @@ async def _require_rows(store: Store, sources: Sources) -> None:
         await store.model(model.model_id, model.version)
 
 
-def _check_memory(spec: TrainingSpec, sources: Sources, device: DeviceReport, thread_count: int) -> int:
-    """Return the estimated memory in bytes; raises `ResourceExhausted` if the device has less in all."""
-    train, *others = sources.datasets
+def _check_memory(
+    spec: TrainingSpec, datasets: Sequence[DatasetRecord], device: DeviceReport, thread_count: int
+) -> int:
+    """Return the estimated memory in bytes of a run on the first of ``datasets``, scored on the others.
+
+    Raises `ResourceExhausted` if the device has less in all.
+    """
+    train, *others = datasets
     needed = estimate_bytes(spec, train, train.size_bytes // train.row_count, thread_count, others)
     if 0 < device.memory_bytes < needed:
         raise ResourceExhausted(

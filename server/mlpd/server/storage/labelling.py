@@ -4,10 +4,10 @@ from collections.abc import Mapping
 from functools import partial
 
 import sqlalchemy as sa
-from mlpd.server.damage import job_record_damage, model_record_damage
 from mlpd.server.errors import NotFound
 from mlpd.server.labels import LabelChange
 from mlpd.server.names import job_name, shown, version_name
+from mlpd.server.record_damage import job_record_damage, model_record_damage
 from mlpd.server.storage import rows, schema
 
 

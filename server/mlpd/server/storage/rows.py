@@ -12,8 +12,8 @@ from mlpd.core.data_types import DATA_TYPES
 from mlpd.core.network.losses import LOSSES
 from mlpd.core.network.tasks import TASKS
 from mlpd.core.spec.training import TrainingSpec
-from mlpd.server.damage import UNREADABLE, dataset_record_damage, job_record_damage, model_record_damage
 from mlpd.server.errors import DataLoss
+from mlpd.server.record_damage import UNREADABLE, dataset_record_damage, job_record_damage, model_record_damage
 from mlpd.server.records import (
     DatasetRecord,
     Event,

@@ -14,9 +14,9 @@ from typing import Any, Protocol, TypeVar
 import sqlalchemy as sa
 from mlpd.core.codec import to_fields
 from mlpd.server.asynchronous import to_the_end
-from mlpd.server.damage import job_record_damage
 from mlpd.server.errors import AlreadyExists, DataLoss, NotFound, ResourceExhausted
 from mlpd.server.names import job_name, shown, version_name
+from mlpd.server.record_damage import job_record_damage
 from mlpd.server.records import (
     DatasetRecord,
     Decision,

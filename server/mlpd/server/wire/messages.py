@@ -6,9 +6,9 @@ from typing import TypeVar
 from google.protobuf.timestamp_pb2 import Timestamp
 from google.rpc import status_pb2
 from mlpd.core.data.columns import Column, ColumnStatistics
-from mlpd.server.damage import UNREADABLE, dataset_record_damage, job_record_damage, model_record_damage
 from mlpd.server.errors import DataLoss
 from mlpd.server.names import dataset_name, job_name, version_name
+from mlpd.server.record_damage import UNREADABLE, dataset_record_damage, job_record_damage, model_record_damage
 from mlpd.server.records import (
     AttemptStarted,
     CheckpointSaved,

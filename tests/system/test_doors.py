@@ -124,7 +124,7 @@ def test_the_log_warns_of_an_open_address_and_holds_no_local_variables(start_ser
     with Client(f"127.0.0.1:{server.port}") as client:
         client.upload("secret-marker", np.ones((2, 2), np.float32), [0, 1])
     with sqlite3.connect(server.data_directory / "mlpd.sqlite3") as connection:
-        connection.execute("UPDATE datasets SET class_row_counts = 'damaged' WHERE id = 'secret-marker'")
+        connection.execute("ALTER TABLE datasets DROP COLUMN class_row_counts")
     connection.close()
     request = dataset_pb.GetDatasetRequest(name="datasets/secret-marker")
     with grpc.insecure_channel(f"127.0.0.1:{server.port}") as channel, pytest.raises(grpc.RpcError) as caught:

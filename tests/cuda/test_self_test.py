@@ -15,6 +15,34 @@ class Careless(CudaCompiler):
         return super()._compile(f"#define sqrtf(x) (x)\n{source}")
 
 
+class Wrong(CudaCompiler):
+    """Compiles ``right`` as ``wrong``, wherever that stands in a source."""
+
+    right, wrong = "", ""
+
+    def _compile(self, source):
+        assert self.right in source
+        return super()._compile(source.replace(self.right, self.wrong))
+
+
+# In rows that blocks go on with, in what is added, in the third slab, in copies of 16 bytes, and in a turned matrix.
+FAULTS = [
+    ("fused(rows[k][i]", "fused(rows[k][0]"),
+    ("plus(total, times(scale, chunk))", "plus(total, chunk)"),
+    ("cs[one].of[0]", "bs[one].of[0]"),
+    ("*(Vector<T, COUNT>*)to = *(const Vector<T, COUNT>*)from;", "*(T*)to = *(const T*)from;"),
+    ("run / LINES * OCTET + along", "run / LINES * OCTET"),
+]
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault[0])
+def test_every_way_to_make_products_is_tested(machine, monkeypatch, fault):
+    pytest.importorskip("cuda_on_cpu", reason="a device copies otherwise")
+    monkeypatch.setattr(Wrong, "right", fault[0])
+    monkeypatch.setattr(Wrong, "wrong", fault[1])
+    assert verification.digest_of(Wrong(None), machine.device) != ARITHMETIC
+
+
 def test_a_gpu_computes_the_digest_of_the_cpu_in_one_launch(machine, cuda_kernels):
     compiler = CudaCompiler(cuda_kernels)
     assert verification.digest_of(compiler, machine.device) == ARITHMETIC

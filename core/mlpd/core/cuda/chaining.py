@@ -80,7 +80,7 @@ class _Access(NamedTuple):
     def has_rows_apart(self) -> bool:
         """Whether no two rows share a byte."""
         view = self.view
-        return view is not None and (self.columns - 1) * view.column + BYTES[view.kind] <= view.row
+        return view is not None and 0 <= (self.columns - 1) * view.column <= view.row - BYTES[view.kind]
 
 
 def _accesses(group: Group, product: MatrixProduct) -> Iterator[_Access]:

@@ -30,7 +30,10 @@ class View(NamedTuple):
 
 @dataclass(frozen=True)
 class MatrixProduct:
-    """The source ``a @ b`` or, if it ``adds``, what ``out`` holds plus ``scale * a @ b``; see `Op`."""
+    """The source ``a @ b`` or, if it ``adds``, what ``out`` holds plus ``scale * a @ b``; see `Op`.
+
+    An option ``tile`` of ``op`` is the tile to make it by.
+    """
 
     op: Op
     target: int

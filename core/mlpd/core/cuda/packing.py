@@ -147,7 +147,8 @@ def _product(group: Group, product: MatrixProduct) -> _Source:
         numbers += [address_of(matrix), _line_stride(matrix)]
     adds = op.name == "add_product"
     numbers += [rows, columns, inner, bits_of(op.operands[2], kind) if adds else 0]
-    tile = narrow_tile(columns) if group.rows_whole else tile_for(kind, rows, columns, inner)
+    chosen = op.options.get("tile") or tile_for(kind, rows, columns, inner)
+    tile = narrow_tile(columns) if group.rows_whole else chosen
     in_units = (a_inner or _is_in_units(lines[0])) and (b_inner or _is_in_units(lines[1]))
     code = ProductCode(Product(kind, a_inner, b_inner, adds), tile, in_units, product.target)
     return _Source(code, numbers, tile.blocks(rows, columns), tile.shared_bytes(inner), op.operations)

@@ -74,8 +74,13 @@ template <class SA, class SB, class SC, bool HAS_REST, int DEPTH, int STAGES, in
     }
 
     __device__ __forceinline__ void fill_all() {
+        if (left >= STAGES * DEPTH) {
 #pragma unroll 1
-        for (int i = 0; i < STAGES; i++) fill<false>(first + i * STAGE);
+            for (int i = 0; i < STAGES; i++) fill<true>(first + i * STAGE);
+        } else {
+#pragma unroll 1
+            for (int i = 0; i < STAGES; i++) fill<false>(first + i * STAGE);
+        }
     }
 
     // Return the first stage, when it is there.
@@ -158,6 +163,7 @@ __device__ __forceinline__ void make(Apart<M, N, SPAN, STAGES>, const ProductOf<
             Own sums(0, 0, 0);
             sums.begin(ring.begin());
             ring.multiply(sums, steps);
+            ring.wait();  // nobody reads stages any more
 #pragma unroll
             for (int band = 0; band < Own::BANDS; band++) sums.store(sums.of, band, (T*)own + band * Own::BAND_SIZE);
         }
@@ -245,6 +251,7 @@ __device__ __forceinline__ void make(Together<M, N, HIGH, WIDE, SPAN, STAGES>, c
     // With few elements all comes early, for nothing to wait; with many late, to save registers.
     constexpr bool EARLY = M * N * sizeof(T) <= 128, ALL_EARLY = EARLY && Own::BANDS * Own::EACH <= 4;
     if (ADDS && EARLY) begin();
+    static_assert(!ALL_EARLY || Own::BANDS == 1, "there is one part");
     if (ALL_EARLY) load_part(0, 0);
     sums.begin(ring.begin());
 #pragma unroll 1
@@ -258,6 +265,7 @@ __device__ __forceinline__ void make(Together<M, N, HIGH, WIDE, SPAN, STAGES>, c
                 totals[i][j] = total_of<ADDS>(totals[i][j], sums.of[i][j], p.scale, k == 0);
         sums.clear();
     }
+    ring.wait();  // nobody reads stages any more
 #pragma unroll
     for (int band = 0; band < Own::BANDS; band++) {
         __syncwarp();
@@ -266,9 +274,10 @@ __device__ __forceinline__ void make(Together<M, N, HIGH, WIDE, SPAN, STAGES>, c
 #pragma unroll
         for (int start = 0; start < Own::EACH; start += PART) {
             if (!ALL_EARLY) load_part(band, start);
-            each_in(band, start, [&](int i, int row, int column) {
-                sink(row, column, exchange[lane + (start + i) * LANES], loaded[i]);
-            });
+            T values[PART];
+#pragma unroll
+            for (int i = 0; i < PART; i++) values[i] = exchange[lane + (start + i) * LANES];
+            each_in(band, start, [&](int i, int row, int column) { sink(row, column, values[i], loaded[i]); });
         }
     }
 }
@@ -309,28 +318,37 @@ __device__ __forceinline__ void rows_product(const ProductOf<T>& p, int block, c
     static_assert(INNER <= CHUNK, "a sum has one chunk");
     constexpr int ROWS = Tile::ROWS;
     const int top = block * ROWS;
-    T(*const rows)[INNER] = (T(*)[INNER])shared;
+    T(*const rows)[ROWS] = (T(*)[ROWS])shared;
+    T b[INNER];  // of the next column: nobody has changed them
+    const auto bring = [&](int column) {
+#pragma unroll
+        for (int k = 0; k < INNER; k++)
+            if (column < p.columns) b[k] = p.b[B_INNER ? column * p.b_stride + k : k * p.b_stride + column];
+    };
+    bring(threadIdx.x);
     __syncthreads();  // rows of `a` are stored, and nobody reads shared memory any more
-    for (int i = threadIdx.x; i < ROWS * INNER; i += THREADS)
-        if (top + i / INNER < p.rows) rows[i / INNER][i % INNER] = p.a[(top + i / INNER) * p.a_stride + i % INNER];
+    for (int i = threadIdx.x; i < ROWS * INNER; i += THREADS) {
+        const int row = smaller(top + i / INNER, p.rows - 1);
+        rows[i % INNER][i / INNER] = p.a[row * p.a_stride + i % INNER];
+    }
     __syncthreads();
 #pragma unroll 1
     for (int column = threadIdx.x; column < p.columns; column += THREADS) {
-        T b[INNER];
         decltype(load(0, 0)) loaded[ROWS];
-#pragma unroll
-        for (int k = 0; k < INNER; k++) b[k] = p.b[B_INNER ? column * p.b_stride + k : k * p.b_stride + column];
-#pragma unroll
-        for (int i = 0; i < ROWS; i++)
-            if (top + i < p.rows) loaded[i] = load(top + i, column);
+        T sums[ROWS];
 #pragma unroll
         for (int i = 0; i < ROWS; i++) {
-            if (top + i >= p.rows) break;
-            T sum = 0;
-#pragma unroll
-            for (int k = 0; k < INNER; k++) sum = fused(rows[i][k], b[k], sum);
-            epilogue(top + i, column, sum, loaded[i]);
+            sums[i] = 0;
+            if (top + i < p.rows) loaded[i] = load(top + i, column);
         }
+#pragma unroll
+        for (int k = 0; k < INNER; k++)
+#pragma unroll
+            for (int i = 0; i < ROWS; i++) sums[i] = fused(rows[k][i], b[k], sums[i]);
+        bring(column + THREADS);
+#pragma unroll
+        for (int i = 0; i < ROWS; i++)
+            if (top + i < p.rows) epilogue(top + i, column, sums[i], loaded[i]);
     }
 }
 

@@ -38,7 +38,8 @@ class Tile:
     has ``span`` bytes of each row and column.
 
     ``cycles`` are those of a processor for a step of the inner dimension in float32; the warps of an ``apart`` tile
-    share a processor's ``cycles`` for as many steps as there are chunks, and a warp alone takes ``alone`` cycles.
+    share a processor's ``cycles`` for as many steps as there are chunks, and a warp alone takes ``alone`` cycles. So
+    many blocks ``side_by_side`` have a processor's registers.
     """
 
     own_rows: int
@@ -49,6 +50,7 @@ class Tile:
     high: int = 0
     wide: int = 0
     span: int = 64
+    side_by_side: int = 1
 
     @property
     def name(self) -> str:
@@ -92,34 +94,29 @@ class Tile:
     def cost(self, rows: int, columns: int, inner: int) -> float:
         """Return about how many cycles a float32 product takes."""
         blocks = ceil(self.blocks(rows, columns) / _PROCESSORS)
-        stored = blocks * self.rows * self.columns / _STORED
         if not self.apart:
-            return _START + stored + blocks * inner * self.cycles
+            return blocks * (inner * self.cycles + self.rows * self.columns / _STORED) + _START
         rounds, rest = divmod(ceil(inner / _CHUNK), self._at_once)
-        pairs, single = divmod(blocks, 2)  # two blocks have a processor's registers and shared memory
-        return (
-            _START
-            + stored
-            + min(inner, _CHUNK)
-            * sum(
-                times * max(self.alone, self.cycles * chunks * side_by_side)
-                for chunks in (*[self._at_once] * rounds, rest)
-                for times, side_by_side in ((pairs, 2), (single, 1))
-                if chunks
-            )
+        at_once = [self._at_once] * rounds + [rest] * (rest > 0)
+        together, others = divmod(blocks, self.side_by_side)
+        groups = [self.side_by_side] * together + [others] * (others > 0)
+        cycles = min(inner, _CHUNK) * sum(
+            max(self.alone, self.cycles * chunks * count) for chunks in at_once for count in groups
         )
+        return cycles + blocks * self.rows * self.columns / _STORED + _START
 
 
 # Cycles are counted in the machine code of compute capability 9.0, where no line of a matrix is cut; not measured.
-_NARROW = Tile(2, 2, stages=8, cycles=3.5, alone=16)
-_LESS_NARROW = Tile(2, 4, stages=5, cycles=5, alone=20)
+_NARROW = Tile(2, 2, stages=8, cycles=3.5, alone=16, side_by_side=2)
+_LESS_NARROW = Tile(2, 4, stages=5, cycles=5, alone=20, side_by_side=2)
+ODD, SQUARE = Tile(4, 5, stages=3, cycles=7.5, alone=30), Tile(4, 4, stages=4, cycles=41, high=4, wide=2)
 TILES = (
     _NARROW,
     Tile(4, 4, stages=4, cycles=6.5, alone=27),
-    Tile(4, 5, stages=3, cycles=7.5, alone=30),
+    ODD,
     Tile(2, 2, stages=4, cycles=20, high=4, wide=2),
     Tile(2, 2, stages=4, cycles=21, high=8, wide=1),
-    Tile(4, 4, stages=4, cycles=41, high=4, wide=2),
+    SQUARE,
     Tile(8, 4, stages=3, cycles=79, high=4, wide=2),
     Tile(8, 8, stages=4, cycles=150, high=4, wide=2, span=32),
 )

@@ -181,7 +181,10 @@ class Recorder:
 
 
 class RecordingDevice:
-    """A `Device` that makes real arrays but only notes calls; `take` returns them."""
+    """A `Device` that makes real arrays but only notes calls; `take` returns them.
+
+    Options of a call of the device are hints for what compiles it.
+    """
 
     def __init__(self, device: Device) -> None:
         self._device, self._ops = device, list[Op]()
@@ -190,9 +193,9 @@ class RecordingDevice:
     def __getattr__(self, name: str) -> Any:
         return partial(self._take_note, name) if name in DEVICE_CALLS else getattr(self._device, name)
 
-    def _take_note(self, name: str, *operands: Operand) -> None:
+    def _take_note(self, name: str, *operands: Operand, **hints: Any) -> None:
         *given, out = operands
-        self._ops.append(Op(name, tuple(given), out))
+        self._ops.append(Op(name, tuple(given), out, hints))
 
     def take(self) -> list[Op]:
         """Return the calls noted since the last `take`."""

@@ -75,7 +75,7 @@ class Case(NamedTuple):
 
     @property
     def in_units(self) -> bool:
-        """Whether what is not turned can be copied 16 bytes at a time; memory of CuPy's is aligned."""
+        """Whether what is not transposed can be copied 16 bytes at a time; memory of CuPy's is aligned."""
         form = self.form
         return not ((0 if form.a_inner else self.rows % 4) or (0 if form.b_inner else self.columns % 4))
 

@@ -328,9 +328,18 @@ def test_train_embedded_starts_a_server_for_its_lifetime(nobody, start_server, t
 
 
 def test_serve_passes_its_options_to_the_server(tmp_path):
-    done = run_process("serve", "--data-dir", "/proc/nothing")
+    for limit in ((), ("--limit-seconds", "0.3")):  # which is not the server's
+        done = run_process(*limit, "serve", "--data-dir", "/proc/nothing")
+        assert done.returncode == 1
+        assert done.stderr.startswith("mlpd: the data directory /proc/nothing can't be used")
+
+
+def test_a_limit_is_of_the_command_and_not_of_each_of_its_names(nobody):
+    """Each name would be tried for as long as a call may take."""
+    flags = "--limit-seconds", "0.5", "--timeout-seconds", "60"
+    done = run(*flags, "cancel", "one", "other", environment={"MLPD_SERVER": nobody})
     assert done.returncode == 1
-    assert done.stderr.startswith("mlpd: the data directory /proc/nothing can't be used")
+    assert done.stderr.splitlines()[-1] == "mlpd: the command did not end within 0.5 seconds; a server's jobs go on"
 
 
 def test_a_command_has_a_limit_if_it_is_given_one(server, trained):
@@ -339,7 +348,7 @@ def test_a_command_has_a_limit_if_it_is_given_one(server, trained):
     for more in ([], ["--json"]):
         done = run("--limit-seconds", "0.5", "watch", name, *more, server=server)
         assert done.returncode == 1
-        sentence = "the command did not end within 0.5 seconds; jobs go on"
+        sentence = "the command did not end within 0.5 seconds; a server's jobs go on"
         if more:
             assert json.loads(done.stdout.splitlines()[-1])["error"]["message"] == sentence
         else:

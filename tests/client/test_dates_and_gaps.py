@@ -69,8 +69,8 @@ def test_a_date_that_is_none_in_its_order_is_refused(text, order):
         (["3 Apr 2026", "13 Apr 2026"], "if its dates are in the order dmy, say --date-order dmy"),
         (["2026/4/3", "2026/4/13"], "if its dates are in the order ymd, say --date-order ymd"),
         (["03/04/2026", "04/03/2026"], "day or month can come first: say which, with --date-order dmy or mdy"),
-        (["13/04/2026", "04/13/2026"], "write all as ISO dates"),
-        (["3.4.26", "13.4.26"], "write all as ISO dates"),
+        (["13/04/2026", "04/13/2026"], "if they are dates, write all as ISO dates"),
+        (["3.4.26", "13.4.26"], "if they are dates, write all as ISO dates"),
     ],
 )
 def test_an_order_is_never_taken_unsaid_and_a_refusal_says_which_there_can_be(csv, cells, way):

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from mlpd.client import InvalidRequest
 from mlpd.client.tables import read_labelled, read_rows
-from pyarrow import feather
+from pyarrow import Codec, feather
 
 from ..command_line import run
 
@@ -145,7 +145,9 @@ def test_other_files_are_told_from_tables(write, name, content, sentence):
 
 def test_a_line_of_many_megabytes_is_refused(write):
     for text, line in (("1," * 3_000_000, 1), ("a,b,y\n1," + "x" * 6_000_000 + ",1\n", 2)):
-        assert f"a.csv, line {line}, must be a line of at most 4,194,304 characters" in refusal(write("a.csv", text))
+        assert f"a.csv, line {line}, must end within the first 4,194,304 characters of the file" in refusal(
+            write("a.csv", text)
+        )
 
 
 def test_a_row_longer_than_the_first_look_is_read(write):
@@ -246,3 +248,21 @@ def test_an_archive_under_the_name_of_a_table_is_told(tmp_path):
     with zipfile.ZipFile(tmp_path / "a.csv", "w") as archive:
         archive.writestr("a.csv", "a,y\n1,0\n")
     assert "unpack it" in refusal(tmp_path / "a.csv")
+
+
+@pytest.mark.parametrize(
+    ("suffix", "compression"), [(".jsonl.gz", "gzip"), (".JSONL.GZ", "gzip"), (".ndjson.zst", "zstd")]
+)
+def test_json_lines_are_read_however_they_are_compressed(write, suffix, compression):
+    text = "".join(f'{{"x": {i}, "kind": "{"ab"[i % 2]}"}}\n' for i in range(20)).encode()
+    content = Codec(compression).compress(text, asbytes=True) if compression == "zstd" else gzip.compress(text)
+    table = read_labelled(write(f"rows{suffix}", content), target="kind")
+    assert table.class_names == ("a", "b")
+    np.testing.assert_array_equal(table.inputs[:, 0], np.arange(20))
+
+
+def test_what_is_to_be_typed_can_be_typed(write):
+    table = read_labelled(write("a.csv", lines("row id,zip code,x,kind", lambda i: (i, f"0{i}", i % 7, "ab"[i % 2]))))
+    said = " ".join((*table.notes, *table.warnings))
+    assert "--leave-out 'row id'" in said
+    assert "--category 'zip code'" in said

@@ -25,7 +25,7 @@ class Wrong(CudaCompiler):
         return super()._compile(source.replace(self.right, self.wrong))
 
 
-# In rows that blocks go on with, in what is added, in the third slab, in copies of 16 bytes, and in a turned matrix.
+# In rows that blocks go on with, in what is added, in the third slab, in copies of 16 bytes, and in a transposed matrix.
 FAULTS = [
     ("fused(rows[k][i]", "fused(rows[k][0]"),
     ("plus(total, times(scale, chunk))", "plus(total, chunk)"),

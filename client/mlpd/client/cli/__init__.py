@@ -3,12 +3,18 @@
 import json
 import sys
 from importlib.metadata import version
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 from mlpd.client.cli import datasets, explaining, housekeeping, inference, jobs, output, quickstart, serving, training
-from mlpd.client.cli.connection import COMPUTING_SECONDS, LOOKING_UP_SECONDS, chosen_seconds, end_after
-from mlpd.client.errors import MlpdError
+from mlpd.client.cli.connection import (
+    COMPUTING_SECONDS,
+    LOOKING_UP_SECONDS,
+    LimitReached,
+    chosen_seconds,
+    end_after,
+)
+from mlpd.client.errors import DeadlineExceeded, MlpdError
 
 app = typer.Typer(
     name="mlpd",
@@ -46,7 +52,7 @@ def _options(
             envvar="MLPD_LIMIT_SECONDS",
             min=0.001,
             max=1e7,
-            help="End the command after so long, following a job too; the job goes on.",
+            help="End the command after so long, following a job too; a server's jobs go on.",
             show_default="no limit",
         ),
     ] = None,
@@ -66,9 +72,15 @@ def main() -> None:
     """Run the command line and exit: 0 done, 1 failed with one sentence, 2 wrong usage, 130 interrupted."""
     try:
         app()
+    except LimitReached as reached:
+        _fail(DeadlineExceeded(str(reached), "LIMIT_REACHED"))
     except MlpdError as error:
-        if "--json" in sys.argv:
-            print(json.dumps({"error": {"message": error.message, "reason": error.reason, "fields": error.fields}}))
-        else:
-            print(f"mlpd: {output.plain(error.message)}", file=sys.stderr)
-        sys.exit(1)
+        _fail(error)
+
+
+def _fail(error: MlpdError) -> NoReturn:
+    if "--json" in sys.argv:
+        print(json.dumps({"error": {"message": error.message, "reason": error.reason, "fields": error.fields}}))
+    else:
+        print(f"mlpd: {output.plain(error.message)}", file=sys.stderr)
+    sys.exit(1)

@@ -7,7 +7,7 @@ from types import FrameType
 import grpc
 from mlpd.client.calls import full_address, open_channel
 from mlpd.client.client import Client
-from mlpd.client.errors import DeadlineExceeded, Unavailable, error_from
+from mlpd.client.errors import Unavailable, error_from
 from mlpd.v1.trainer_service_pb2 import GetServerInfoRequest
 from mlpd.v1.trainer_service_pb2_grpc import TrainerServiceStub
 
@@ -23,11 +23,15 @@ def connect(server: str, timeout_seconds: float = LOOKING_UP_SECONDS) -> Client:
     return Client(server, timeout_seconds=timeout_seconds if chosen is None else chosen)
 
 
+class LimitReached(BaseException):
+    """The command has had its time: nothing that handles errors may take this for one of its own."""
+
+
 def end_after(seconds: float) -> None:
-    """Have the command end with `DeadlineExceeded` after ``seconds``, whatever it waits for."""
+    """Have the command end with `LimitReached` after ``seconds``, whatever it waits for."""
 
     def end(_signal: int, _frame: FrameType | None) -> None:
-        raise DeadlineExceeded(f"the command did not end within {seconds:g} seconds; jobs go on", "LIMIT_REACHED")
+        raise LimitReached(f"the command did not end within {seconds:g} seconds; a server's jobs go on")
 
     signal.signal(signal.SIGALRM, end)
     signal.setitimer(signal.ITIMER_REAL, seconds)

@@ -1,6 +1,7 @@
 """``mlpd serve`` and ``mlpd info``."""
 
 import os
+import signal
 import sys
 
 import typer
@@ -15,6 +16,7 @@ from rich.markup import escape
 def serve(context: typer.Context) -> None:
     """Start a server; all options are the server's own (mlpd serve --help)."""
     require_server()
+    signal.setitimer(signal.ITIMER_REAL, 0)  # a command's limit is not the server's, which would have no handler for it
     os.execv(sys.executable, [sys.executable, "-P", "-m", "mlpd.server", *context.args])  # noqa: S606 - our own module
 
 

@@ -45,10 +45,10 @@ def read_labelled_arrays(
             raise InvalidRequest(f"target must be one array of {path.name}, got {listed(target)}")
         (target,) = target
     if path.is_dir():
-        check_unset(options, f"be unset for {'a folder'}")
+        check_unset(options, "be unset for a folder")
         return read_labelled_folder(path)
     others = {name: value for name, value in options.items() if name != "target"}
-    check_unset(others, f"be unset for {f'a {path.suffix} file'}")
+    check_unset(others, f"be unset for a {path.suffix} file")
     if is_idx(path):
         return read_labelled_idx(path, target)
     if path.suffix.lower() == ".npy":
@@ -81,7 +81,8 @@ def read_row_arrays(
     on_progress: OnProgress | None = None,
 ) -> Table:
     """Return the rows of a file or folder; where both have names, columns are matched with those ``wanted``."""
-    check_unset(options, f"be unset for {'a folder' if path.is_dir() else f'a {path.suffix} file'}")
+    what = "a folder" if path.is_dir() else f"a {path.suffix} file"
+    check_unset(options, f"be unset for {what}")
     if path.is_dir():
         return read_folder(path)
     if is_idx(path):

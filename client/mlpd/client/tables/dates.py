@@ -71,7 +71,7 @@ def orders_of(text: str) -> set[str]:
 def way_of(orders: set[str]) -> str:
     """Return what to do about dates that can be read in ``orders``, of which none was said."""
     if not orders:
-        return "; write all as ISO dates"
+        return "; if they are dates, write all as ISO dates"
     if len(orders) > 1:
         return "; day or month can come first: say which, with --date-order dmy or mdy (date_order='dmy')"
     (order,) = orders

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from mlpd.client.errors import InvalidRequest
-from mlpd.client.tables.files import OnProgress, Watched
+from mlpd.client.tables.files import COMPRESSIONS, OnProgress, Watched
 from mlpd.client.tables.header import ASK_HEADER, Header, check_header, has_names, only_counts, shown
 from mlpd.client.tables.kinds import MISSING, Notation, is_number
 from mlpd.client.tables.libraries import load
@@ -23,7 +23,6 @@ _SEPARATOR_LINE = re.compile(r'"?sep=(.)"?\r?\n?', re.IGNORECASE)  # as Excel wr
 _SAMPLE_CHARACTERS, _LINE_LIMIT_CHARACTERS = 1024 * 1024, 4 * 1024 * 1024
 _SAMPLE_ROWS, _SNIFFED_ROWS, _CODE_ROWS = 50, 20, 5000
 _BLOCK_BYTES, _LARGE_BLOCK_BYTES, _BLOCK_ROWS = 1024 * 1024, 16 * 1024 * 1024, 4096
-_COMPRESSIONS = {".gz": "gzip", ".zst": "zstd"}
 _BYTE_ORDER_MARKS = {
     b"\xef\xbb\xbf": "utf-8-sig",
     b"\xff\xfe\0\0": "utf-32",
@@ -171,8 +170,8 @@ class Delimited(Source):
         whole = max(sample.rfind("\n"), sample.rfind("\r")) + 1
         lines = len(sample[:whole].splitlines())
         if lines < 2:
-            rule = f"must be a line of at most {_LINE_LIMIT_CHARACTERS:,} characters"
-            raise InvalidRequest(f"{self._path.name}, line {self._skipped + lines + 1}, {rule}, got a longer one")
+            rule = f"must end within the first {_LINE_LIMIT_CHARACTERS:,} characters of the file"
+            raise InvalidRequest(f"{self._path.name}, line {self._skipped + lines + 1}, {rule}")
         return sample[:whole]
 
     def _binary(self) -> Any:
@@ -180,7 +179,7 @@ class Delimited(Source):
 
     def _plain(self, raw: Any) -> Any:
         """Return a file's content, decompressed."""
-        kind = _COMPRESSIONS.get(self._path.suffix.lower())
+        kind = COMPRESSIONS.get(self._path.suffix.lower())
         return self._arrow.CompressedInputStream(raw, kind) if kind else raw
 
     def _in_utf8(self, content: Any) -> Any:
@@ -340,7 +339,7 @@ class Delimited(Source):
         if "Empty CSV" in str(error):
             return self._without_rows()
         reason = str(error).strip().split("\n")[0]
-        kind = _COMPRESSIONS.get(self._path.suffix.lower())
+        kind = COMPRESSIONS.get(self._path.suffix.lower())
         way = (
             f"; it must be {kind}, all of it: make it again, or without {self._path.suffix} if it is text"
             if kind

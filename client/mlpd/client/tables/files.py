@@ -35,6 +35,9 @@ def unchanged(data: Any) -> Iterator[None]:
         raise _changed(path)
 
 
+COMPRESSIONS = {".gz": "gzip", ".zst": "zstd"}  # as Arrow calls them, by suffix
+
+
 class Watched(io.RawIOBase):
     """The binary ``file`` at ``path``, which tells ``on_progress``, if any, how far it is read.
 

@@ -3,12 +3,13 @@
 import re
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 from mlpd.client.columns import check_names, frame_names, is_unnamed, listed
 from mlpd.client.errors import InvalidRequest
 from mlpd.client.tables.cells import is_category, kind_of
-from mlpd.client.tables.files import OnProgress, watched
+from mlpd.client.tables.files import COMPRESSIONS, OnProgress, watched
 from mlpd.client.tables.header import Header
 from mlpd.client.tables.libraries import load
 from mlpd.client.tables.source import Source
@@ -51,7 +52,7 @@ class Typed(Source):
         for column in columns:
             if not self.kinds[column]:
                 rule = "must hold numbers, true or false, texts or dates"
-                way = f"leave it out: --leave-out {self.header.name(column)} (leave_out=[...])"
+                way = f"leave it out: --leave-out {quote(self.header.name(column))} (leave_out=[...])"
                 place = f"{self.header.table}, {self.header.place(column)},"
                 raise InvalidRequest(f"{place} {rule}, got {str(self._fields[column].type)[:40]}; {way}")
         wanted = [self._fields[column].name for column in columns]
@@ -77,13 +78,14 @@ class Typed(Source):
 def open_typed(path: Path, on_progress: OnProgress | None = None) -> Typed:
     """Open a .parquet, .feather, .arrow or JSON lines file; raises `InvalidRequest` where it is none."""
     arrow = load("pyarrow", path.name)
-    suffix = path.suffixes[-2].lower() if path.suffix == ".gz" and len(path.suffixes) > 1 else path.suffix.lower()
+    compression = COMPRESSIONS.get(path.suffix.lower())
+    suffix = (path.suffixes[-2] if compression and len(path.suffixes) > 1 else path.suffix).lower()
     try:
         if suffix in _FORMATS:
             content = load("pyarrow.dataset", path.name).dataset(str(path), format=_FORMATS[suffix])
         else:
             with watched(path, on_progress) as raw:
-                file = arrow.CompressedInputStream(raw, "gzip") if path.suffix == ".gz" else raw
+                file = arrow.CompressedInputStream(raw, compression) if compression else raw
                 content = load("pyarrow.json", path.name).read_json(file)
     except (arrow.ArrowException, OSError) as error:
         raise _unreadable(str(path), error) from error

@@ -10,12 +10,11 @@ from mlpd.client.errors import InvalidRequest
 from mlpd.client.kinds import check_unset
 from mlpd.client.tables.dates import DATE_ORDERS
 from mlpd.client.tables.delimited import Delimited
-from mlpd.client.tables.files import OnProgress
+from mlpd.client.tables.files import COMPRESSIONS, OnProgress
 from mlpd.client.tables.frames import TYPED_SUFFIXES, frame_source, open_typed
 from mlpd.client.tables.source import Source
 
 _DELIMITED_SUFFIXES = (".csv", ".tsv", ".txt")
-_COMPRESSED_SUFFIXES = (".gz", ".zst")
 _WAYS = {
     ".zip": "unpack it",
     ".json": "write an object a line, as .jsonl",
@@ -47,7 +46,7 @@ def _opened(data: Any, options: Mapping[str, Any], on_progress: OnProgress | Non
         return frame_source("inputs", data)
     path = Path(data)
     suffixes = [suffix.lower() for suffix in path.suffixes]
-    suffix = suffixes[-2] if len(suffixes) > 1 and suffixes[-1] in _COMPRESSED_SUFFIXES else path.suffix.lower()
+    suffix = suffixes[-2] if len(suffixes) > 1 and suffixes[-1] in COMPRESSIONS else path.suffix.lower()
     if suffix in _DELIMITED_SUFFIXES:
         return Delimited(path, **options, on_progress=on_progress)
     if suffix in TYPED_SUFFIXES:

@@ -336,7 +336,9 @@ def _inputs(
     reasons = {**left_out, **empty}
     notes = [*source.notes, *_described(list(kept.values()))]
     if not owner and (counting := [own.column.name for own in kept.values() if own.counts_rows]):
-        notes.append(f"each row has a number of its own: {listed(counting)}; if it is an id, --leave-out {counting[0]}")
+        notes.append(
+            f"each row has a number of its own: {listed(counting)}; if it is an id, --leave-out {quote(counting[0])}"
+        )
     columns = tuple(own.column for own in kept.values())
     is_plain = all(own.column.kind == "number" and not own.missing_count for own in kept.values())
     if not header.names and not is_plain and not owner:
@@ -361,7 +363,8 @@ def _codes(source: Source, values: Mapping[int, Values]) -> list[str]:
     """Say which numbers are written like codes."""
     names = [own.column.name for place, own in values.items() if place in source.codes and own.column.kind == "number"]
     return [
-        f"{name} is a number, though it has a 0 in front of some; if it is a code, --category {name}" for name in names
+        f"{name} is a number, though it has a 0 in front of some; if it is a code, --category {quote(name)}"
+        for name in names
     ]
 
 

@@ -1,4 +1,4 @@
-"""Chaining: blocks that make narrow rows go on with the product that begins with these rows.
+"""Chaining, or back-to-back products: blocks that make narrow rows go on with the product that begins with these rows.
 
 So the gradient of a last hidden layer needs no launch after that of the few outputs.
 """
@@ -29,14 +29,8 @@ def chain(groups: list[Group]) -> None:
                 break
 
 
-def _product_of(group: Group) -> MatrixProduct | None:
-    """Return the product that is its source, None where it has another."""
-    source = group.sources[0] if group.sources else None
-    return source if isinstance(source, MatrixProduct) else None
-
-
 def _is_short_product(group: Group) -> bool:
-    product = _product_of(group)
+    product = group.product
     if product is None or product.op.name != "matmul" or group.rows_whole or group.grid.columns > _MOST_COLUMNS:
         return False
     a = product.op.operands[0]
@@ -45,7 +39,7 @@ def _is_short_product(group: Group) -> bool:
 
 def _can_go_on(before: Group, group: Group) -> bool:
     """Whether each block of ``before`` makes all that the same rows of ``group`` wait for."""
-    product, first = _product_of(group), _product_of(before)
+    product, first = group.product, before.product
     if product is None or first is None or before.following or not before.rows_whole:
         return False
     a = product.op.operands[0]

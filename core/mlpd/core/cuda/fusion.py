@@ -168,7 +168,7 @@ class Fuser:
         _require_apart(name, result[1], own[1])
 
         def fits(group: Group) -> bool:
-            whole = not group.sources or (grid.columns <= NARROW and group.has_product)
+            whole = not group.sources or (grid.columns <= NARROW and group.product is not None)
             return group.grid == grid and whole and _has_room(group) and group.can_take([own], result)
 
         group = self._find(fits, [own[1]], result[1], grid)
@@ -265,7 +265,7 @@ def _fits(group: Group, grid: Grid) -> bool:
     narrow = max(grid.columns, own.columns) <= NARROW
     if grid.columns > 1:
         return narrow and not group.sources
-    return (narrow and (not group.sources or group.has_product)) or group.rows_whole
+    return (narrow and (not group.sources or group.product is not None)) or group.rows_whole
 
 
 def _has_room(group: Group, numbers: int = _STEP_NUMBERS) -> bool:
@@ -345,7 +345,9 @@ def _can_go_on(before: Group, group: Group, between: Sequence[Group]) -> bool:
     """Whether ``before`` can make the steps of ``group``, although groups ``between`` come later then."""
     if not _has_room(before, group.number_count):
         return False
-    whole = group.rows_whole and not (before.has_product and before.grid == group.grid and group.grid.columns <= NARROW)
+    whole = group.rows_whole and not (
+        before.product is not None and before.grid == group.grid and group.grid.columns <= NARROW
+    )
     if whole or not _fits(before, group.grid):
         return False
     # Those must still find what is overwritten, even if nobody wants to know by what.

@@ -122,9 +122,10 @@ class Group:
         )
 
     @property
-    def has_product(self) -> bool:
-        """Whether its values are a product's."""
-        return bool(self.sources) and isinstance(self.sources[0], MatrixProduct)
+    def product(self) -> MatrixProduct | None:
+        """The product that its values are, if they are one."""
+        source = self.sources[0] if self.sources else None
+        return source if isinstance(source, MatrixProduct) else None
 
     def read(self, place: int, time: int) -> int:
         """Note that call number ``time`` reads the array with this index."""

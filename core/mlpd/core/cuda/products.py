@@ -147,7 +147,7 @@ def narrow_tile(columns: int) -> Tile:
 def call(product: Product, tile: Tile, in_units: bool, arguments: str) -> str:
     """Return the C++ expression that makes a tile of ``product``.
 
-    ``in_units`` says that matrices which are not turned can be copied 16 bytes at a time. ``arguments`` are a
+    ``in_units`` says that matrices which are not transposed can be copied 16 bytes at a time. ``arguments`` are a
     ``products::ProductOf``, the tile's number, a ``char*`` to shared memory, aligned to 128 bytes, and what is done
     with each element: ``load(row, column)``, of numbers in memory, and ``epilogue(row, column, value, loaded)``.
     """

@@ -91,16 +91,9 @@ class RowSteps:
 
     def _load_rows(self) -> None:
         """Read the numbers that a row has one of, before any step writes one."""
-        written: set[int] = set()
-        for step in self._code.steps:
-            for ref in step.operands:
-                if (
-                    ref.what == "array"
-                    and self._of_row[ref.number]
-                    and ref.number not in written | self._row_values.keys()
-                ):
-                    self._row_values[ref.number] = self._steps.load(ref.number, "row", "0")
-            written.add(step.target)
+        for place in self._steps.loads(self._row_values):
+            if self._of_row[place]:
+                self._row_values[place] = self._steps.load(place, "row", "0")
 
     def _write_loop(self, stage: int, steps: Sequence[Step]) -> None:
         writer, code = self._writer, self._code

@@ -24,7 +24,7 @@ __device__ __forceinline__ int same(int number) { return __shfl_sync(~0u, number
 // LINES lines (rows of a, columns of b) by DEPTH steps of k, which SHARERS threads bring to shared memory.
 //
 // There a slab is (DEPTH, LINES), in units of 16 bytes, in which numbers are copied if IN_UNITS: all is aligned, and no
-// unit crosses the last line. If INNER, the matrix is turned on the way, number by number, and the units of a step have
+// unit crosses the last line. If INNER, the matrix is transposed on the way, number by number; a step's units have
 // another order for each of eight steps (their numbers are XORed with `order`), so that threads that copy neighbouring
 // steps write to different banks.
 template <class T, bool INNER, bool IN_UNITS, int LINES, int DEPTH, int SHARERS> struct Slab {

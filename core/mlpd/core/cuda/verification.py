@@ -81,13 +81,13 @@ def _record_products(recording: RecordingDevice, device: Device) -> tuple[list[A
     logits = a @ weights
     expected = [a @ b, 1 - (a @ b) / 2, (logits - logits.max(axis=1, keepdims=True)) @ back]
 
-    own_a, own_b, turned, own_weights, own_back = (
+    own_a, own_b, transposed, own_weights, own_back = (
         device.from_host(matrix.copy()) for matrix in (a, b, a.T, weights, back)
     )
     products = [device.from_host(np.ones_like(own)) for own in expected]
     outputs, largest = device.empty(logits.shape, "float32"), device.empty((_ROWS, 1), "float32")
     recording.matmul(own_a, own_b, products[0], tile=ODD)
-    recording.add_product(turned.T, own_b, -0.5, products[1], tile=SQUARE)
+    recording.add_product(transposed.T, own_b, -0.5, products[1], tile=SQUARE)
     recording.matmul(own_a, own_weights, outputs)
     recording.xp.max(outputs, axis=1, keepdims=True, out=largest)
     recording.xp.subtract(outputs, largest, out=outputs)

@@ -39,8 +39,8 @@ def write_call(name: str, code: CallCode) -> str:
     match code.source:
         case ProductCode() as product:
             _write_product(writer, numbers, product, code.steps)
-            if isinstance(code.following, CallCode) and isinstance(code.following.source, ProductCode):
-                _write_following(writer, numbers, code, code.following.source, code.following.steps)
+            if code.following:
+                _write_following(writer, numbers, code.following, code.steps.columns)
         case SumsCode() as sums:
             _write_sums(writer, numbers, sums, code.steps)
         case DrawCode() as draw:
@@ -106,14 +106,14 @@ def _write_product(writer: Writer, numbers: NumberReader, code: ProductCode, aft
         writer.add(f"{call(product, code.tile, code.in_units, 'p, block, shared, load, epilogue')};")
 
 
-def _write_following(
-    writer: Writer, numbers: NumberReader, first: CallCode, code: ProductCode, after: PassCode
-) -> None:
-    """Write a product of the rows that the block has just made, of which it knows how many there are."""
+def _write_following(writer: Writer, numbers: NumberReader, code: CallCode, inner: int) -> None:
+    """Write a product of the rows that the block has just made, of ``inner`` numbers each."""
+    source = code.source
+    assert isinstance(source, ProductCode)
     writer.add("{")
-    _declare_product(writer, numbers, code)
-    _declare_epilogue(writer, Steps(writer, numbers, after), code)
-    writer.add(f"{rows_call(code.product, first.steps.columns, 'p, block, shared, load, epilogue')};", "}")
+    _declare_product(writer, numbers, source)
+    _declare_epilogue(writer, Steps(writer, numbers, code.steps), source)
+    writer.add(f"{rows_call(source.product, inner, 'p, block, shared, load, epilogue')};", "}")
 
 
 def _declare_product(writer: Writer, numbers: NumberReader, code: ProductCode) -> None:

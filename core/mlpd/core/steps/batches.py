@@ -116,7 +116,8 @@ class Feed:
         xp, sizes, dtype, task = device.xp, spec.model.layer_sizes, np.dtype(spec.model.dtype), TASKS[spec.task]
         self._device, self._spec, self._capacity = device, spec, capacity
         self.is_staged = spec.augmentation is not None
-        self.chunk_count = 1 if _mixes(spec) else chunk_count
+        mixes = _mixes(spec)
+        self.chunk_count = 1 if mixes else chunk_count
         rows = examples.train
         inputs = rows.inputs.astype(input_type(device, rows.inputs.dtype), copy=False)
         self._row_count, self._host_inputs = len(rows), rows.inputs
@@ -129,7 +130,6 @@ class Feed:
         self._scaling = examples.scaling.on(device)
         kind = np.dtype(np.float32) if self.is_staged else inputs.dtype
         # Inputs that will be mixed can't stay in their own type.
-        mixes = _mixes(spec)
         raw_kind = np.result_type(kind, dtype) if mixes else kind
         self._raw = device.empty((capacity + mixes, sizes[0]), raw_kind)
         self._own = self._raw if raw_kind == kind else device.empty((capacity + mixes, sizes[0]), kind)

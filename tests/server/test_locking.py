@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+from pathlib import Path
 
 import pytest
 from mlpd.server.storage.locking import DataDirectoryInUse, DirectoryLock, file_system_of
@@ -44,3 +45,16 @@ def test_the_file_system_is_the_one_that_the_kernel_names(tmp_path):
         if told.returncode:
             pytest.skip("there is no findmnt")
         assert file_system_of(path.resolve()) == told.stdout.strip()
+
+
+def test_mount_points_of_any_name_are_read(tmp_path, monkeypatch):
+    names = ["caf\u00e9", "\u65e5", "with space"]
+    mounts = [
+        *(f"1 0 0:1 / /{name.replace(' ', chr(92) + '040')} rw - nfs4 server:/ rw".encode() for name in names),
+        b"2 0 0:2 / /\xff\xfe rw - cifs other rw",
+        b"3 0 0:3 / / rw - ext4 disk rw",
+    ]
+    (tmp_path / "mountinfo").write_bytes(b"\n".join(mounts))
+    monkeypatch.setattr("mlpd.server.storage.locking._MOUNTS", tmp_path / "mountinfo")
+    assert [file_system_of(Path("/") / name / "data") for name in names] == ["nfs4"] * len(names)
+    assert file_system_of(Path("/elsewhere")) == "ext4"

@@ -138,6 +138,7 @@ def wide(loop):
             )
         )
         assert stubs.events(job.name)[-1].state_changed.to_state == pb.TrainingJob.STATE_SUCCEEDED
+        assert not _found
         return stubs.job(job.name)
 
 

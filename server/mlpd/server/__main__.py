@@ -50,7 +50,9 @@ def main(
     ] = _DEFAULTS.max_dataset_bytes,
     max_serving_bytes: Annotated[
         int,
-        typer.Option(min=0, help="Memory for models that predict and evaluate.", show_default="a quarter of it"),
+        typer.Option(
+            min=0, help="Memory for models that predict and evaluate.", show_default="a quarter of the machine's"
+        ),
     ] = _DEFAULTS.max_serving_bytes,
     keep_jobs_days: Annotated[
         int | None,

@@ -1,7 +1,8 @@
 """Models kept in memory, up to so many bytes: what predictions share, and who waits for what.
 
-A model is loaded in threads of its own, so that those that predict never wait for a file or a compiler; all who ask for
-it meanwhile wait for one load. A load that fails is tried again by whoever asks next.
+A model is loaded in threads of its own, so that predictions of others never wait for its file; all who ask for it
+meanwhile wait for one load. A load that fails is tried again by whoever asks next. Kernels for another number of rows,
+and further predictors, are made where they are used.
 """
 
 import asyncio

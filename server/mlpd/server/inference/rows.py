@@ -16,7 +16,7 @@ from mlpd.v1.trainer_service_pb2 import LabelledRows
 from mlpd.v1.types_pb2 import Tensor
 from numpy.typing import NDArray
 
-# Rows times outputs: for a prediction, so that its answer has at most 12 MB, as one copy of them holds up all others;
+# Rows times outputs: for a prediction, so that its answer has at most 12 MiB, as one copy of them holds up all others;
 # for scores, which need all in memory.
 MAX_PREDICTION_VALUES = 2**19
 _SCORED_VALUES_LIMIT = 2**26

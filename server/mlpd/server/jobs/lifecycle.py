@@ -48,7 +48,9 @@ def refuse(status: JobStatus, now: int, failure: Failure) -> Decision:
 
 
 def end_damaged(status: JobStatus, now: int, failure: Failure) -> Decision:
-    """End a job of whose status something can't be read, whatever its state; ``status`` is what is left."""
+    """End a job of whose status something can't be read, unless it has ended; ``status`` is what is left."""
+    if status.state.terminal:
+        return Decision(status)
     return _move(status, now, JobState.FAILED, failure)
 
 

@@ -17,8 +17,8 @@ class Housekeeping:
     """What one server deletes, for its event loop; that goes on to its end even if its caller is cancelled.
 
     ``forget(job_id)`` is called once a job is deleted, and ``forget_model(sha256)`` once a version is, with its file's
-    digest. Methods that delete raise as those of `deletion`, and
-    `StorageTrouble`, and return how many bytes were given back.
+    digest. Methods that delete raise as those of `deletion`, and `StorageTrouble`, and return how many bytes were given
+    back.
     """
 
     def __init__(
@@ -50,9 +50,10 @@ class Housekeeping:
         async def delete() -> tuple[int, int]:
             work = partial(deletion.delete_versions, model_id=model_id, version=version)
             files = await self._database.write(work)
-            for sha256 in files:
+            freed_bytes = sum([await self._contents.remove_model(sha256) for sha256 in set(files)])
+            for sha256 in files:  # afterwards: until its file is gone, it can be loaded
                 self._forget_model(sha256)
-            return len(files), sum([await self._contents.remove_model(sha256) for sha256 in set(files)])
+            return len(files), freed_bytes
 
         return await to_the_end(delete())
 

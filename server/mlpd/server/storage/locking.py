@@ -12,7 +12,9 @@ import structlog
 _logger = structlog.get_logger()
 _MOUNTS = Path("/proc/self/mountinfo")
 # What other machines may write to at the same time; SQLite's write-ahead log needs memory that all writers share.
-_NETWORK_FILE_SYSTEMS = frozenset({"nfs", "nfs4", "cifs", "smb3", "smbfs", "ceph", "lustre", "glusterfs", "9p", "afs"})
+_NETWORK_FILE_SYSTEMS = frozenset(
+    {"nfs", "nfs4", "cifs", "smb3", "smbfs", "ceph", "lustre", "fuse.glusterfs", "fuse.sshfs", "9p", "afs"}
+)
 _CANT_BE_LOCKED = frozenset({errno.EBADF, errno.EOPNOTSUPP, errno.EINVAL, errno.EISDIR})
 
 
@@ -43,7 +45,7 @@ class DirectoryLock:
             raise DataDirectoryInUse(f"another server uses the data directory {root}{holder}") from None
         self._tell()
         if (kind := file_system_of(root)) in _NETWORK_FILE_SYSTEMS:
-            text = "a data directory that several machines can reach must be used by one server alone: no lock may tell"
+            text = "the data directory is on a network file system, where its lock may not reach other machines"
             _logger.warning(text, data_directory=str(root), file_system=kind)
 
     def release(self) -> None:
@@ -72,9 +74,10 @@ def file_system_of(path: Path) -> str:
     """Return the kind of file system that a directory is on, "" where the system does not tell."""
     found, longest = "", -1
     with suppress(OSError):
-        for line in _MOUNTS.read_text(encoding="utf-8").splitlines():
-            fields, _, kinds = line.partition(" - ")
-            point = fields.split()[4].encode().decode("unicode_escape")  # spaces are written as \040
+        for line in _MOUNTS.read_bytes().splitlines():
+            fields, _, kinds = line.partition(b" - ")
+            # Spaces are written as \040; all else is bytes, of any encoding.
+            point = os.fsdecode(fields.split()[4].decode("unicode_escape").encode("latin-1"))
             if path.is_relative_to(point) and len(point) >= longest:
-                found, longest = kinds.split()[0], len(point)
+                found, longest = kinds.split()[0].decode(), len(point)
     return found

@@ -136,7 +136,10 @@ class Store:
         return await self._write_job(job_id, work)
 
     async def end_damaged(self, job_id: str, end: Decide) -> JobStatus:
-        """Store what ``end`` makes of what is left of a job's status that can't be read; raises `NotFound`."""
+        """Store what ``end`` makes of what is left of a job's status that can't be read, unless that is no event.
+
+        Raises `NotFound`.
+        """
 
         def work(connection: sa.Connection) -> tuple[JobStatus, list[Event]]:
             row = connection.execute(_STATUS_OF_JOB, {"job_id": job_id}).first()
@@ -148,6 +151,8 @@ class Store:
             )
             now = self._clock()
             decision = end(left, now)
+            if not decision.payloads:
+                return left, []
             status, events = _logged(connection, job_id, decision.status, decision.payloads, now)
             table = schema.job_statuses
             connection.execute(table.update().where(table.c.number == row.number).values(to_fields(status)))
@@ -194,9 +199,10 @@ class Store:
 
     async def next_queued(self, count: int, leaving_out: Collection[str]) -> list[str]:
         """Return the ids of the ``count`` oldest queued jobs that are not in ``leaving_out``."""
-        queued = _ids_where(schema.job_statuses.c.state == JobState.QUEUED)
-        query = queued.where(schema.jobs.c.id.not_in(leaving_out)).limit(count)
-        return await self._database.read(lambda connection: list(connection.execute(query).scalars()))
+        query = _ids_where(schema.job_statuses.c.state == JobState.QUEUED).limit(count + len(leaving_out))
+        ids = await self._database.read(lambda connection: list(connection.execute(query).scalars()))
+        # Chosen here, for a damaged id comes as bytes, which no text equals in SQL.
+        return [job_id for job_id in ids if job_id not in leaving_out][:count]
 
     async def left_running(self) -> list[str]:
         """Return the ids of the jobs whose state says neither that they wait nor that they have ended."""
